@@ -1,0 +1,3 @@
+module github.com/cofferfs/coffer
+
+go 1.26

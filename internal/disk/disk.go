@@ -1,0 +1,70 @@
+// Package disk is the only place that calls the host's file API. Everything above works on the two interfaces here, so that
+// tests can cut the power, tear writes and fail the n-th call.
+//
+// All names are single path components relative to an open directory: paths are never built up, so depth is not
+// limited by PATH_MAX. Symbolic links are never followed. Errors are *fs.PathError around a syscall.Errno whose Path is the
+// host name as given, so that errors.Is(err, syscall.ENOSPC) holds at every layer.
+package disk
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// Dir is an open host directory. Methods may be called concurrently.
+type Dir interface {
+	// Open opens a regular file for reading and writing (or reading only with readOnly). A symlink, FIFO, device, socket or
+	// directory in its place is an error at once, never a hang: ELOOP or ErrNotRegular.
+	Open(name string, readOnly bool) (File, error)
+	// Create makes a new regular file, opened for reading and writing; EEXIST where the name is taken.
+	Create(name string, mode uint32) (File, error)
+	// OpenDir opens a subdirectory.
+	OpenDir(name string) (Dir, error)
+	// OpenPath pins any object (O_PATH) so that its attributes stay reachable once its name is gone; data calls fail with EBADF.
+	OpenPath(name string) (File, error)
+
+	Stat(name string, st *unix.Stat_t) error
+	Mkdir(name string, mode uint32) error
+	Mknod(name string, mode uint32, dev uint64) error
+	Symlink(target, name string) error
+	Readlink(name string) (string, error)
+	Link(name string, dst Dir, dstName string) error
+	// Rename moves name to dst/dstName. flags are RENAME_NOREPLACE and RENAME_EXCHANGE of renameat2(2).
+	Rename(name string, dst Dir, dstName string, flags uint) error
+	Unlink(name string) error
+	Rmdir(name string) error
+	Chmod(name string, mode uint32) error
+	Chown(name string, uid, gid int) error // -1 leaves one as it is
+	// Utimes sets atime and mtime with nanoseconds; UTIME_OMIT and UTIME_NOW as in utimensat(2).
+	Utimes(name string, ts *[2]unix.Timespec) error
+
+	// List calls fn for every name but "." and ".."; typ is a DT_ value, DT_UNKNOWN where the host does not say.
+	List(fn func(name string, ino uint64, typ uint8) error) error
+	StatSelf(st *unix.Stat_t) error
+	ChmodSelf(mode uint32) error
+	ChownSelf(uid, gid int) error
+	UtimesSelf(ts *[2]unix.Timespec) error
+	Statfs(st *unix.Statfs_t) error
+	Sync() error // fsync of the directory: its names are durable when it returns
+	Close() error
+}
+
+// File is an open host file. Methods may be called concurrently.
+type File interface {
+	// ReadAt and WriteAt follow io.ReaderAt and io.WriterAt: short only with an error.
+	ReadAt(p []byte, off int64) (int, error)
+	WriteAt(p []byte, off int64) (int, error)
+	// Truncate sets the length.
+	Truncate(size int64) error
+	// Punch frees the host's blocks of a range, which then reads as zeros; the length stays. EOPNOTSUPP where the host cannot.
+	Punch(off, n int64) error
+	// Datasync makes the data and the length durable; Sync also the attributes.
+	Datasync() error
+	Sync() error
+	Stat(st *unix.Stat_t) error
+	// BirthTime returns the host's creation time in ns since 1970, 0 where it has none.
+	BirthTime() (int64, error)
+	Chmod(mode uint32) error
+	Chown(uid, gid int) error
+	Utimes(ts *[2]unix.Timespec) error
+	Close() error
+}
