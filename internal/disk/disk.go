@@ -1,9 +1,3 @@
-// Package disk is the only place that calls the host's file API. Everything above works on the two interfaces here, so that
-// tests can cut the power, tear writes and fail the n-th call.
-//
-// All names are single path components relative to an open directory: paths are never built up, so depth is not
-// limited by PATH_MAX. Symbolic links are never followed. Errors are *fs.PathError around a syscall.Errno whose Path is the
-// host name as given, so that errors.Is(err, syscall.ENOSPC) holds at every layer.
 package disk
 
 import (

@@ -1,0 +1,146 @@
+package disk_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/disk/disktest"
+	"golang.org/x/sys/unix"
+)
+
+func openRoot(t testing.TB, path string) disk.Dir {
+	t.Helper()
+	d, err := disk.OpenRoot(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestConformance(t *testing.T) {
+	disktest.TestDir(t, func(t *testing.T) disk.Dir { return openRoot(t, t.TempDir()) })
+}
+
+func TestOpenRoot(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(dir, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	openRoot(t, filepath.Join(dir, "link")).Close()
+	for name, want := range map[string]error{"none": syscall.ENOENT, "file": syscall.ENOTDIR} {
+		_, err := disk.OpenRoot(filepath.Join(dir, name))
+		var pe *fs.PathError
+		if !errors.Is(err, want) || !errors.As(err, &pe) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A device in a file's place is refused, here one that would swallow every write.
+func TestDeviceRefused(t *testing.T) {
+	if _, err := os.Stat("/dev/full"); err != nil {
+		t.Skipf("needs /dev/full: %v", err)
+	}
+	d := openRoot(t, "/dev")
+	defer d.Close()
+	if f, err := d.Open("full", false); !errors.Is(err, disk.ErrNotRegular) {
+		if err == nil {
+			f.Close()
+		}
+		t.Fatalf("a device opens: %v", err)
+	}
+}
+
+// Close beside running calls must neither close the descriptor under them nor leak it.
+func TestCloseDuringCalls(t *testing.T) {
+	path := t.TempDir()
+	d := openRoot(t, path)
+	defer d.Close()
+	for range 50 {
+		f, err := d.Create("a", 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want unix.Stat_t
+		if err := f.Stat(&want); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				var st unix.Stat_t
+				for {
+					err := f.Stat(&st)
+					if errors.Is(err, syscall.EBADF) {
+						return
+					}
+					if err != nil || st.Ino != want.Ino {
+						t.Errorf("inode %d, want %d, %v", st.Ino, want.Ino, err)
+						return
+					}
+				}
+			})
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		if err := d.Unlink("a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(fds) > 40 {
+		t.Errorf("%d descriptors are open", len(fds))
+	}
+}
+
+func TestReadWriteAllocateNothing(t *testing.T) {
+	d := openRoot(t, t.TempDir())
+	defer d.Close()
+	f, err := d.Create("a", 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	p := make([]byte, 4096)
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := f.WriteAt(p, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.ReadAt(p, 0); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkStat(b *testing.B) {
+	d := openRoot(b, b.TempDir())
+	defer d.Close()
+	f, err := d.Create("a", 0o600)
+	if err != nil {
+		b.Fatal(err)
+	}
+	f.Close()
+	var st unix.Stat_t
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := d.Stat("a", &st); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

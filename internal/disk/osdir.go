@@ -1,0 +1,277 @@
+package disk
+
+import (
+	"encoding/binary"
+	"errors"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// osDir is a Dir of the host kernel.
+type osDir struct{ h handle }
+
+func newOSDir(fd int) *osDir { return &osDir{h: handle{fd: fd}} }
+
+// at runs f with the descriptor; name is checked and becomes the Path of the error.
+func (d *osDir) at(op, name string, f func(fd int) error) error {
+	if err := component(name); err != nil {
+		return wrap(op, name, err)
+	}
+	return d.self(op, name, f)
+}
+
+func (d *osDir) self(op, name string, f func(fd int) error) error {
+	fd, err := d.h.use()
+	if err == nil {
+		err = retry(func() error { return f(fd) })
+		d.h.done()
+	}
+	return wrap(op, name, err)
+}
+
+// between runs f with this descriptor and that of dst. A Dir of another implementation is another filesystem.
+func (d *osDir) between(op, name string, dst Dir, dstName string, f func(from, to int) error) error {
+	to, ok := dst.(*osDir)
+	if !ok {
+		return wrap(op, name, syscall.EXDEV)
+	}
+	if err := component(dstName); err != nil {
+		return wrap(op, dstName, err)
+	}
+	tofd, err := to.h.use()
+	if err != nil {
+		return wrap(op, dstName, err)
+	}
+	defer to.h.done()
+	return d.at(op, name, func(fd int) error { return f(fd, tofd) })
+}
+
+func (d *osDir) Open(name string, readOnly bool) (File, error) {
+	flags := unix.O_RDWR | openFlags
+	if readOnly {
+		flags = unix.O_RDONLY | openFlags
+	}
+	f, err := d.open(name, flags, 0)
+	switch err {
+	case nil:
+	case unix.EISDIR, unix.ENXIO, unix.ENODEV: // a directory; a socket or a FIFO nobody reads; a device without a driver
+		return nil, wrap("open", name, ErrNotRegular)
+	default:
+		return nil, wrap("open", name, err)
+	}
+	var st unix.Stat_t
+	if err = retry(func() error { return unix.Fstat(f.h.fd, &st) }); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = ErrNotRegular
+	}
+	if err != nil {
+		f.h.close()
+		return nil, wrap("open", name, err)
+	}
+	return f, nil
+}
+
+func (d *osDir) Create(name string, mode uint32) (File, error) {
+	f, err := d.open(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|openFlags, mode)
+	if err != nil {
+		return nil, wrap("create", name, err)
+	}
+	return f, nil
+}
+
+func (d *osDir) OpenPath(name string) (File, error) {
+	f, err := d.open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, wrap("open", name, err)
+	}
+	f.pathOnly = true
+	return f, nil
+}
+
+func (d *osDir) OpenDir(name string) (Dir, error) {
+	f, err := d.open(name, dirFlags, 0)
+	if err != nil {
+		return nil, wrap("open", name, err)
+	}
+	return newOSDir(f.h.fd), nil
+}
+
+// open answers bare errors.
+func (d *osDir) open(name string, flags int, mode uint32) (*osFile, error) {
+	if err := component(name); err != nil {
+		return nil, err
+	}
+	fd, err := d.h.use()
+	if err != nil {
+		return nil, err
+	}
+	defer d.h.done()
+	nfd, err := openat(fd, name, flags, mode)
+	if err != nil {
+		return nil, err
+	}
+	return &osFile{h: handle{fd: nfd}}, nil
+}
+
+func (d *osDir) Stat(name string, st *unix.Stat_t) error {
+	return d.at("stat", name, func(fd int) error { return unix.Fstatat(fd, name, st, unix.AT_SYMLINK_NOFOLLOW) })
+}
+
+func (d *osDir) Mkdir(name string, mode uint32) error {
+	return d.at("mkdir", name, func(fd int) error { return unix.Mkdirat(fd, name, mode) })
+}
+
+func (d *osDir) Mknod(name string, mode uint32, dev uint64) error {
+	return d.at("mknod", name, func(fd int) error { return unix.Mknodat(fd, name, mode, int(dev)) })
+}
+
+func (d *osDir) Symlink(target, name string) error {
+	return d.at("symlink", name, func(fd int) error { return unix.Symlinkat(target, fd, name) })
+}
+
+func (d *osDir) Readlink(name string) (string, error) {
+	var buf [unix.PathMax]byte
+	var n int
+	err := d.at("readlink", name, func(fd int) (err error) {
+		n, err = unix.Readlinkat(fd, name, buf[:])
+		if err == nil && n == len(buf) { // cut: the host stores longer targets than Linux lets one make
+			err = syscall.ENAMETOOLONG
+		}
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return string(buf[:n]), nil
+}
+
+func (d *osDir) Link(name string, dst Dir, dstName string) error {
+	return d.between("link", name, dst, dstName, func(from, to int) error {
+		return unix.Linkat(from, name, to, dstName, 0)
+	})
+}
+
+func (d *osDir) Rename(name string, dst Dir, dstName string, flags uint) error {
+	return d.between("rename", name, dst, dstName, func(from, to int) error {
+		return unix.Renameat2(from, name, to, dstName, flags)
+	})
+}
+
+func (d *osDir) Unlink(name string) error {
+	return d.at("unlink", name, func(fd int) error { return unix.Unlinkat(fd, name, 0) })
+}
+
+func (d *osDir) Rmdir(name string) error {
+	return d.at("rmdir", name, func(fd int) error { return unix.Unlinkat(fd, name, unix.AT_REMOVEDIR) })
+}
+
+func (d *osDir) Chmod(name string, mode uint32) error {
+	return d.at("chmod", name, func(fd int) error { return chmodAt(fd, name, mode) })
+}
+
+func (d *osDir) Chown(name string, uid, gid int) error {
+	return d.at("chown", name, func(fd int) error { return chownAt(fd, name, uid, gid) })
+}
+
+func (d *osDir) Utimes(name string, ts *[2]unix.Timespec) error {
+	return d.at("utimes", name, func(fd int) error { return utimesAt(fd, name, ts) })
+}
+
+func (d *osDir) StatSelf(st *unix.Stat_t) error {
+	return d.self("stat", "", func(fd int) error { return unix.Fstat(fd, st) })
+}
+
+func (d *osDir) ChmodSelf(mode uint32) error {
+	return d.self("chmod", "", func(fd int) error { return unix.Fchmod(fd, mode) })
+}
+
+func (d *osDir) ChownSelf(uid, gid int) error {
+	return d.self("chown", "", func(fd int) error { return unix.Fchown(fd, uid, gid) })
+}
+
+func (d *osDir) UtimesSelf(ts *[2]unix.Timespec) error {
+	return d.self("utimes", "", func(fd int) error { return utimesAt(fd, "", ts) })
+}
+
+func (d *osDir) Statfs(st *unix.Statfs_t) error {
+	return d.self("statfs", "", func(fd int) error { return unix.Fstatfs(fd, st) })
+}
+
+func (d *osDir) Sync() error {
+	err := d.self("fsync", "", unix.Fsync)
+	if errors.Is(err, unix.EINVAL) {
+		return nil // CIFS and some FUSE hosts cannot sync a directory: their names are as durable as they get
+	}
+	return err
+}
+
+func (d *osDir) Close() error { return wrap("close", "", d.h.close()) }
+
+// dirBuffers holds List's buffers. 64 KiB take about 500 sealed names per call.
+var dirBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// List reads on a descriptor of its own, because a directory's offset belongs to the open descriptor: two Lists on one would
+// each see half of the names. fn may call any method of d.
+func (d *osDir) List(fn func(name string, ino uint64, typ uint8) error) error {
+	fd, err := d.h.use()
+	if err != nil {
+		return wrap("list", "", err)
+	}
+	dup, err := openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	d.h.done()
+	if err != nil {
+		return wrap("list", "", err)
+	}
+	defer unix.Close(dup)
+	buf := dirBuffers.Get().(*[64 << 10]byte)
+	defer dirBuffers.Put(buf)
+	for {
+		n, err := unix.Getdents(dup, buf[:])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.ENOENT || err == nil && n == 0: // ENOENT: the directory was removed; it is empty
+			return nil
+		case err != nil:
+			return wrap("list", "", err)
+		}
+		if err := eachDirent(buf[:n], fn); err != nil {
+			return err
+		}
+	}
+}
+
+// eachDirent walks what getdents64(2) wrote:
+//
+//	 0  8  inode number
+//	 8  8  offset of the next one in the directory
+//	16  2  length of this structure
+//	18  1  type
+//	19  …  name, NUL, padding
+func eachDirent(b []byte, fn func(name string, ino uint64, typ uint8) error) error {
+	const header = 19
+	for len(b) > 0 {
+		if len(b) < header {
+			return wrap("list", "", syscall.EIO)
+		}
+		n := int(binary.NativeEndian.Uint16(b[16:]))
+		if n < header || n > len(b) {
+			return wrap("list", "", syscall.EIO)
+		}
+		name := b[header:n]
+		for i, c := range name {
+			if c == 0 {
+				name = name[:i]
+				break
+			}
+		}
+		if s := string(name); s != "." && s != ".." {
+			if err := fn(s, binary.NativeEndian.Uint64(b), b[18]); err != nil {
+				return err
+			}
+		}
+		b = b[n:]
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package disk
+
+import (
+	"errors"
+	"io"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// osFile is a File of the host kernel. With pathOnly the descriptor is an O_PATH one: the kernel refuses data calls with EBADF,
+// and attributes go the way of empty names.
+type osFile struct {
+	h        handle
+	pathOnly bool
+}
+
+func (f *osFile) do(op string, fn func(fd int) error) error {
+	fd, err := f.h.use()
+	if err == nil {
+		err = retry(func() error { return fn(fd) })
+		f.h.done()
+	}
+	return wrap(op, "", err)
+}
+
+// ReadAt allocates nothing unless it fails.
+func (f *osFile) ReadAt(p []byte, off int64) (int, error) {
+	fd, err := f.h.use()
+	if err != nil {
+		return 0, wrap("read", "", err)
+	}
+	defer f.h.done()
+	done := 0
+	for done < len(p) {
+		n, err := unix.Pread(fd, p[done:], off+int64(done))
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return done, wrap("read", "", err)
+		case n == 0:
+			return done, io.EOF
+		default:
+			done += n
+		}
+	}
+	return done, nil
+}
+
+func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
+	fd, err := f.h.use()
+	if err != nil {
+		return 0, wrap("write", "", err)
+	}
+	defer f.h.done()
+	done := 0
+	for done < len(p) {
+		n, err := unix.Pwrite(fd, p[done:], off+int64(done))
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return done, wrap("write", "", err)
+		case n == 0: // no host should, but a loop that never ends is no answer
+			return done, wrap("write", "", syscall.EIO)
+		default:
+			done += n
+		}
+	}
+	return done, nil
+}
+
+func (f *osFile) Truncate(size int64) error {
+	return f.do("truncate", func(fd int) error { return unix.Ftruncate(fd, size) })
+}
+
+func (f *osFile) Punch(off, n int64) error {
+	if n == 0 {
+		return nil // fallocate(2) calls this EINVAL
+	}
+	return f.do("punch", func(fd int) error {
+		return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	})
+}
+
+func (f *osFile) Datasync() error { return f.do("fdatasync", unix.Fdatasync) }
+
+func (f *osFile) Sync() error { return f.do("fsync", unix.Fsync) }
+
+func (f *osFile) Stat(st *unix.Stat_t) error {
+	return f.do("stat", func(fd int) error { return unix.Fstat(fd, st) })
+}
+
+func (f *osFile) BirthTime() (int64, error) {
+	var st unix.Statx_t
+	err := f.do("statx", func(fd int) error {
+		return unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BTIME, &st)
+	})
+	if errors.Is(err, unix.ENOSYS) || err == nil && st.Mask&unix.STATX_BTIME == 0 {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec), nil
+}
+
+func (f *osFile) Chmod(mode uint32) error {
+	return f.do("chmod", func(fd int) error {
+		if f.pathOnly {
+			return chmodAt(fd, "", mode)
+		}
+		return unix.Fchmod(fd, mode)
+	})
+}
+
+func (f *osFile) Chown(uid, gid int) error {
+	return f.do("chown", func(fd int) error { return chownAt(fd, "", uid, gid) })
+}
+
+func (f *osFile) Utimes(ts *[2]unix.Timespec) error {
+	return f.do("utimes", func(fd int) error { return utimesAt(fd, "", ts) })
+}
+
+func (f *osFile) Close() error { return wrap("close", "", f.h.close()) }
