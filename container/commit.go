@@ -1,0 +1,449 @@
+package container
+
+import (
+	"fmt"
+
+	"github.com/cofferfs/coffer/container/suite"
+)
+
+// maxDirtyMeta is how many changed meta blocks and nodes a file collects in memory before a write flushes them.
+const maxDirtyMeta = 1024
+
+// SegmentWrite hands the dirty frames of one segment to WriteFrames. Frames has one buffer of FrameSize plain bytes per frame of the segment; only
+// those with their bit set in Dirty are looked at, and they are the caller's again when the call returns.
+type SegmentWrite struct {
+	Segment uint64
+	Frames  [][]byte
+	Dirty   uint64
+}
+
+// slotRun is a run of frames that lie side by side on the host, sealed into one buffer and written by one call.
+type slotRun struct {
+	segment uint64 // of the first frame
+	frame   int    // first frame within it
+	plain   [][]byte
+	entries []byte // sealed entries, entrySize each
+	buf     []byte // ciphertext, from the pool
+	stored  bool   // some slot of the run holds a frame already
+}
+
+// The commit path (FORMAT.md section 12). WriteFrames does C1 to C3, Flush C4 to C6, Sync C7; there is no other way to the host.
+
+// WriteFrames seals frames and writes them to their slots; size is the plain size from now on (a smaller one than the present is ignored), and the
+// segments ascend. When it returns, reads see the new frames; Flush makes the host file whole again. On an error some frames may have been written: the caller keeps
+// all of them dirty and tries again or gives up. Errors keep the host's errno, so that ENOSPC is seen.
+func (f *File) WriteFrames(size int64, ws []SegmentWrite) error {
+	f.commit.Lock()
+	defer f.commit.Unlock()
+	if err := f.writeFrames(size, ws); err != nil {
+		return err
+	}
+	f.mu.RLock()
+	pressed := len(f.dirty) > maxDirtyMeta
+	f.mu.RUnlock()
+	if pressed {
+		return f.flush()
+	}
+	return nil
+}
+
+func (f *File) writeFrames(size int64, ws []SegmentWrite) error {
+	if err := f.changeable(size); err != nil {
+		return err
+	}
+	size = max(size, f.hdr.size)
+	if !anyDirty(ws) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.headerDirty = f.headerDirty || size != f.hdr.size
+		f.hdr.size = size
+		return nil
+	}
+	done, ws, err := f.settleBody(size, ws)
+	if done || err != nil {
+		return err
+	}
+	runs, err := f.gather(size, ws)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for i := range runs {
+			if runs[i].buf != nil {
+				f.eng.pool.putBuffer(runs[i].buf)
+			}
+		}
+	}()
+
+	// C1: seal.
+	sealer, err := f.crypto.cipher.Sealer()
+	if err != nil {
+		return err
+	}
+	if err := f.eng.pool.run(len(runs), func(i int, s *scratch) error { return f.sealRun(s, sealer, &runs[i]) }); err != nil {
+		return err
+	}
+
+	// C2: write to the slots. A slot that holds a frame is overwritten only while no reader works on the old entry.
+	for i := range runs {
+		if runs[i].stored {
+			f.slots.Lock()
+			defer f.slots.Unlock()
+			break
+		}
+	}
+	for i := range runs {
+		r := &runs[i]
+		addr := f.geo.slotAddr(r.segment, r.frame)
+		_, err := f.host.WriteAt(r.buf, addr)
+		if err == nil {
+			err = f.publish(r) // C3
+		}
+		if err != nil {
+			return &SegmentError{Op: "write", Segment: r.segment, Err: err}
+		}
+		f.mu.Lock()
+		f.hostLen = max(f.hostLen, addr+int64(len(r.buf)))
+		f.mu.Unlock()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hdr.size, f.headerDirty = size, true
+	return nil
+}
+
+func anyDirty(ws []SegmentWrite) bool {
+	for _, w := range ws {
+		if w.Dirty != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// changeable checks what every change needs.
+func (f *File) changeable(size int64) error {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	switch {
+	case f.closed:
+		return ErrClosed
+	case f.readOnly:
+		return ErrReadOnly
+	}
+	return f.geo.checkRange(0, size)
+}
+
+// settleBody chooses the body kind for what is to be written. Data that fits the header is sealed into it and done is true; an inline body
+// that no longer fits comes back as one more frame to write.
+func (f *File) settleBody(size int64, ws []SegmentWrite) (done bool, _ []SegmentWrite, err error) {
+	first, beyond := f.reach(ws)
+	kind := f.hdr.kind
+	if kind <= bodyInline && !beyond && len(first) > 0 && min(size, int64(len(first))) <= inlineMax {
+		return true, ws, f.sealInline(size, first[:min(size, int64(len(first)))])
+	}
+	want := uint8(bodyTree)
+	if kind != bodyTree && f.geo.Frames <= 16 && ws[len(ws)-1].Segment == 0 {
+		want = bodySingle
+	}
+	if want == kind {
+		return false, ws, nil
+	}
+	if kind == bodyInline && first == nil {
+		if ws, err = f.withInline(ws); err != nil {
+			return false, ws, err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old := f.single
+	f.single = nil
+	f.hdr.kind, f.headerDirty = want, true
+	f.hdr.body = [bodySize]byte{}
+	switch {
+	case want == bodySingle:
+		f.single = new(block)
+	case old != nil:
+		f.dirty[metaKey{f.serial, 0, 0}] = old
+		f.pins[0] = unsealedPin
+	}
+	return false, ws, nil
+}
+
+// reach returns the plaintext of frame 0 of segment 0 where it is among the dirty frames, and whether any other frame is.
+func (f *File) reach(ws []SegmentWrite) (first []byte, beyond bool) {
+	for _, w := range ws {
+		if w.Segment == 0 && w.Dirty&1 != 0 {
+			first = w.Frames[0]
+		}
+		beyond = beyond || w.Segment != 0 && w.Dirty != 0 || w.Dirty&^1 != 0
+	}
+	return first, beyond
+}
+
+// withInline adds the data that the header holds to what is to be written, as frame 0.
+func (f *File) withInline(ws []SegmentWrite) ([]SegmentWrite, error) {
+	plain, err := f.openInline()
+	if err != nil {
+		return ws, err
+	}
+	frame := make([]byte, f.geo.FrameSize)
+	copy(frame, plain)
+	clear(plain)
+	w := SegmentWrite{Frames: make([][]byte, f.geo.Frames), Dirty: 1}
+	rest := ws
+	if len(ws) > 0 && ws[0].Segment == 0 {
+		copy(w.Frames, ws[0].Frames)
+		w.Dirty |= ws[0].Dirty
+		rest = ws[1:]
+	}
+	w.Frames[0] = frame
+	return append([]SegmentWrite{w}, rest...), nil
+}
+
+// sealInline seals all data of the file into the header body.
+func (f *File) sealInline(size int64, plain []byte) error {
+	sealer, err := f.crypto.cipher.Sealer()
+	if err != nil {
+		return err
+	}
+	s := f.eng.pool.getScratch()
+	defer f.eng.pool.putScratch(s)
+	var body [bodySize + suite.TagSize]byte
+	h := frameHeader{typ: frameInline, generation: uint32(f.hdr.sequence + 1)}
+	if err := f.crypto.sealFrame(s, sealer, &h, body[entrySize:], plain, entry(body[:entrySize])); err != nil {
+		return err
+	}
+	clear(body[entrySize+len(plain):])
+	f.eng.sealed.Add(1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hdr.kind, f.hdr.size, f.headerDirty = bodyInline, size, true
+	f.hdr.body = [bodySize]byte(body[:bodySize])
+	return nil
+}
+
+// gather cuts the dirty frames into runs of neighbouring slots and readies their meta blocks.
+func (f *File) gather(size int64, ws []SegmentWrite) ([]slotRun, error) {
+	var runs []slotRun
+	perRun := ioUnit >> f.geo.frameShift
+	for _, w := range ws {
+		if w.Dirty == 0 {
+			continue
+		}
+		b, err := f.writable(0, f.groupOf(w.Segment))
+		if err != nil {
+			return nil, &SegmentError{Op: "write", Segment: w.Segment, Err: err}
+		}
+		rec := f.recordOf(b, w.Segment)
+		for i := range f.geo.Frames {
+			if w.Dirty&(1<<i) == 0 {
+				continue
+			}
+			start := f.geo.frameStart(w.Segment, i)
+			if start >= size {
+				return nil, fmt.Errorf("container: write of a frame at %d of a file of %d bytes: %w", start, size, ErrCorrupt)
+			}
+			plain := w.Frames[i][:min(int64(f.geo.FrameSize), size-start)]
+			if n := len(runs); n == 0 || len(runs[n-1].plain) == perRun || !f.follows(&runs[n-1], w.Segment, i) {
+				runs = append(runs, slotRun{segment: w.Segment, frame: i})
+			}
+			r := &runs[len(runs)-1]
+			r.plain = append(r.plain, plain)
+			r.stored = r.stored || !rec.entry(i).hole()
+		}
+	}
+	return runs, nil
+}
+
+// follows reports whether a frame's slot lies right behind the run: in the same group, one frame on.
+func (f *File) follows(r *slotRun, segment uint64, frame int) bool {
+	if f.groupOf(segment) != f.groupOf(r.segment) {
+		return false
+	}
+	return f.geo.frameStart(r.segment, r.frame+len(r.plain)) == f.geo.frameStart(segment, frame)
+}
+
+// at returns segment and frame of the i-th frame of a run.
+func (r *slotRun) at(g *Geometry, i int) (segment uint64, frame int) {
+	return r.segment + uint64((r.frame+i)/g.Frames), (r.frame + i) % g.Frames
+}
+
+// sealRun seals a run into a buffer of its own (C1). Only the last frame of a file is short, so that the slots are filled without gaps.
+func (f *File) sealRun(s *scratch, sealer *suite.Sealer, r *slotRun) error {
+	g := f.geo
+	n := (len(r.plain)-1)<<g.frameShift + len(r.plain[len(r.plain)-1])
+	r.buf = f.eng.pool.getBuffer(n)
+	r.entries = make([]byte, len(r.plain)*entrySize)
+	for i, plain := range r.plain {
+		segment, frame := r.at(g, i)
+		b, _ := f.inMemory(0, f.groupOf(segment)) // gather made it dirty
+		h := frameHeader{typ: frameData, segment: segment, frame: uint32(frame), generation: uint32(f.recordOf(b, segment).generation() + 1)}
+		e := entry(r.entries[i*entrySize:][:entrySize])
+		if err := f.crypto.sealFrame(s, sealer, &h, r.buf[i<<g.frameShift:n], plain, e); err != nil {
+			return frameError("seal", &h, g.frameStart(segment, frame), err)
+		}
+	}
+	f.eng.sealed.Add(uint64(len(r.plain)))
+	return nil
+}
+
+// publish enters the frames of a written run into their segment records (C3), once per segment for its generation.
+func (f *File) publish(r *slotRun) error {
+	for i := 0; i < len(r.plain); {
+		segment, _ := r.at(f.geo, i)
+		b, err := f.writable(0, f.groupOf(segment))
+		if err != nil {
+			return err
+		}
+		f.mu.Lock()
+		rec := f.recordOf(b, segment)
+		rec.begin(segment, f.crypto.id[:])
+		for ; i < len(r.plain); i++ {
+			s, frame := r.at(f.geo, i)
+			if s != segment {
+				break
+			}
+			copy(rec.entry(frame), r.entries[i*entrySize:][:entrySize])
+		}
+		f.mu.Unlock()
+	}
+	return nil
+}
+
+// Flush brings the host file to the state of memory: changed meta blocks and nodes, length, header. On an error what was changed stays
+// dirty. It promises nothing about power cuts; Sync does.
+func (f *File) Flush() error {
+	f.commit.Lock()
+	defer f.commit.Unlock()
+	return f.flush()
+}
+
+func (f *File) flush() error {
+	f.mu.RLock()
+	dirty, closed := f.headerDirty || len(f.dirty) > 0, f.closed
+	f.mu.RUnlock()
+	switch {
+	case closed:
+		return ErrClosed
+	case !dirty:
+		return nil
+	case f.readOnly:
+		return ErrReadOnly
+	}
+	f.flushes.Add(1)
+	defer f.flushes.Add(1)
+
+	// C4: digests, CRCs and pins from the meta blocks up; then write, children before parents.
+	f.finishMeta()
+	for level := uint8(0); level <= treeLevels; level++ {
+		for k, b := range f.dirty {
+			if k.level != level {
+				continue
+			}
+			addr := f.blockAddr(k.level, k.index)
+			if _, err := f.host.WriteAt(b[:], addr); err != nil {
+				return &MetaError{Op: "write", Level: k.level, Index: k.index, Err: err}
+			}
+			f.mu.Lock()
+			f.hostLen = max(f.hostLen, addr+BlockSize)
+			f.mu.Unlock()
+		}
+	}
+
+	// C5: the host length. That of an empty new file comes with its header.
+	f.mu.RLock()
+	want, have := f.geo.HostLength(f.hdr.size), f.hostLen
+	f.mu.RUnlock()
+	if want != have && (want != BlockSize || have != 0) {
+		if err := f.setHostLength(want); err != nil {
+			return err
+		}
+	}
+
+	// C6: the header.
+	var b block
+	f.mu.Lock()
+	f.hdr.sequence++
+	f.hdr.seal(&b, &f.crypto.auth)
+	f.mu.Unlock()
+	if _, err := f.host.WriteAt(b[:], 0); err != nil {
+		return &MetaError{Op: "write", Level: headerLevel, Err: err}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for k, b := range f.dirty {
+		f.eng.cacheMeta(k, b)
+	}
+	clear(f.dirty)
+	f.headerDirty = false
+	f.hostLen = want
+	return nil
+}
+
+// setHostLength cuts or extends the host file; readers that still use slots behind the cut finish first.
+func (f *File) setHostLength(n int64) error {
+	f.slots.Lock()
+	defer f.slots.Unlock()
+	if err := f.host.Truncate(n); err != nil {
+		return &MetaError{Op: "write", Level: headerLevel, Err: err}
+	}
+	f.mu.Lock()
+	f.hostLen = n
+	f.mu.Unlock()
+	return nil
+}
+
+// finishMeta completes every dirty block and the header body, so that what is in memory can be written as it is. Parents come after
+// their children, since they take the children's pins.
+func (f *File) finishMeta() {
+	s := f.eng.pool.getScratch()
+	defer f.eng.pool.putScratch(s)
+	s.use(f.crypto.digest)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.single != nil {
+		rec := f.single.record(f.geo, 0)
+		if !allZero(rec) {
+			rec.finish(&s.hasher, f.geo.Frames)
+		}
+		copy(f.hdr.body[:], rec)
+	}
+	for level := uint8(0); level <= treeLevels; level++ {
+		for k, b := range f.dirty {
+			if k.level != level {
+				continue
+			}
+			if level > 0 {
+				b.finishNode()
+			} else {
+				for i := range f.geo.perGroup {
+					if rec := b.record(f.geo, i); !allZero(rec) {
+						rec.finish(&s.hasher, f.geo.Frames)
+					}
+				}
+			}
+			p := f.crypto.pinOf(level, k.index, b)
+			if plevel, pindex, place, header := parentOf(level, k.index); header {
+				f.pins[place] = p
+			} else {
+				f.dirty[metaKey{k.serial, plevel, pindex}].setPin(place, p)
+			}
+		}
+	}
+	if f.hdr.kind == bodyTree {
+		for i, p := range f.pins {
+			copy(f.hdr.body[i*pinSize:], p[:])
+		}
+	}
+}
+
+// Sync is Flush and makes everything flushed so far durable (C7). An error means that nothing may be assumed durable.
+func (f *File) Sync() error {
+	f.commit.Lock()
+	defer f.commit.Unlock()
+	if err := f.flush(); err != nil {
+		return err
+	}
+	return f.host.Datasync()
+}

@@ -1,0 +1,94 @@
+package container
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
+
+	"github.com/zeebo/blake3"
+)
+
+// DigestAlg names the digest of leaves and segments. Digests let someone without the key find rot; they are no MAC.
+type DigestAlg uint8
+
+// The digests of FORMAT.md section 3.1.
+const (
+	BLAKE3     DigestAlg = 1
+	SHA256     DigestAlg = 2
+	NoDigest   DigestAlg = 3
+	leafSize             = 8
+	digestSize           = 32
+)
+
+var digestNames = map[DigestAlg]string{BLAKE3: "blake3", SHA256: "sha256", NoDigest: "none"}
+
+// String is the name used in config and on the command line.
+func (d DigestAlg) String() string {
+	if name, ok := digestNames[d]; ok {
+		return name
+	}
+	return fmt.Sprintf("digest(%d)", uint8(d))
+}
+
+// ParseDigest returns the digest of a name; an unknown one is ErrFeature.
+func ParseDigest(name string) (DigestAlg, error) {
+	for d, n := range digestNames {
+		if n == name {
+			return d, nil
+		}
+	}
+	return 0, fmt.Errorf("digest %q (blake3, sha256 or none): %w", name, ErrFeature)
+}
+
+func (d DigestAlg) valid() bool { return d >= BLAKE3 && d <= NoDigest }
+
+// hasher is a digest that one worker reuses; nil hash means NoDigest.
+type hasher struct {
+	alg  DigestAlg
+	hash hash.Hash
+	sum  [digestSize]byte
+}
+
+func (h *hasher) use(alg DigestAlg) {
+	if h.alg == alg {
+		return
+	}
+	h.alg = alg
+	switch alg {
+	case BLAKE3:
+		h.hash = blake3.New()
+	case SHA256:
+		h.hash = sha256.New()
+	default:
+		h.hash = nil
+	}
+}
+
+// leaf returns the leaf of a frame: its digest over FrameHeader and ciphertext, cut to 64 bits.
+func (h *hasher) leaf(header, ciphertext []byte) (leaf [leafSize]byte) {
+	if h.hash == nil {
+		return leaf
+	}
+	h.hash.Reset()
+	h.hash.Write(header)
+	h.hash.Write(ciphertext)
+	copy(leaf[:], h.hash.Sum(h.sum[:0]))
+	return leaf
+}
+
+// segment returns the digest of a segment over its leaves, which the callback yields in order.
+func (h *hasher) segment(index uint64, id []byte, n int, leaf func(i int) []byte) (sum [digestSize]byte) {
+	if h.hash == nil {
+		return sum
+	}
+	h.hash.Reset()
+	binary.LittleEndian.PutUint64(h.sum[:], index)
+	h.hash.Write(h.sum[:8])
+	h.hash.Write(id)
+	for i := range n {
+		h.hash.Write(leaf(i))
+	}
+	h.hash.Sum(sum[:0])
+	return sum
+}

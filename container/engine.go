@@ -1,0 +1,207 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/suite"
+	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/event"
+)
+
+// DefaultMetaBudget bounds the verified metadata that an engine keeps, in bytes.
+const DefaultMetaBudget = 16 << 20
+
+// EngineConfig is what an engine is made of. Zero values mean: as many workers as processors, DefaultMetaBudget.
+type EngineConfig struct {
+	Ring       *keys.Ring
+	Params     keys.FileParams // of new containers
+	Workers    int             // helpers of the frame pool beside the callers
+	MetaBudget int64           // bytes of verified meta blocks and tree nodes
+	Events     event.Sink
+}
+
+// Engine opens and makes the containers of one vault. It owns the frame pool and the cache of verified metadata. All methods
+// may be called concurrently.
+type Engine struct {
+	ring   *keys.Ring
+	params keys.FileParams
+	geo    *Geometry
+	pool   *pool
+	events event.Sink
+	serial atomic.Uint64 // of files, so that cached metadata of one never serves another
+	opened atomic.Uint64 // frames opened
+	sealed atomic.Uint64 // frames sealed
+
+	metaMu sync.Mutex // guards meta
+	meta   *simplelru.LRU[metaKey, *block]
+}
+
+type metaKey struct {
+	serial uint64
+	level  uint8
+	index  uint64
+}
+
+// NewEngine returns an engine for the containers of one vault.
+func NewEngine(c EngineConfig) (*Engine, error) {
+	geo, err := GeometryFor(int(c.Params.SegmentSize), int(c.Params.FrameSize))
+	if err != nil {
+		return nil, fmt.Errorf("container: %w", err)
+	}
+	if !DigestAlg(c.Params.Digest).valid() {
+		return nil, fmt.Errorf("container: digest %d: %w", c.Params.Digest, ErrFeature)
+	}
+	if c.Workers <= 0 {
+		c.Workers = runtime.GOMAXPROCS(0)
+	}
+	if c.MetaBudget <= 0 {
+		c.MetaBudget = DefaultMetaBudget
+	}
+	meta, err := simplelru.NewLRU[metaKey, *block](int(max(1, c.MetaBudget/BlockSize)), nil)
+	if err != nil {
+		return nil, fmt.Errorf("container: %w", err)
+	}
+	return &Engine{ring: c.Ring, params: c.Params, geo: geo, pool: newPool(c.Workers), events: c.Events, meta: meta}, nil
+}
+
+// Geometry is that of new containers.
+func (e *Engine) Geometry() *Geometry { return e.geo }
+
+// Stats counts frames since the engine was made.
+type Stats struct {
+	FramesOpened, FramesSealed uint64
+}
+
+// Stats returns the counters.
+func (e *Engine) Stats() Stats {
+	return Stats{FramesOpened: e.opened.Load(), FramesSealed: e.sealed.Load()}
+}
+
+func (e *Engine) cachedMeta(k metaKey) *block {
+	e.metaMu.Lock()
+	defer e.metaMu.Unlock()
+	b, _ := e.meta.Get(k)
+	return b
+}
+
+func (e *Engine) cacheMeta(k metaKey, b *block) {
+	e.metaMu.Lock()
+	defer e.metaMu.Unlock()
+	e.meta.Add(k, b)
+}
+
+// OpenOptions say how a container is opened.
+type OpenOptions struct {
+	ReadOnly bool
+	// MayLackHeader: an unclean session may have left no valid header; the file is then a new, empty container.
+	MayLackHeader bool
+	// TrustLength: no unclean session touched the file, so host length and plain size must agree. Otherwise the length is put
+	// right (unless ReadOnly).
+	TrustLength bool
+	// Object is the type that the name promises: ObjectFile where zero.
+	Object uint8
+}
+
+// Create makes a new empty container in an empty host file. Nothing is written before Flush. The engine owns h from here on.
+func (e *Engine) Create(h disk.File, id keys.ObjectID, object uint8) (*File, error) {
+	hdr := header{
+		suite: suite.ID(e.params.Suite), digest: DigestAlg(e.params.Digest), geo: e.geo, epoch: e.params.Epoch,
+		vault: e.ring.VaultID, id: id, object: object,
+	}
+	k := e.ring.File(id, e.params)
+	hdr.commitment = k.Commitment
+	f, err := e.newFile(h, &hdr, &k)
+	if err != nil {
+		return nil, err
+	}
+	f.headerDirty = true
+	return f, nil
+}
+
+// Open opens the container of an object and verifies its header. It takes h over; on an error h is closed. Errors to test for:
+// ErrNoHeader, ErrCorrupt, ErrVersion, ErrFeature, ErrKey, ErrAuth, ErrIdentity, ErrSize.
+func (e *Engine) Open(h disk.File, id keys.ObjectID, opt OpenOptions) (*File, error) {
+	f, err := e.open(h, id, opt)
+	if err != nil {
+		h.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (e *Engine) open(h disk.File, id keys.ObjectID, opt OpenOptions) (*File, error) {
+	if opt.Object == 0 {
+		opt.Object = ObjectFile
+	}
+	hdr, k, err := e.readHeader(h, id)
+	if err == nil && hdr.object != opt.Object {
+		err = fmt.Errorf("object type %d under a name of type %d: %w", hdr.object, opt.Object, ErrIdentity)
+	}
+	if err != nil {
+		if opt.MayLackHeader && headerless(err) {
+			f, cerr := e.Create(h, id, opt.Object)
+			if cerr != nil {
+				return nil, cerr
+			}
+			f.readOnly = opt.ReadOnly
+			f.hostLen = -1
+			e.events.Emit(event.Event{Kind: event.Repaired, Object: id.String(), Offset: -1, Err: err, Note: "unclean session left no header: an empty file"})
+			return f, nil
+		}
+		return nil, &MetaError{Op: "open", Level: headerLevel, Err: err}
+	}
+	f, err := e.newFile(h, hdr, k)
+	if err != nil {
+		return nil, err
+	}
+	f.readOnly = opt.ReadOnly || hdr.readOnly
+	return f, f.checkLength(opt)
+}
+
+// headerless reports whether a header that failed so may be one that a crash kept from being written whole.
+func headerless(err error) bool {
+	return errors.Is(err, ErrNoHeader) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrTruncated)
+}
+
+// ReadSize returns the sealed plain size of a container without opening it further. The errors are those of Open.
+func (e *Engine) ReadSize(h disk.File, id keys.ObjectID) (int64, error) {
+	hdr, _, err := e.readHeader(h, id)
+	if err != nil {
+		return 0, &MetaError{Op: "read", Level: headerLevel, Err: err}
+	}
+	return hdr.size, nil
+}
+
+// readHeader reads and verifies the first block.
+func (e *Engine) readHeader(h disk.File, id keys.ObjectID) (*header, *keys.FileKeys, error) {
+	var b block
+	if n, err := h.ReadAt(b[:], 0); err != nil {
+		if !errors.Is(err, io.EOF) {
+			return nil, nil, err
+		}
+		if allZero(b[:n]) {
+			return nil, nil, ErrNoHeader
+		}
+		return nil, nil, fmt.Errorf("header of %d bytes: %w", n, ErrTruncated)
+	}
+	hdr := new(header)
+	if err := hdr.parse(&b); err != nil {
+		return nil, nil, err
+	}
+	k := e.ring.File(hdr.id, keys.FileParams{
+		Suite: hdr.suite, Digest: uint8(hdr.digest),
+		SegmentSize: uint32(hdr.geo.SegmentSize), FrameSize: uint32(hdr.geo.FrameSize), Epoch: hdr.epoch,
+	})
+	if err := hdr.verify(&b, e.ring.VaultID, id, &k); err != nil {
+		return nil, nil, err
+	}
+	return hdr, &k, nil
+}

@@ -1,0 +1,141 @@
+package container
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/suite"
+	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/event"
+)
+
+// File is an open container. Reads may run concurrently with each other and with one writer; WriteFrames, SetSize, Discard, Flush and Sync
+// are serialized inside. A File knows nothing of dirty plaintext: that is cache's.
+//
+// Lock order: commit, slots, load, mu. mu is never held over a host call.
+type File struct {
+	eng      *Engine
+	host     disk.File
+	geo      *Geometry
+	crypto   fileCrypto
+	readOnly bool
+
+	// commit serializes everything that changes the file.
+	commit sync.Mutex
+
+	// slots: shared while a read uses slots by the entries it looked up; exclusive while stored slots are overwritten or freed, until
+	// their new entries are published.
+	slots sync.RWMutex
+
+	// load is held while metadata is read from the host, so that each block is read and verified once.
+	load sync.Mutex
+	// flushes counts the beginnings and ends of flushes: a load that failed across one is repeated.
+	flushes atomic.Uint64
+
+	mu          sync.RWMutex // guards what follows
+	hdr         header       // body only current after sealBody
+	serial      uint64       // of this file's blocks in the engine's cache; renewed when blocks are dropped
+	pins        [headerGroups + topNodes]pin
+	single      *block             // of group 0, where the body is single: its first record lives in the header
+	dirty       map[metaKey]*block // blocks newer than the host's
+	headerDirty bool
+	hostLen     int64 // of the host file as far as we know; -1: unknown
+	closed      bool
+}
+
+func (e *Engine) newFile(h disk.File, hdr *header, k *keys.FileKeys) (*File, error) {
+	c, err := suite.New(hdr.suite, k.Enc[:])
+	if err != nil {
+		return nil, fmt.Errorf("container: %w", err)
+	}
+	f := &File{
+		eng: e, host: h, geo: hdr.geo, hdr: *hdr, serial: e.serial.Add(1), dirty: map[metaKey]*block{},
+		crypto: fileCrypto{vault: hdr.vault, id: hdr.id, suite: hdr.suite, digest: hdr.digest, cipher: c, auth: k.Auth},
+	}
+	switch hdr.kind {
+	case bodySingle:
+		f.single = new(block)
+		copy(f.single[:], hdr.body[:hdr.geo.record])
+	case bodyTree:
+		for i := range f.pins {
+			f.pins[i] = pin(hdr.body[i*pinSize:])
+		}
+	}
+	return f, nil
+}
+
+// checkLength compares the host length with the sealed size, and outside of clean sessions puts it right.
+func (f *File) checkLength(opt OpenOptions) error {
+	var st unix.Stat_t
+	if err := f.host.Stat(&st); err != nil {
+		return err
+	}
+	f.hostLen = st.Size
+	want := f.geo.HostLength(f.hdr.size)
+	switch {
+	case st.Size == want:
+		return nil
+	case opt.TrustLength:
+		return &MetaError{Op: "open", Level: headerLevel, Err: fmt.Errorf("host length %d, sealed size %d wants %d: %w", st.Size, f.hdr.size, want, ErrSize)}
+	case f.readOnly:
+		return nil
+	}
+	if err := f.host.Truncate(want); err != nil {
+		return err
+	}
+	f.hostLen = want
+	f.eng.events.Emit(event.Event{Kind: event.Repaired, Object: f.crypto.id.String(), Offset: -1, Note: "host length put right after an unclean session"})
+	return nil
+}
+
+// ID is the object id of the file.
+func (f *File) ID() keys.ObjectID { return f.crypto.id }
+
+// Geometry is that of the container, which may differ from the vault's.
+func (f *File) Geometry() *Geometry { return f.geo }
+
+// Host is the host file, for its attributes. It stays the File's.
+func (f *File) Host() disk.File { return f.host }
+
+// ReadOnly reports whether changes are refused with ErrReadOnly.
+func (f *File) ReadOnly() bool { return f.readOnly }
+
+// Size is the plain size in bytes, changes not yet flushed included.
+func (f *File) Size() int64 {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.hdr.size
+}
+
+// Dirty reports whether anything was changed since the last successful Flush.
+func (f *File) Dirty() bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.headerDirty || len(f.dirty) > 0
+}
+
+// HeaderDurable reports whether a header was ever written to the host.
+func (f *File) HeaderDurable() bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.hdr.sequence > 0
+}
+
+// Close closes the host file. It does not flush: what was not flushed is lost.
+func (f *File) Close() error {
+	f.commit.Lock()
+	defer f.commit.Unlock()
+	f.slots.Lock()
+	defer f.slots.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return ErrClosed
+	}
+	f.closed = true
+	return f.host.Close()
+}

@@ -1,0 +1,80 @@
+package container
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+)
+
+const (
+	nodeMagic   = "CTN1"
+	nodePins    = 64 // offset of the pins in a node
+	pinSize     = 16
+	pinLabel    = "coffer pin v1\x00\x00\x00"
+	headerLevel = 4 // of the header, for errors
+)
+
+// pin is the MAC of a meta block or tree node, held by its parent. The zero pin says that everything below is holes.
+type pin [pinSize]byte
+
+// unsealedPin stands in a parent for a child that is in memory only, until a flush computes its pin. It never reaches the host.
+var unsealedPin = pin(bytes.Repeat([]byte{0xff}, pinSize))
+
+func (p pin) hole() bool { return p == pin{} }
+
+// pinOf computes the pin of a block (FORMAT.md section 6.1).
+func (c *fileCrypto) pinOf(level uint8, index uint64, b *block) (p pin) {
+	mac := hmac.New(sha256.New, c.auth[:])
+	var head [len(pinLabel) + 16]byte
+	copy(head[:], pinLabel)
+	binary.LittleEndian.PutUint64(head[len(pinLabel):], uint64(level))
+	binary.LittleEndian.PutUint64(head[len(pinLabel)+8:], index)
+	mac.Write(head[:])
+	mac.Write(b[:])
+	var sum [sha256.Size]byte
+	copy(p[:], mac.Sum(sum[:0]))
+	return p
+}
+
+// node views a block as a tree node:
+//
+//	0      4     8      16     24       32      48     64            2112
+//	| magic| CRC |level |index |last LSN|file id|0 (16)| 128 pins    | 0 |
+func (b *block) pin(i int) pin       { return pin(b[nodePins+pinSize*i:][:pinSize]) }
+func (b *block) setPin(i int, p pin) { copy(b[nodePins+pinSize*i:], p[:]) }
+func (b *block) beginNode(level uint8, index uint64, id []byte) {
+	copy(b[:], nodeMagic)
+	binary.LittleEndian.PutUint64(b[8:], uint64(level))
+	binary.LittleEndian.PutUint64(b[16:], index)
+	copy(b[32:48], id)
+}
+
+func (b *block) finishNode() {
+	binary.LittleEndian.PutUint32(b[4:], crcExcept(b[:], 4))
+}
+
+func (b *block) checkNode(level uint8, index uint64, id []byte) error {
+	switch {
+	case string(b[:4]) != nodeMagic, crcExcept(b[:], 4) != binary.LittleEndian.Uint32(b[4:]),
+		binary.LittleEndian.Uint64(b[8:]) != uint64(level), binary.LittleEndian.Uint64(b[16:]) != index,
+		!bytes.Equal(b[32:48], id), !allZero(b[48:nodePins]), !allZero(b[nodePins+nodeFanout*pinSize:]):
+		return fmt.Errorf("tree node: %w", ErrCorrupt)
+	}
+	return nil
+}
+
+// parentOf tells where the pin of a block is kept: in which block one level up, at which place. header is true for the pins that the
+// container header holds.
+func parentOf(level uint8, index uint64) (plevel uint8, pindex uint64, place int, header bool) {
+	switch {
+	case level == 0 && index < headerGroups:
+		return 0, 0, int(index), true
+	case level == 0:
+		index -= headerGroups
+	case level == treeLevels:
+		return 0, 0, headerGroups + int(index), true
+	}
+	return level + 1, index >> fanoutShift, int(index & (nodeFanout - 1)), false
+}

@@ -1,0 +1,124 @@
+package container
+
+import (
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cofferfs/coffer/container/suite"
+)
+
+// ioUnit is the most ciphertext, in bytes, that one task reads or writes in one host call; no group run is longer than 4 MiB, and
+// shorter tasks spread over more cores.
+const ioUnit = 256 << 10
+
+// pool is the frame pool: one per process, shared by reads, write-back and bulk work. It owns no goroutines: a request runs its
+// tasks itself and borrows helpers while fewer than the limit are at work, so nothing outlives its work and a small
+// request pays for no hand-over.
+type pool struct {
+	helpers chan struct{} // one token per helper at work
+	scratch chan *scratch
+	buffers chan []byte // ciphertext only, ioUnit and a tag each
+}
+
+func newPool(workers int) *pool {
+	return &pool{
+		helpers: make(chan struct{}, workers),
+		scratch: make(chan *scratch, 2*workers+2),
+		buffers: make(chan []byte, 2*workers+4),
+	}
+}
+
+func (p *pool) getScratch() *scratch {
+	select {
+	case s := <-p.scratch:
+		return s
+	default:
+		return &scratch{}
+	}
+}
+
+func (p *pool) putScratch(s *scratch) {
+	select {
+	case p.scratch <- s:
+	default:
+	}
+}
+
+// getBuffer returns a buffer of n bytes, n at most ioUnit, with room for a tag behind them.
+func (p *pool) getBuffer(n int) []byte {
+	select {
+	case b := <-p.buffers:
+		return b[:n]
+	default:
+		return make([]byte, n, ioUnit+suite.TagSize)
+	}
+}
+
+func (p *pool) putBuffer(b []byte) {
+	select {
+	case p.buffers <- b:
+	default:
+	}
+}
+
+// run calls task(i) for i from 0 to n−1 on this goroutine and on helpers, and returns the error of the lowest i that failed: tasks
+// above it may then have been left out, tasks below it have all run. A panic in a task is that task's error.
+func (p *pool) run(n int, task func(i int, s *scratch) error) error {
+	if n == 1 {
+		s := p.getScratch()
+		defer p.putScratch(s)
+		return guard(0, s, task)
+	}
+	var (
+		next   atomic.Int64
+		lowest atomic.Int64 // index of the lowest failed task, n while none
+		mu     sync.Mutex
+		first  error
+		wg     sync.WaitGroup
+	)
+	lowest.Store(int64(n))
+	work := func() {
+		s := p.getScratch()
+		defer p.putScratch(s)
+		for {
+			i := next.Add(1) - 1
+			if i >= int64(n) || i > lowest.Load() {
+				return
+			}
+			if err := guard(int(i), s, task); err != nil {
+				mu.Lock()
+				if i < lowest.Load() {
+					lowest.Store(i)
+					first = err
+				}
+				mu.Unlock()
+			}
+		}
+	}
+	for range n - 1 {
+		select {
+		case p.helpers <- struct{}{}:
+			wg.Go(func() {
+				defer func() { <-p.helpers }()
+				work()
+			})
+			continue
+		default:
+		}
+		break
+	}
+	work()
+	wg.Wait()
+	return first
+}
+
+func guard(i int, s *scratch, task func(int, *scratch) error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic in a frame worker: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return task(i, s)
+}

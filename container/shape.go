@@ -1,0 +1,277 @@
+package container
+
+import "fmt"
+
+// SetSize sets the plain size. Growing changes nothing but the size: what is new reads as zeros. Shrinking drops the frames
+// beyond and seals the frame that the new end cuts again, shorter, so that a later growth shows zeros; the host file is
+// cut last, after its header says so. Dirty plaintext that a cache holds beyond the new end is the caller's to drop first.
+func (f *File) SetSize(size int64) error {
+	f.commit.Lock()
+	defer f.commit.Unlock()
+	if err := f.changeable(size); err != nil {
+		return err
+	}
+	if size >= f.hdr.size {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.headerDirty = f.headerDirty || size != f.hdr.size
+		f.hdr.size = size
+		return nil
+	}
+	if err := f.cutFrame(size); err != nil {
+		return err
+	}
+	if err := f.dropFrames(roundUp(size, f.geo.FrameSize), f.geo.MaxSize()); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.hdr.size, f.headerDirty = size, true
+	f.mu.Unlock()
+	return f.flush()
+}
+
+func roundUp(n int64, unit int) int64 { return (n + int64(unit) - 1) &^ int64(unit-1) }
+
+// cutFrame seals the frame that holds byte size−1 again without what lies behind. Nothing is to do where it is a hole or ends there already.
+func (f *File) cutFrame(size int64) error {
+	if f.hdr.kind == bodyInline {
+		e, _ := f.hdr.inlineData()
+		if int64(e.length()) <= size {
+			return nil
+		}
+		if size == 0 {
+			return nil // dropFrames does without opening it
+		}
+		plain, err := f.openInline()
+		if err != nil {
+			return err
+		}
+		defer clear(plain)
+		return f.sealInline(f.hdr.size, plain[:size])
+	}
+	start := size &^ int64(f.geo.FrameSize-1)
+	if start == size {
+		return nil
+	}
+	segment, frame := f.geo.segmentOf(start), f.geo.frameOf(start)
+	b, err := f.lookup(0, f.groupOf(segment))
+	if err != nil || b == nil {
+		return err
+	}
+	f.mu.RLock()
+	length := int64(f.recordOf(b, segment).entry(frame).length())
+	f.mu.RUnlock()
+	if length <= size-start {
+		return nil
+	}
+	plain := make([]byte, f.geo.FrameSize)
+	defer clear(plain)
+	if err := f.ReadAt(plain[:size-start], start); err != nil {
+		return err
+	}
+	w := SegmentWrite{Segment: segment, Frames: make([][]byte, f.geo.Frames), Dirty: 1 << frame}
+	w.Frames[frame] = plain
+	return f.rewriteShort(size, w)
+}
+
+// rewriteShort writes one frame as if the file ended at size already.
+func (f *File) rewriteShort(size int64, w SegmentWrite) error {
+	old := f.hdr.size
+	f.mu.Lock()
+	f.hdr.size = size
+	f.mu.Unlock()
+	err := f.writeFrames(size, []SegmentWrite{w})
+	f.mu.Lock()
+	f.hdr.size = old
+	f.mu.Unlock()
+	return err
+}
+
+// Discard turns whole frames into holes: off and n are multiples of the frame size. The host's blocks are freed once the header says so;
+// a host that cannot free them keeps them, unused.
+func (f *File) Discard(off, n int64) error {
+	f.commit.Lock()
+	defer f.commit.Unlock()
+	if err := f.changeable(0); err != nil {
+		return err
+	}
+	if (off|n)&int64(f.geo.FrameSize-1) != 0 {
+		return fmt.Errorf("container: discard of %d bytes at %d: not whole frames: %w", n, off, ErrGeometry)
+	}
+	end := min(off+n, roundUp(f.hdr.size, f.geo.FrameSize))
+	if off >= end {
+		return nil
+	}
+	if end >= f.hdr.size {
+		if err := f.dropFrames(off, f.geo.MaxSize()); err != nil {
+			return err
+		}
+	} else if err := f.dropFrames(off, end); err != nil {
+		return err
+	}
+	if err := f.flush(); err != nil {
+		return err
+	}
+	return f.punch(off, end)
+}
+
+// punch frees the host's blocks of whole frames that are holes by now, group by group. Failing to is no loss.
+func (f *File) punch(off, end int64) error {
+	f.slots.Lock()
+	defer f.slots.Unlock()
+	end = min(end, f.hdr.size)
+	for at := off; at < end; {
+		stop := min(end, (at>>f.geo.groupShift+1)<<f.geo.groupShift)
+		if f.host.Punch(f.geo.hostOffset(at), stop-at) != nil {
+			return nil
+		}
+		at = stop
+	}
+	return nil
+}
+
+// dropFrames makes the frames that begin in [from, to) holes; both are frame-aligned. Whole groups at the end of the file are dropped without being read.
+func (f *File) dropFrames(from, to int64) error {
+	if from == 0 && (to == f.geo.MaxSize() || f.hdr.kind == bodyInline) {
+		f.clearBody()
+	}
+	switch f.hdr.kind {
+	case bodyNone, bodyInline:
+		return nil
+	case bodyTree:
+		if to == f.geo.MaxSize() {
+			next := uint64(roundUp(from, int(f.geo.groupPlain)) >> f.geo.groupShift)
+			if err := f.drop(next); err != nil {
+				return err
+			}
+			to = int64(next) << f.geo.groupShift
+		}
+	case bodySingle:
+		to = min(to, int64(f.geo.SegmentSize))
+	}
+	for at := from; at < to; {
+		stored, ok, err := f.nextStored(at, to)
+		if err != nil || !ok {
+			return err
+		}
+		segment := f.geo.segmentOf(stored)
+		b, err := f.writable(0, f.groupOf(segment))
+		if err != nil {
+			return err
+		}
+		f.mu.Lock()
+		rec := f.recordOf(b, segment)
+		rec.begin(segment, f.crypto.id[:])
+		at = stored
+		for i := f.geo.frameOf(stored); i < f.geo.Frames && at < to; i++ {
+			clear(rec.entry(i))
+			at += int64(f.geo.FrameSize)
+		}
+		f.headerDirty = true
+		f.mu.Unlock()
+	}
+	return nil
+}
+
+// clearBody makes the whole file holes.
+func (f *File) clearBody() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hdr.kind, f.hdr.body, f.headerDirty = bodyNone, [bodySize]byte{}, true
+	f.single = nil
+	clear(f.pins[:])
+	clear(f.dirty)
+	f.serial = f.eng.serial.Add(1)
+}
+
+// NextData returns the first plain offset at or after off that a stored frame covers; ok is false where none follows.
+func (f *File) NextData(off int64) (int64, bool, error) {
+	f.mu.RLock()
+	size, kind := f.hdr.size, f.hdr.kind
+	var inline int64
+	if kind == bodyInline {
+		e, _ := f.hdr.inlineData()
+		inline = int64(e.length())
+	}
+	f.mu.RUnlock()
+	if off >= size {
+		return off, false, nil
+	}
+	if kind == bodyInline {
+		return off, off < inline, nil
+	}
+	at, ok, err := f.nextStored(off&^int64(f.geo.FrameSize-1), size)
+	return max(at, off), ok, err
+}
+
+// NextHole returns the first plain offset at or after off that no stored frame covers; Size counts as one.
+func (f *File) NextHole(off int64) (int64, error) {
+	size := f.Size()
+	for off < size {
+		at, ok, err := f.NextData(off)
+		if err != nil {
+			return 0, err
+		}
+		if !ok || at > off {
+			return off, nil
+		}
+		off = min(size, off&^int64(f.geo.FrameSize-1)+int64(f.geo.FrameSize))
+	}
+	return min(off, size), nil
+}
+
+// nextStored returns the start of the first stored frame in [from, to), from frame-aligned, skipping over what the tree says is holes.
+func (f *File) nextStored(from, to int64) (int64, bool, error) {
+	g := f.geo
+	for at := from; at < to; {
+		group := uint64(at >> g.groupShift)
+		b, skip, err := f.lookupSkip(group)
+		if err != nil {
+			return 0, false, err
+		}
+		if b == nil {
+			at = int64(group+skip) << g.groupShift
+			continue
+		}
+		end := min(to, int64(group+1)<<g.groupShift)
+		f.mu.RLock()
+		for at < end {
+			if !f.recordOf(b, g.segmentOf(at)).entry(g.frameOf(at)).hole() {
+				f.mu.RUnlock()
+				return at, true, nil
+			}
+			at += int64(g.FrameSize)
+		}
+		f.mu.RUnlock()
+	}
+	return 0, false, nil
+}
+
+// lookupSkip is lookup of a meta block; where it is a hole, skip is the number of groups from this one on that the highest hole above it covers.
+func (f *File) lookupSkip(group uint64) (b *block, skip uint64, err error) {
+	b, err = f.lookup(0, group)
+	if b != nil || err != nil {
+		return b, 0, err
+	}
+	f.mu.RLock()
+	kind := f.hdr.kind
+	f.mu.RUnlock()
+	if kind != bodyTree {
+		return nil, maxGroups, nil // nothing but the one segment of group 0 can be stored
+	}
+	if group < headerGroups {
+		return nil, 1, nil
+	}
+	q := group - headerGroups
+	for level := uint8(treeLevels); level > 0; level-- {
+		shift := fanoutShift * uint(level)
+		node, err := f.lookup(level, q>>shift)
+		if err != nil {
+			return nil, 0, err
+		}
+		if node == nil {
+			return nil, (q>>shift+1)<<shift - q, nil
+		}
+	}
+	return nil, 1, nil
+}
