@@ -332,3 +332,16 @@ func TestSparse(t *testing.T) {
 		r.must(f.Close())
 	})
 }
+
+// failing is a host file whose writes fail with err where it is set.
+type failing struct {
+	disk.File
+	err error
+}
+
+func (f *failing) WriteAt(p []byte, off int64) (int, error) {
+	if f.err != nil {
+		return 0, f.err
+	}
+	return f.File.WriteAt(p, off)
+}
