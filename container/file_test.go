@@ -126,6 +126,7 @@ func each(t *testing.T, test func(t *testing.T, r *rig)) {
 		t.Run(g.String(), func(t *testing.T) { test(t, newRig(t, g, suite.XAES256GCM, BLAKE3)) })
 	}
 	t.Run("xchacha_sha256", func(t *testing.T) { test(t, newRig(t, geometries[8], suite.XChaCha20Poly1305, SHA256)) })
+	t.Run("crc32c", func(t *testing.T) { test(t, newRig(t, geometries[8], suite.XAES256GCM, CRC32C)) })
 	t.Run("no_digest", func(t *testing.T) { test(t, newRig(t, geometries[2], suite.XAES256GCM, NoDigest)) })
 }
 

@@ -208,7 +208,7 @@ func FuzzHeader(f *testing.F) {
 func BenchmarkFile(b *testing.B) {
 	for _, g := range []*Geometry{geometries[8], geometries[2], geometries[4]} {
 		for _, n := range []int{4 << 10, 1 << 20} {
-			r := newRig(b, g, suite.XAES256GCM, BLAKE3)
+			r := newRig(b, g, suite.XAES256GCM, DefaultDigest)
 			r.eng.meta.Resize(1024)
 			f, _ := r.create()
 			data := random(16 << 20)
