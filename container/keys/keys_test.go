@@ -82,7 +82,13 @@ func TestHKDFVectors(t *testing.T) {
 	}
 }
 
-// expand is HKDF-Expand written a second time, from the RFC.
+// hkdfExtract and expand are HKDF written a second time, from the RFC.
+func hkdfExtract(salt, ikm []byte) []byte {
+	h := hmac.New(sha256.New, salt)
+	h.Write(ikm)
+	return h.Sum(nil)
+}
+
 func expand(prk []byte, info string, n int) (okm []byte) {
 	var t []byte
 	for i := byte(1); len(okm) < n; i++ {
@@ -101,9 +107,7 @@ func TestRingLabels(t *testing.T) {
 	id := VaultID{1, 2, 3}
 	r := NewRing(testKey(t), id)
 	defer r.Destroy()
-	extract := hmac.New(sha256.New, id[:])
-	extract.Write(testKey(t).Bytes())
-	prk := extract.Sum(nil)
+	prk := hkdfExtract(id[:], testKey(t).Bytes())
 
 	commitment := r.Commitment()
 	for label, got := range map[string][]byte{
