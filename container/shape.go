@@ -206,18 +206,36 @@ func (f *File) NextData(off int64) (int64, bool, error) {
 
 // NextHole returns the first plain offset at or after off that no stored frame covers; Size counts as one.
 func (f *File) NextHole(off int64) (int64, error) {
-	size := f.Size()
-	for off < size {
-		at, ok, err := f.NextData(off)
+	g, size := f.geo, f.Size()
+	if at, ok, err := f.NextData(off); err != nil || !ok || at > off {
+		return min(off, size), err
+	}
+	f.mu.RLock()
+	kind := f.hdr.kind
+	f.mu.RUnlock()
+	for at := off &^ int64(g.FrameSize-1); at < size; {
+		group := uint64(at >> g.groupShift)
+		b, err := f.lookup(0, group)
 		if err != nil {
 			return 0, err
 		}
-		if !ok || at > off {
-			return off, nil
+		if b == nil && kind == bodyTree {
+			return at, nil
 		}
-		off = min(size, off&^int64(f.geo.FrameSize-1)+int64(f.geo.FrameSize))
+		if b == nil { // inline: all data is in the first frame
+			return min(int64(g.FrameSize), size), nil
+		}
+		end := min(size, int64(group+1)<<g.groupShift)
+		f.mu.RLock()
+		for at < end && !f.recordOf(b, g.segmentOf(at)).entry(g.frameOf(at)).hole() {
+			at += int64(g.FrameSize)
+		}
+		f.mu.RUnlock()
+		if at < end {
+			return at, nil
+		}
 	}
-	return min(off, size), nil
+	return size, nil
 }
 
 // nextStored returns the start of the first stored frame in [from, to), from frame-aligned, skipping over what the tree says is holes.
