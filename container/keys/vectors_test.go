@@ -53,7 +53,7 @@ func buildVectors(t *testing.T) map[string]*vectors.Vector {
 			SetHex("enc", m[:32]).SetHex("auth", m[32:64]).SetHex("key_commitment", m[64:])
 	}
 	addFile("keys_file_keys", "the keys of a container with the parameters of a new vault",
-		FileParams{Suite: suite.XAES256GCM, Digest: 1, SegmentSize: 65536, FrameSize: 4096})
+		FileParams{Suite: suite.XAES256GCM, Digest: 4, SegmentSize: 65536, FrameSize: 4096})
 	addFile("keys_file_keys_other_params", "the same container with every other parameter",
 		FileParams{Suite: suite.XChaCha20Poly1305, Digest: 3, SegmentSize: 4 << 20, FrameSize: 65536, Epoch: 0x01020304})
 
