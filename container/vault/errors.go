@@ -1,0 +1,56 @@
+package vault
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Error classes. Every error of this package wraps one of them or is an I/O error of the host (a *fs.PathError).
+var (
+	// ErrNotVault: the directory holds no .coffer directory.
+	ErrNotVault = errors.New("not a coffer vault")
+	// ErrNotEmpty: Create found something in the directory.
+	ErrNotEmpty = errors.New("directory is not empty")
+	// ErrConfig: the config is missing, damaged or not what it must be.
+	ErrConfig = errors.New("config cannot be used")
+	// ErrTampered: the config is well formed but was not written with the vault's key. It is an ErrConfig as well.
+	ErrTampered = fmt.Errorf("%w: not authentic", ErrConfig)
+	// ErrVersion: config or state has a newer layout than this program knows.
+	ErrVersion = errors.New("unknown format version")
+	// ErrFeature: config or state names a feature, suite, digest or slot kind that this program does not know.
+	ErrFeature = errors.New("unknown format feature")
+	// ErrParams: there is no such suite, digest or geometry.
+	ErrParams = errors.New("no such vault parameters")
+	// ErrKDF: key derivation parameters are out of bounds, those of the machine's memory included.
+	ErrKDF = errors.New("key derivation parameters out of bounds")
+	// ErrPassphrase: no key slot opens with the passphrase.
+	ErrPassphrase = errors.New("wrong passphrase")
+	// ErrEmptyPassphrase: an empty passphrase is never accepted.
+	ErrEmptyPassphrase = errors.New("empty passphrase")
+	// ErrState: the state is authentic to another key or vault: it was changed or comes from elsewhere.
+	ErrState = errors.New("state is not authentic")
+	// ErrCopied: a copy of a vault that was not closed cleanly; OpenOptions.Recover opens it.
+	ErrCopied = errors.New("copy of a vault that was not closed cleanly")
+	// ErrInUse: another process or host has the vault; the error is an *InUseError.
+	ErrInUse = errors.New("vault is in use")
+	// ErrReadOnly: the vault was opened for reading only.
+	ErrReadOnly = errors.New("vault is read-only")
+	// ErrClosed: the vault is closed.
+	ErrClosed = errors.New("vault is closed")
+	// ErrExhausted: the link sequences are used up, which no honest use reaches.
+	ErrExhausted = errors.New("link sequences are used up")
+	// ErrRecoveryKey: the recovery key is well formed but belongs to another vault.
+	ErrRecoveryKey = errors.New("recovery key does not belong to this vault")
+	// ErrNoContainer: no container was found to rebuild a config from.
+	ErrNoContainer = errors.New("no container found to rebuild the config from")
+)
+
+// FallbackError says that config could not be used and config.bak was taken in its place; Err is what is wrong with config.
+// It is a warning, returned by Config.Warning, and not an error of any call.
+type FallbackError struct{ Err error }
+
+func (e *FallbackError) Error() string {
+	return fmt.Sprintf("vault: using config.bak in place of config: %v", e.Err)
+}
+
+func (e *FallbackError) Unwrap() error { return e.Err }
