@@ -1,0 +1,193 @@
+package vault
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/event"
+)
+
+// Vault is an open vault: the host's root directory, the keys, and a session in the state. Safe for concurrent use. Close ends
+// it; every container must be flushed before that.
+type Vault struct {
+	path     string // for the lock only
+	root     disk.Dir
+	dir      disk.Dir // .coffer
+	cfg      *Config
+	ring     *keys.Ring
+	lock     *lockFile // nil: opened for reading and there is no lock file
+	state    *state
+	readOnly bool
+	closed   atomic.Bool
+}
+
+// OpenOptions of Open.
+type OpenOptions struct {
+	ReadOnly    bool // write nothing at all to the host; share the vault with other readers
+	Recover     bool // open a copy that was not closed cleanly, or one whose state is not authentic
+	ForceUnlock bool // ignore the note of another host
+	Mountpoint  string
+	Events      event.Sink
+}
+
+// Open locks the vault at path, reads its state and, unless for reading only, begins a session, which is durable when Open
+// returns. cfg and mk are what ReadConfig and Unlock returned; both stay the caller's, and mk may be destroyed afterwards.
+//
+// For writing, the session excludes every other opener; config and config.bak are made the same again where they differ, and
+// a lost state is rebuilt. For reading only nothing is written, and a lock is shared with other readers where the host has a
+// lock file and locks: it keeps writers out meanwhile. On a host without locks only the holder's note is checked.
+//
+// Errors: *InUseError (ErrInUse), ErrCopied, ErrState, ErrTampered, ErrVersion, ErrFeature, or the host's.
+func Open(path string, cfg *Config, mk *keys.MasterKey, o OpenOptions) (*Vault, error) {
+	root, dir, err := openDirs(path)
+	if err != nil {
+		return nil, err
+	}
+	return openDisk(path, root, dir, cfg, mk, o)
+}
+
+// openDisk is Open on directories that are open already. It takes them over.
+func openDisk(path string, root, dir disk.Dir, cfg *Config, mk *keys.MasterKey, o OpenOptions) (*Vault, error) {
+	v := &Vault{path: path, root: root, dir: dir, cfg: cfg, ring: keys.NewRing(mk, cfg.VaultID), readOnly: o.ReadOnly}
+	if err := v.open(o); err != nil {
+		if v.state != nil {
+			v.state.close()
+		}
+		// A session that was begun stays open in the state, as after a crash. The first error says more.
+		_ = v.lock.release()
+		v.closeDirs()
+		return nil, err
+	}
+	return v, nil
+}
+
+func (v *Vault) open(o OpenOptions) error {
+	err := v.cfg.authenticate(v.ring)
+	switch {
+	case err != nil:
+		return err
+	case v.cfg.ROCompat != 0 && !o.ReadOnly:
+		return fmt.Errorf("vault: ro-compat features %#x allow reading only: %w", v.cfg.ROCompat, ErrFeature)
+	case o.ReadOnly:
+		v.lock, err = lockReader(v.path, v.dir, o.ForceUnlock)
+	default:
+		v.lock, err = lockWriter(v.path, v.dir, o.Mountpoint, o.ForceUnlock)
+	}
+	if err != nil {
+		return err
+	}
+	v.state, err = openState(v.dir, v.ring, stateOptions{
+		readOnly: o.ReadOnly, recover: o.Recover, events: o.Events,
+		scan: func() (uint64, error) { return scanNames(v.root, v.ring) },
+	})
+	if err != nil || o.ReadOnly {
+		return err
+	}
+	if err := repairConfigs(v.path, v.dir, v.cfg, v.ring, o.Events); err != nil {
+		return err
+	}
+	start, err := v.sessionStart()
+	if err != nil {
+		return err
+	}
+	return v.state.begin(start)
+}
+
+// clockSlack is how much earlier than the host's clock a session is said to begin: the coarsest time stamp of a host
+// filesystem is two seconds.
+const clockSlack = 2 * time.Second
+
+// sessionStart returns the time that no ctime of this session can lie before. It is the host's clock that counts, which on a
+// network filesystem is not ours: the note in the lock was written a moment ago.
+func (v *Vault) sessionStart() (int64, error) {
+	var st unix.Stat_t
+	if err := v.lock.f.Stat(&st); err != nil {
+		return 0, fmt.Errorf("vault: lock: %w", err)
+	}
+	return min(nanoseconds(st.Ctim), time.Now().UnixNano()) - int64(clockSlack), nil
+}
+
+// nanoseconds since 1970; times beyond what fits, 292 years either way, are cut to that.
+func nanoseconds(ts unix.Timespec) int64 {
+	const most = math.MaxInt64/int64(time.Second) - 1
+	return min(max(ts.Sec, -most), most)*int64(time.Second) + ts.Nsec
+}
+
+// Root is the vault's directory on the host, .coffer included. The Vault closes it.
+func (v *Vault) Root() disk.Dir { return v.root }
+
+// Ring holds the keys. Close destroys it.
+func (v *Vault) Ring() *keys.Ring { return v.ring }
+
+// Config is what Open was given.
+func (v *Vault) Config() *Config { return v.cfg }
+
+// Params are those of every container of the vault.
+func (v *Vault) Params() keys.FileParams { return v.cfg.Params }
+
+// GeometryID is that of new containers.
+func (v *Vault) GeometryID() uint8 { return v.cfg.GeometryID() }
+
+// ReadOnly tells whether the vault was opened for reading only.
+func (v *Vault) ReadOnly() bool { return v.readOnly }
+
+// NextSeq draws a link sequence: higher than every one drawn or seen before, in this and all earlier sessions, crashed ones
+// included. It does no I/O except when it has to wait for the next block of 4096. ErrReadOnly, ErrClosed, or the error of the
+// state's last write, which stays: then no further name can be made in this session.
+func (v *Vault) NextSeq() (uint64, error) { return v.state.nextSeq() }
+
+// SawSeq tells of an authentic link sequence met in the tree: none up to it is drawn any more. A state that was restored from a
+// backup is behind the tree. No I/O.
+func (v *Vault) SawSeq(seq uint64) { v.state.sawSeq(seq) }
+
+// UncleanTime tells whether an earlier session that did not end cleanly began at or before ctime, so that a host file changed
+// at ctime may have a length that does not match its size. No I/O.
+func (v *Vault) UncleanTime(ctime unix.Timespec) bool { return v.state.uncleanTime(nanoseconds(ctime)) }
+
+// UncleanSeq tells whether an earlier session that did not end cleanly may have drawn the link sequence seq. No I/O.
+func (v *Vault) UncleanSeq(seq uint64) bool { return v.state.uncleanSeq(seq) }
+
+// Unclean tells whether any earlier session did not end cleanly and was not forgotten.
+func (v *Vault) Unclean() bool { return len(*v.state.unclean.Load()) > 0 }
+
+// ForgetUnclean drops the record of earlier unclean sessions, durably: UncleanTime and UncleanSeq answer no from now on. It is
+// for whoever has looked at every object of the vault and put right what these sessions left.
+func (v *Vault) ForgetUnclean() error { return v.state.forget() }
+
+// Close ends the session cleanly, empties the note, releases the lock and destroys the ring. It must come after the last
+// change to the host, all of it handed over successfully: where that failed, CloseUnclean is right. A second call answers
+// ErrClosed.
+func (v *Vault) Close() error { return v.finish(true) }
+
+// CloseUnclean is Close for a session that could not hand everything to the host: the state keeps it as one that did not end
+// cleanly.
+func (v *Vault) CloseUnclean() error { return v.finish(false) }
+
+func (v *Vault) finish(clean bool) error {
+	if v.closed.Swap(true) {
+		return ErrClosed
+	}
+	var err error
+	if clean && !v.readOnly {
+		err = v.state.end()
+	} else {
+		v.state.abandon()
+	}
+	v.state.close()
+	err = errors.Join(err, v.lock.release())
+	v.closeDirs()
+	return err
+}
+
+func (v *Vault) closeDirs() {
+	v.ring.Destroy()
+	v.dir.Close()
+	v.root.Close()
+}
