@@ -1,0 +1,182 @@
+package vault
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func inUse(t *testing.T, err error) *InUseError {
+	t.Helper()
+	wantErr(t, err, ErrInUse)
+	var e *InUseError
+	if !errors.As(err, &e) {
+		t.Fatalf("%T is no *InUseError", err)
+	}
+	return e
+}
+
+func TestOneWriter(t *testing.T) {
+	path, _ := newVault(t)
+	v := open(t, path, OpenOptions{Mountpoint: "/mnt/a\nb"})
+	for _, ro := range []bool{false, true} {
+		_, err := tryOpen(t, path, OpenOptions{ReadOnly: ro, ForceUnlock: true}) // force is about notes only
+		e := inUse(t, err)
+		host, _ := os.Hostname()
+		if h := e.Holder; h.PID != os.Getpid() || h.Host != host || h.Mountpoint != "/mnt/a\nb" || time.Since(h.Since).Abs() > time.Minute || e.Remote {
+			t.Errorf("holder %+v", e)
+		}
+		if !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("message %q", err)
+		}
+	}
+	closeVault(t, v)
+	if note := read(t, coffer(path, lockName)); len(note) != 0 {
+		t.Errorf("note %q is left", note)
+	}
+	closeVault(t, open(t, path, OpenOptions{}))
+}
+
+func TestReadersShare(t *testing.T) {
+	path, _ := newVault(t)
+	a := open(t, path, OpenOptions{ReadOnly: true})
+	b := open(t, path, OpenOptions{ReadOnly: true})
+	_, err := tryOpen(t, path, OpenOptions{})
+	if e := inUse(t, err); e.Holder.PID != 0 || !strings.Contains(e.Reason, "reading") {
+		t.Errorf("holder %+v", e)
+	}
+	closeVault(t, a)
+	_, err = tryOpen(t, path, OpenOptions{})
+	inUse(t, err)
+	closeVault(t, b)
+	closeVault(t, open(t, path, OpenOptions{}))
+}
+
+func TestNotes(t *testing.T) {
+	note := func(h Holder) string {
+		b, err := json.Marshal(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b) + "\n"
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := note(Holder{Host: "elsewhere.example", BootID: "other boot", PID: 1, Mountpoint: "/m"})
+	for _, c := range []struct {
+		name, note string
+		free       bool
+	}{
+		{"none", "", true},
+		{"zeros", strings.Repeat("\x00", 200), true},
+		{"this boot", note(Holder{Host: "renamed", BootID: bootID(), PID: 1}), true},
+		{"another host", other, false},
+		{"another host, padded", other + "\x00\x00", false},
+		{"not a note", "{\"host\":", false},
+		{"long", strings.Repeat("x", 100000), false},
+		{"localhost", note(Holder{Host: "localhost", BootID: "other boot", PID: 1}), false},
+		{"nameless", note(Holder{BootID: "other boot", PID: 1}), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path, _ := newVault(t)
+			for _, ro := range []bool{true, false} {
+				write(t, coffer(path, lockName), []byte(c.note))
+				v, err := tryOpen(t, path, OpenOptions{ReadOnly: ro})
+				if c.free {
+					if err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					e := inUse(t, err)
+					if !e.Remote || c.note == other && e.Holder.Host != "elsewhere.example" {
+						t.Errorf("%+v", e)
+					}
+					if string(read(t, coffer(path, lockName))) != c.note {
+						t.Error("the note was changed")
+					}
+					v = open(t, path, OpenOptions{ReadOnly: ro, ForceUnlock: true})
+				}
+				closeVault(t, v)
+			}
+		})
+	}
+	// A name that is not everybody's is believed across a reboot.
+	named := thisHost(Holder{Host: host, BootID: "other boot"})
+	if everybodys := host == "localhost" || host == "(none)" || host == "localhost.localdomain"; named == everybodys {
+		t.Errorf("host %q after a reboot: %v", host, named)
+	}
+}
+
+// A process that is killed leaves its note and its session, and no lock.
+func TestKilledHolder(t *testing.T) {
+	path, _ := newVault(t)
+	cmd := exec.Command("/proc/self/exe", "test-hold", path)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	var seq uint64
+	if _, serr := fmt.Sscanf(line, "held %d <nil>", &seq); err != nil || serr != nil {
+		t.Fatalf("the holder said %q: %v", line, err)
+	}
+	_, err = tryOpen(t, path, OpenOptions{})
+	if e := inUse(t, err); e.Holder.PID != cmd.Process.Pid || e.Holder.Mountpoint != "/mnt/held" {
+		t.Errorf("holder %+v", e)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // killed, as it says
+	v := open(t, path, OpenOptions{})
+	if !v.UncleanSeq(seq) || next(t, v) <= seq {
+		t.Error("the killed session is not known")
+	}
+	closeVault(t, v)
+}
+
+// A lock on a file that lost its name keeps nobody out, so such a file is not locked.
+func TestReplacedLockFile(t *testing.T) {
+	path, _ := newVault(t)
+	root, dir, err := openDirs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	defer dir.Close()
+	l, err := openLock(path, dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	remove(t, coffer(path, lockName))
+	write(t, coffer(path, lockName), nil)
+	if err := l.takeWriter(dir, "", false); !errors.Is(err, unix.ESTALE) {
+		t.Errorf("error %v", err)
+	}
+	remove(t, coffer(path, lockName))
+	if err := unix.Mkfifo(coffer(path, lockName), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openLock(path, dir, false); err == nil {
+		t.Error("a FIFO was taken for the lock")
+	}
+	remove(t, coffer(path, lockName))
+	v := open(t, path, OpenOptions{}) // and a missing one is made again
+	_, err = tryOpen(t, path, OpenOptions{})
+	inUse(t, err)
+	closeVault(t, v)
+}
