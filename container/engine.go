@@ -183,25 +183,46 @@ func (e *Engine) ReadSize(h disk.File, id keys.ObjectID) (int64, error) {
 // readHeader reads and verifies the first block.
 func (e *Engine) readHeader(h disk.File, id keys.ObjectID) (*header, *keys.FileKeys, error) {
 	var b block
-	if n, err := h.ReadAt(b[:], 0); err != nil {
-		if !errors.Is(err, io.EOF) {
-			return nil, nil, err
-		}
-		if allZero(b[:n]) {
-			return nil, nil, ErrNoHeader
-		}
-		return nil, nil, fmt.Errorf("header of %d bytes: %w", n, ErrTruncated)
-	}
-	hdr := new(header)
-	if err := hdr.parse(&b); err != nil {
+	hdr, err := parseFirst(h, &b)
+	if err != nil {
 		return nil, nil, err
 	}
-	k := e.ring.File(hdr.id, keys.FileParams{
-		Suite: hdr.suite, Digest: uint8(hdr.digest),
-		SegmentSize: uint32(hdr.geo.SegmentSize), FrameSize: uint32(hdr.geo.FrameSize), Epoch: hdr.epoch,
-	})
+	k := e.ring.File(hdr.id, hdr.params())
 	if err := hdr.verify(&b, e.ring.VaultID, id, &k); err != nil {
 		return nil, nil, err
 	}
 	return hdr, &k, nil
+}
+
+// parseFirst reads the first block of a host file into b and decodes it; nothing is verified yet.
+func parseFirst(h disk.File, b *block) (*header, error) {
+	if n, err := h.ReadAt(b[:], 0); err != nil {
+		if !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		if allZero(b[:n]) {
+			return nil, ErrNoHeader
+		}
+		return nil, fmt.Errorf("header of %d bytes: %w", n, ErrTruncated)
+	}
+	hdr := new(header)
+	return hdr, hdr.parse(b)
+}
+
+// Identify reads the header of a container of unknown origin and returns which vault it belongs to and its parameters, if it was
+// sealed under mk; else ErrKey or another error of Open. It needs no engine: with the recovery key it finds what a lost config said.
+func Identify(h disk.File, mk *keys.MasterKey) (keys.VaultID, keys.FileParams, error) {
+	var b block
+	hdr, err := parseFirst(h, &b)
+	if err != nil {
+		return keys.VaultID{}, keys.FileParams{}, &MetaError{Op: "read", Level: headerLevel, Err: err}
+	}
+	ring := keys.NewRing(mk, hdr.vault)
+	defer ring.Destroy()
+	k := ring.File(hdr.id, hdr.params())
+	defer k.Destroy()
+	if err := hdr.verify(&b, hdr.vault, hdr.id, &k); err != nil {
+		return keys.VaultID{}, keys.FileParams{}, &MetaError{Op: "read", Level: headerLevel, Err: err}
+	}
+	return hdr.vault, hdr.params(), nil
 }

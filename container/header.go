@@ -146,6 +146,13 @@ func (h *header) parse(b *block) error {
 	return nil
 }
 
+// params are what the keys of the container depend on.
+func (h *header) params() keys.FileParams {
+	return keys.FileParams{
+		Suite: h.suite, Digest: uint8(h.digest), SegmentSize: uint32(h.geo.SegmentSize), FrameSize: uint32(h.geo.FrameSize), Epoch: h.epoch,
+	}
+}
+
 // verify checks an already parsed header against the keys that its own parameters select and the id of the name it stands under.
 func (h *header) verify(b *block, vault keys.VaultID, id keys.ObjectID, k *keys.FileKeys) error {
 	switch {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/keys"
 )
 
@@ -62,7 +63,13 @@ type Slot struct {
 func (c *Config) Warning() error { return c.warning }
 
 // GeometryID returns the geometry that new containers get (FORMAT.md section 4).
-func (c *Config) GeometryID() uint8 { return geometryID(c.Params.SegmentSize, c.Params.FrameSize) }
+func (c *Config) GeometryID() uint8 {
+	g, err := container.GeometryFor(int(c.Params.SegmentSize), int(c.Params.FrameSize))
+	if err != nil {
+		return 0
+	}
+	return g.ID
+}
 
 // VaultParams returns the parameters by name, as Create took them.
 func (c *Config) VaultParams() Params { return paramsOf(c.Params) }

@@ -39,7 +39,7 @@ func TestConfigFile(t *testing.T) {
 
 func TestParams(t *testing.T) {
 	for _, p := range []Params{
-		{Suite: "aes-gcm"}, {Digest: "md5"}, {SegmentSize: 64 << 10}, {SegmentSize: 64 << 10, FrameSize: 32 << 10}, {FrameSize: 4096},
+		{Suite: "aes-gcm"}, {Digest: "md5"}, {SegmentSize: 48 << 10}, {SegmentSize: 64 << 10, FrameSize: 32 << 10}, {FrameSize: 4096},
 	} {
 		path := t.TempDir()
 		_, err := Create(path, Options{Params: p, KDF: testKDF}, testPass)
@@ -102,9 +102,9 @@ func TestParseRejects(t *testing.T) {
 		{"features no object", regexp.MustCompile(`(?s)"features": \{.*?\}`).ReplaceAllString(body, `"features": 0`) + trailer, ErrConfig},
 		{"slots no array", regexp.MustCompile(`(?s)"slots": \[.*\]`).ReplaceAllString(body, `"slots": {}`) + trailer, ErrConfig},
 		{"no slot", regexp.MustCompile(`(?s)"slots": \[.*\]`).ReplaceAllString(body, `"slots": []`) + trailer, ErrConfig},
-		{"not UTF-8", sub(`"blake3"`, "\"bl\xffake3\""), ErrConfig},
+		{"not UTF-8", sub(`"crc32c"`, "\"cr\xffc32c\""), ErrConfig},
 		{"unknown suite", sub(`"xaes-256-gcm"`, `"aes-128-gcm"`), ErrFeature},
-		{"unknown digest", sub(`"blake3"`, `"blake4"`), ErrFeature},
+		{"unknown digest", sub(`"crc32c"`, `"crc64"`), ErrFeature},
 		{"unknown geometry", sub(`"frame_size": 4096`, `"frame_size": 8192`), ErrFeature},
 		{"unknown kdf", sub(`"argon2id"`, `"pbkdf2"`), ErrFeature},
 		{"unknown slot kind", sub(`"passphrase"`, `"keyfile"`), ErrFeature},
@@ -197,7 +197,7 @@ func TestConfigTamper(t *testing.T) {
 		{"commitment", digit("commitment", 0), ErrTampered},
 		{"key_epoch", sub(`"key_epoch": 0`, `"key_epoch": 1`, 0), ErrTampered},
 		{"suite", sub("xaes-256-gcm", "xchacha20-poly1305", 0), ErrTampered},
-		{"digest", sub("blake3", "none", 0), ErrTampered},
+		{"digest", sub("crc32c", "sha256", 0), ErrTampered},
 		{"sizes", sub(`"frame_size": 4096`, `"frame_size": 16384`, 0), ErrTampered},
 		{"created", sub(year, `"1999-`, 0), ErrTampered},
 		{"slot id", digit("id", 0), ErrTampered},

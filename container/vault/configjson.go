@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/suite"
 )
@@ -240,11 +241,12 @@ func parseTime(s string) (time.Time, error) {
 func (c *Config) fromJSON(j *configJSON) error {
 	c.ROCompat, c.Compat = j.Features.ROCompat, j.Features.Compat
 	id, err := suite.Parse(j.Suite)
-	if err != nil || digestID(j.Digest) == 0 {
+	digest, derr := container.ParseDigest(j.Digest)
+	if err != nil || derr != nil {
 		return fmt.Errorf("suite %.40q, digest %.40q: %w", j.Suite, j.Digest, ErrFeature)
 	}
-	c.Params = keys.FileParams{Suite: id, Digest: digestID(j.Digest), SegmentSize: j.SegmentSize, FrameSize: j.FrameSize, Epoch: j.KeyEpoch}
-	if c.GeometryID() == 0 {
+	c.Params = keys.FileParams{Suite: id, Digest: uint8(digest), SegmentSize: j.SegmentSize, FrameSize: j.FrameSize, Epoch: j.KeyEpoch}
+	if j.FrameSize == 0 || c.GeometryID() == 0 {
 		return fmt.Errorf("segment size %d, frame size %d: %w", j.SegmentSize, j.FrameSize, ErrFeature)
 	}
 	if err := decodeHex(c.VaultID[:], j.VaultID); err != nil {
@@ -303,7 +305,7 @@ func encodeConfig(c *Config) ([]byte, error) {
 	j := configJSON{
 		Format: configFormat, Version: formatVersion, Features: featuresJSON{ROCompat: c.ROCompat, Compat: c.Compat},
 		VaultID: hex.EncodeToString(c.VaultID[:]), Commitment: hex.EncodeToString(c.Commitment[:]), KeyEpoch: c.Params.Epoch,
-		Suite: c.Params.Suite.String(), Digest: digests[c.Params.Digest-1], SegmentSize: c.Params.SegmentSize, FrameSize: c.Params.FrameSize,
+		Suite: c.Params.Suite.String(), Digest: container.DigestAlg(c.Params.Digest).String(), SegmentSize: c.Params.SegmentSize, FrameSize: c.Params.FrameSize,
 		Created: c.Created.UTC().Format(timeLayout), Slots: make([]slotJSON, len(c.Slots)),
 	}
 	for i := range c.Slots {

@@ -1,19 +1,15 @@
 package vault
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/keys"
-	"github.com/cofferfs/coffer/container/suite"
 	"github.com/cofferfs/coffer/internal/disk"
 )
 
@@ -123,21 +119,10 @@ func recoverConfig(root disk.Dir, mk *keys.MasterKey) (c *Config, good bool, err
 	return &Config{VaultID: p.vault, Commitment: ring.Commitment(), Params: p.params, Created: time.Now()}, false, nil
 }
 
-// Container header, as much of it as a config is made from (FORMAT.md section 7). Package container has the whole.
-const (
-	headerMagic  = "COFFERC1"
-	headerLabel  = "coffer header v1"
-	headerSize   = 4096
-	headerMACAt  = headerSize - sha256.Size
-	reservedAt   = 174
-	headerBodyAt = 512
-)
-
+// probe is what the header of an authentic container says of its vault.
 type probe struct {
-	vault      keys.VaultID
-	id         keys.ObjectID
-	params     keys.FileParams
-	commitment [32]byte
+	vault  keys.VaultID
+	params keys.FileParams
 }
 
 // findContainer walks the tree until a container proves authentic under mk.
@@ -149,19 +134,18 @@ func findContainer(root disk.Dir, mk *keys.MasterKey) (probe, error) {
 		if typ != unix.DT_REG {
 			return up, nil
 		}
-		b, err := readHeader(d, name)
+		h, err := d.Open(name, true)
 		if err != nil {
-			return up, nil // too short, unreadable or gone: the next one may do
+			return up, nil // gone, or not ours to read: the next one may do
 		}
-		p, err := parseHeader(b)
-		if err != nil {
-			return up, nil
-		}
-		if !p.authentic(b, mk) {
+		defer h.Close()
+		hit.vault, hit.params, err = container.Identify(h, mk)
+		if errors.Is(err, container.ErrKey) {
 			others++
+		}
+		if err != nil {
 			return up, nil
 		}
-		hit = p
 		return up, errFound
 	})
 	switch {
@@ -175,56 +159,4 @@ func findContainer(root disk.Dir, mk *keys.MasterKey) (probe, error) {
 		return probe{}, fmt.Errorf("vault: recover: %w: %w", ErrNoContainer, unread)
 	}
 	return probe{}, fmt.Errorf("vault: recover: %w", ErrNoContainer)
-}
-
-func readHeader(d disk.Dir, name string) (*[headerSize]byte, error) {
-	f, err := d.Open(name, true)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b := new([headerSize]byte)
-	_, err = f.ReadAt(b[:], 0)
-	return b, err
-}
-
-var errNoHeader = errors.New("not a container of version 1")
-
-// parseHeader reads what can be read without a key.
-func parseHeader(b *[headerSize]byte) (probe, error) {
-	le := binary.LittleEndian
-	var zero [4]byte
-	c := crc32.Update(0, castagnoli, b[:8])
-	c = crc32.Update(c, castagnoli, zero[:])
-	c = crc32.Update(c, castagnoli, b[12:])
-	p := probe{
-		vault: keys.VaultID(b[40:56]), id: keys.ObjectID(b[56:72]), commitment: [32]byte(b[72:104]),
-		params: keys.FileParams{
-			Suite: suite.ID(b[14]), Digest: b[15], SegmentSize: le.Uint32(b[16:]), FrameSize: le.Uint32(b[20:]), Epoch: le.Uint32(b[36:]),
-		},
-	}
-	if string(b[:8]) != headerMagic || c != le.Uint32(b[8:]) || le.Uint16(b[12:]) != formatVersion || le.Uint32(b[24:]) != 0 ||
-		!p.params.Suite.Valid() || p.params.Digest < 1 || int(p.params.Digest) > len(digests) ||
-		geometryID(p.params.SegmentSize, p.params.FrameSize) == 0 || !allZero(b[reservedAt:headerBodyAt]) {
-		return probe{}, errNoHeader
-	}
-	return p, nil
-}
-
-// authentic tells whether the header was written under mk: the commitment holds the parameters, the HMAC the rest.
-func (p *probe) authentic(b *[headerSize]byte, mk *keys.MasterKey) bool {
-	ring := keys.NewRing(mk, p.vault)
-	defer ring.Destroy()
-	k := ring.File(p.id, p.params)
-	defer k.Destroy()
-	if !hmac.Equal(k.Commitment[:], p.commitment[:]) {
-		return false
-	}
-	var zero [4]byte
-	h := hmac.New(sha256.New, k.Auth[:])
-	h.Write([]byte(headerLabel)) // 16 bytes as it is
-	h.Write(b[:8])
-	h.Write(zero[:])
-	h.Write(b[12:headerMACAt])
-	return hmac.Equal(h.Sum(nil), b[headerMACAt:])
 }
