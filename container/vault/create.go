@@ -163,16 +163,13 @@ func ChangePassphrase(path string, old, passphrase []byte, k KDF, derive Deriver
 	}
 	defer root.Close()
 	defer dir.Close()
-	c, err := readConfigs(dir) // before the lock file is touched: it may be no vault at all
-	if err != nil {
-		return err
-	}
 	l, err := lockConfig(path, dir)
 	if err != nil {
 		return err
 	}
 	defer l.close()
-	if c, err = readConfigs(dir); err != nil { // again, now that nobody else changes it
+	c, err := readConfigs(dir) // with the lock held: nobody else changes it now
+	if err != nil {
 		return err
 	}
 	c.Derive = derive

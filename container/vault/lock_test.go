@@ -55,7 +55,7 @@ func TestReadersShare(t *testing.T) {
 	}
 	closeVault(t, a)
 	_, err = tryOpen(t, path, OpenOptions{})
-	inUse(t, err)
+	wantErr(t, err, ErrInUse)
 	closeVault(t, b)
 	closeVault(t, open(t, path, OpenOptions{}))
 }
@@ -177,6 +177,6 @@ func TestReplacedLockFile(t *testing.T) {
 	remove(t, coffer(path, lockName))
 	v := open(t, path, OpenOptions{}) // and a missing one is made again
 	_, err = tryOpen(t, path, OpenOptions{})
-	inUse(t, err)
+	wantErr(t, err, ErrInUse)
 	closeVault(t, v)
 }

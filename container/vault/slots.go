@@ -42,10 +42,15 @@ func newSlot(mk *keys.MasterKey, id keys.VaultID, passphrase []byte, k KDF, deri
 	return s, s.wrap(mk, id, passphrase, derive)
 }
 
-// wrap fills salt, nonce, commitment and the wrapped key. K, id and kind are set.
+// wrap draws salt and nonce and fills in commitment and wrapped key. KDF, id and kind are set.
 func (s *Slot) wrap(mk *keys.MasterKey, id keys.VaultID, passphrase []byte, derive Deriver) error {
 	rand.Read(s.Salt[:])
 	rand.Read(s.Nonce[:])
+	return s.seal(mk, id, passphrase, derive)
+}
+
+// seal is wrap with salt and nonce set.
+func (s *Slot) seal(mk *keys.MasterKey, id keys.VaultID, passphrase []byte, derive Deriver) error {
 	a, err := s.derive(passphrase, derive)
 	if err != nil {
 		return err
