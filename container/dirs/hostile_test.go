@@ -21,11 +21,11 @@ func TestForeignAndDamaged(t *testing.T) {
 		"moved up": {func(v *vault, sub *Dir, _, _ string) {
 			p := v.hostPath(sub, "inner")
 			ok(v.t, os.Rename(p, filepath.Join(v.path, filepath.Base(p))))
-		}, "dir file sub", "foreign"},
+		}, "dir file sub", "damage"},
 		"copied up": {func(v *vault, sub *Dir, _, _ string) {
 			p := v.hostPath(sub, "inner")
 			ok(v.t, os.Link(p, filepath.Join(v.path, filepath.Base(p))))
-		}, "dir file sub", "foreign"},
+		}, "dir file sub", "damage"},
 		"file becomes directory": {func(v *vault, _ *Dir, file, _ string) {
 			ok(v.t, os.Remove(file))
 			ok(v.t, os.Mkdir(file, 0o700))
@@ -50,10 +50,12 @@ func TestForeignAndDamaged(t *testing.T) {
 			b := []byte(filepath.Base(file))
 			b[5] ^= 1
 			ok(v.t, os.Rename(file, filepath.Join(v.path, string(b))))
-		}, "dir sub", "foreign"},
+		}, "dir sub", "damage"},
 		"other case": {func(v *vault, _ *Dir, file, _ string) {
-			ok(v.t, os.Rename(file, filepath.Join(v.path, strings.ToUpper(filepath.Base(file)))))
-		}, "dir sub", "foreign"},
+			// The last letter stays: in upper case it might be no canonical base64url any more.
+			b := filepath.Base(file)
+			ok(v.t, os.Rename(file, filepath.Join(v.path, strings.ToUpper(b[:len(b)-1])+b[len(b)-1:])))
+		}, "dir sub", "damage"},
 		"config directory below the root": {func(v *vault, sub *Dir, _, _ string) {
 			ok(v.t, os.Mkdir(filepath.Join(v.hostDir(sub), configDir), 0o700))
 			list(v.t, sub)
@@ -139,7 +141,8 @@ func TestSwappedWhileMounted(t *testing.T) {
 	if list(t, v.dir("a")) != "" || list(t, v.dir("b")) != "" {
 		t.Error("names show in a directory that they were not sealed for")
 	}
-	if got := v.kinds(); !strings.Contains(got, "foreign foreign") {
+	if got := v.kinds(); got != "damage damage damage damage" {
+		// two of the root's names still on the wrong type, one in each directory
 		t.Error(got)
 	}
 }

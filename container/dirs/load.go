@@ -85,6 +85,8 @@ func (l *loading) add(host string, typ uint8) error {
 		return nil
 	case errors.Is(err, errVanished):
 		return nil
+	case errors.Is(err, names.ErrForeign) && names.HasForm(host):
+		l.report(event.Damage, host, err, "sealed elsewhere or changed; name hidden")
 	case errors.Is(err, names.ErrForeign):
 		l.report(event.Foreign, host, nil, "")
 	case errors.Is(err, names.ErrBadName), errors.Is(err, ErrName):

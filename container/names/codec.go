@@ -133,6 +133,15 @@ func decode(dst []byte, host string) ([]byte, bool) {
 	return s, err == nil
 }
 
+// HasForm reports whether a host name has the form of a sealed name, whether or not it opens anywhere. One that has it and does not
+// open was moved, changed or made by somebody else (FORMAT.md section 2).
+func HasForm(host string) bool {
+	var sealed [maxPlain + siv.Overhead]byte
+	s, ok := decode(sealed[:0], host)
+	n := len(s) - siv.Overhead
+	return ok && n > headSize && (n == maxPlain || n%padTo == 0)
+}
+
 // longHostSize is the length of the host name of every long name.
 var longHostSize = encoding.EncodedLen(longPlainSize + siv.Overhead)
 
