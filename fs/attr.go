@@ -1,0 +1,267 @@
+package fs
+
+import (
+	"errors"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/cache"
+	"github.com/cofferfs/coffer/container"
+	"github.com/cofferfs/coffer/container/dirs"
+	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/event"
+)
+
+// blockSize is the st_blksize of everything: the kernel's page, so that its write-back sends whole frames.
+const blockSize = 4096
+
+// GetAttr answers stat.
+func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	n, err := fs.node(in.NodeId)
+	if err == nil {
+		err = fs.attr(n, &out.Attr)
+	}
+	out.SetTimeout(fs.cfg.Timeout)
+	return fs.status("getattr", err)
+}
+
+// SetAttr does truncate, chown, chmod and utimes, in this order: a chown on the host takes suid bits away, which a mode in the same
+// request sets again, and all of them change times.
+func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	n, err := fs.node(in.NodeId)
+	if err == nil {
+		err = fs.setAttr(n, in)
+	}
+	if err == nil {
+		err = fs.attr(n, &out.Attr)
+	}
+	out.SetTimeout(fs.cfg.Timeout)
+	return fs.status("setattr", err)
+}
+
+func (fs *FS) setAttr(n *inode, in *fuse.SetAttrIn) error {
+	if in.Valid&fuse.FATTR_SIZE != 0 {
+		if err := fs.truncate(n, in.Size); err != nil {
+			return err
+		}
+	}
+	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
+		uid, gid := -1, -1
+		if in.Valid&fuse.FATTR_UID != 0 {
+			uid = int(in.Uid)
+		}
+		if in.Valid&fuse.FATTR_GID != 0 {
+			gid = int(in.Gid)
+		}
+		n.metaDirty.Store(true)
+		err := n.host(func(a attrs) error { return a.Chown(uid, gid) })
+		n.owner.Store(nil)
+		if err != nil {
+			return err
+		}
+	}
+	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
+		if err := fs.killPriv(n); err != nil {
+			return err
+		}
+	}
+	if in.Valid&fuse.FATTR_MODE != 0 {
+		n.metaDirty.Store(true)
+		err := n.host(func(a attrs) error { return a.Chmod(in.Mode & 0o7777) })
+		n.owner.Store(nil)
+		n.privFree.Store(false)
+		if err != nil {
+			return err
+		}
+	}
+	// FATTR_CTIME alone changes nothing: nobody can set the host's ctime.
+	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
+		return fs.setTimes(n, in)
+	}
+	return nil
+}
+
+// truncate sets the size of a file, whether it has handles or not.
+func (fs *FS) truncate(n *inode, size uint64) error {
+	return fs.with(n, func(f *cache.File) error {
+		if size > uint64(f.Container().Geometry().MaxSize()) {
+			return container.ErrTooLarge
+		}
+		if !fs.cfg.WriteBack { // else the kernel sends the mtime with the size, if it changes
+			fs.changedNow(n)
+		}
+		return fs.resize(f, int64(size))
+	})
+}
+
+// sureSize is the size that every host file can have.
+const sureSize = 1<<31 - 1<<20
+
+// resize sets the size of an open file. Whether the host takes a much larger one is found out at once, and else undone: a file that can never be
+// handed over would hold up everything behind it.
+func (fs *FS) resize(f *cache.File, size int64) error {
+	old := f.Size()
+	err := f.Truncate(size)
+	if err != nil || size <= max(old, sureSize) {
+		return err
+	}
+	if err = f.Flush(); err != nil {
+		return errors.Join(err, f.Truncate(old))
+	}
+	return nil
+}
+
+// setTimes sets atime and mtime. The mtime of a file with data still to be flushed is only noted: each flush sets it anyway.
+func (fs *FS) setTimes(n *inode, in *fuse.SetAttrIn) error {
+	ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_OMIT}}
+	if in.Valid&fuse.FATTR_ATIME != 0 {
+		ts[0] = unix.Timespec{Sec: int64(in.Atime), Nsec: int64(in.Atimensec)}
+		if in.Valid&fuse.FATTR_ATIME_NOW != 0 {
+			ts[0] = now()
+		}
+	}
+	if in.Valid&fuse.FATTR_MTIME == 0 {
+		return n.host(func(a attrs) error { return a.Utimes(&ts) })
+	}
+	ts[1] = unix.Timespec{Sec: int64(in.Mtime), Nsec: int64(in.Mtimensec)}
+	if in.Valid&fuse.FATTR_MTIME_NOW != 0 {
+		ts[1] = now()
+	}
+	n.mu.Lock()
+	if f := n.file; f != nil {
+		defer n.mu.Unlock()
+		n.touch(ts[1]) // before Dirty is asked: a flush that ends in between has put it on the host, and a later one will
+		if in.Valid&fuse.FATTR_ATIME == 0 && f.Dirty() {
+			return nil
+		}
+		return n.setOnHost(f.Container().Host(), &ts)
+	}
+	n.mu.Unlock()
+	return n.host(func(a attrs) error { return a.Utimes(&ts) })
+}
+
+// attr fills the attributes of n from the host.
+func (fs *FS) attr(n *inode, out *fuse.Attr) error {
+	n.mu.Lock()
+	closes := n.closes
+	n.mu.Unlock()
+	var st unix.Stat_t
+	if err := n.stat(&st); err != nil {
+		return err
+	}
+	return fs.fill(n, &st, closes, out)
+}
+
+// fill turns the host's attributes into plain ones. closes is n.closes before the host was asked, or 0.
+func (fs *FS) fill(n *inode, st *unix.Stat_t, closes uint64, out *fuse.Attr) error {
+	if st.Mode&unix.S_IFMT != n.typ.Mode() {
+		return dirs.ErrName
+	}
+	if n.geometry != 0 { // a container: a file, or a symlink with a long target
+		if err := fs.measure(n, st, closes); err != nil {
+			return err
+		}
+	}
+	*out = fuse.Attr{
+		Ino: st.Ino, Size: uint64(st.Size), Blocks: uint64(st.Blocks),
+		Atime: uint64(st.Atim.Sec), Atimensec: uint32(st.Atim.Nsec),
+		Mtime: uint64(st.Mtim.Sec), Mtimensec: uint32(st.Mtim.Nsec),
+		Ctime: uint64(st.Ctim.Sec), Ctimensec: uint32(st.Ctim.Nsec),
+		Mode: st.Mode, Nlink: uint32(st.Nlink), Rdev: uint32(st.Rdev), Blksize: blockSize,
+	}
+	out.Uid, out.Gid = st.Uid, st.Gid
+	return nil
+}
+
+// measure replaces what the host says of a container's size and mtime by what is so. The open file knows; without one the host does, if it was
+// asked after the last close, before which it may not have had all.
+func (fs *FS) measure(n *inode, st *unix.Stat_t, closes uint64) error {
+	for {
+		n.mu.Lock()
+		if n.file != nil {
+			st.Size = n.file.Size()
+			st.Mtim = n.modified()
+			n.mu.Unlock()
+			// The header of a new file is on its way: the kernel keeps what CREATE answers, so count its block already.
+			st.Blocks = max(st.Blocks, container.BlockSize/512)
+			return nil
+		}
+		again := n.closes != closes
+		closes = n.closes
+		n.mu.Unlock()
+		if !again {
+			break
+		}
+		if err := n.stat(st); err != nil {
+			return err
+		}
+	}
+	size, err := fs.storedSize(n, st)
+	st.Size = size
+	return err
+}
+
+// storedSize is the size of a file that is not open: as the host length tells, or, where an unclean session may have left a length that
+// tells nothing, as sealed in the header.
+func (fs *FS) storedSize(n *inode, st *unix.Stat_t) (size int64, err error) {
+	if fs.cfg.UncleanTime(st.Ctim) {
+		size, err = fs.sealedSize(n)
+	} else {
+		var geo *container.Geometry
+		if geo, err = container.GeometryByID(n.geometry); err == nil {
+			size, err = geo.PlainSize(st.Size)
+		}
+	}
+	if err != nil && damage(err) {
+		// A damaged file can still be listed and removed. Its size must not be 0: the kernel would answer reads itself, with an
+		// end of file in place of the error that the first READ gets here.
+		fs.cfg.Events.Emit(event.Event{Kind: event.Damage, Object: n.id.String(), Offset: -1, Err: err, Note: "the size of a file is unknown"})
+		return max(st.Size, 1), nil
+	}
+	return size, err
+}
+
+// sealedSize reads the size from the header of a file that is not open.
+func (fs *FS) sealedSize(n *inode) (size int64, err error) {
+	n.loc.RLock()
+	defer n.loc.RUnlock()
+	read := func(h disk.File) error {
+		size, err = fs.cfg.Engine.ReadSize(h, n.id)
+		if headerMissing(err) && fs.mayLackHeader(n.found) {
+			size, err = 0, nil
+		}
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.pinned != nil {
+		return size, read(n.pinned)
+	}
+	err = n.byName(func(d *dirs.Dir, name string) error {
+		h, err := d.Open(name, n.id, true)
+		if err != nil {
+			return err
+		}
+		return errors.Join(read(h), h.Close())
+	})
+	return size, err
+}
+
+// headerMissing reports whether an unclean session may have caused err by never writing the header, or half of it.
+func headerMissing(err error) bool {
+	return errors.Is(err, container.ErrNoHeader) || errors.Is(err, container.ErrTruncated) || errors.Is(err, container.ErrCorrupt)
+}
+
+// answer fills the reply of a request that gives the kernel an inode, which enter has counted.
+func (fs *FS) answer(n *inode, st *unix.Stat_t, out *fuse.EntryOut) error {
+	if err := fs.fill(n, st, 0, &out.Attr); err != nil {
+		fs.drop(n, 1, 0)
+		return err
+	}
+	out.NodeId = n.node
+	out.Generation = 1 // node ids are never given twice
+	out.SetEntryTimeout(fs.cfg.Timeout)
+	out.SetAttrTimeout(fs.cfg.Timeout)
+	return nil
+}

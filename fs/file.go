@@ -1,0 +1,187 @@
+package fs
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/cache"
+	"github.com/cofferfs/coffer/container"
+	"github.com/cofferfs/coffer/container/dirs"
+	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/event"
+)
+
+// The open file of an inode. It is opened by the first call that needs its bytes, shared by all handles, and closed when the last handle
+// and the last call are done with it.
+
+// opened counts one more handle, which closed gives back.
+func (fs *FS) opened(n *inode, write bool) {
+	fs.hold(n)
+	n.mu.Lock()
+	n.opens++
+	n.mu.Unlock()
+	if write {
+		n.writers.Add(1)
+	}
+}
+
+// closed gives back a handle. An error means that data could not be handed over; it stays in memory and is tried again.
+func (fs *FS) closed(n *inode, write bool) error {
+	if write {
+		n.writers.Add(-1)
+	}
+	n.mu.Lock()
+	n.opens--
+	settled, err := fs.closeIdle(n)
+	n.mu.Unlock()
+	fs.release(n)
+	if settled {
+		fs.release(n)
+	}
+	return err
+}
+
+// use returns the open file of n, opening it where needed. Each success is followed by one unuse.
+func (fs *FS) use(n *inode) (*cache.File, error) {
+	n.mu.Lock()
+	if f := n.file; f != nil {
+		n.users++
+		n.mu.Unlock()
+		return f, nil
+	}
+	n.mu.Unlock()
+	if n.typ != typeFile {
+		return nil, unix.EINVAL
+	}
+	n.loc.RLock()
+	defer n.loc.RUnlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.file == nil {
+		if err := fs.openHost(n); err != nil {
+			return nil, err
+		}
+	}
+	n.users++
+	return n.file, nil
+}
+
+// unuse ends what use began. An error is that of the flush when nobody else has the file open.
+func (fs *FS) unuse(n *inode) error {
+	n.mu.Lock()
+	n.users--
+	settled, err := fs.closeIdle(n)
+	n.mu.Unlock()
+	if settled {
+		fs.release(n)
+	}
+	return err
+}
+
+// with runs fn on the open file of n.
+func (fs *FS) with(n *inode, fn func(f *cache.File) error) error {
+	f, err := fs.use(n)
+	if err != nil {
+		return err
+	}
+	err = fn(f)
+	return errors.Join(err, fs.unuse(n))
+}
+
+// openHost opens the container of n. The caller holds loc and mu.
+func (fs *FS) openHost(n *inode) error {
+	h, kept := n.pinned, n.pinned != nil
+	if !kept {
+		err := n.byName(func(d *dirs.Dir, name string) (err error) {
+			h, err = d.Open(name, n.id, fs.cfg.ReadOnly)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	n.pinned = nil // it becomes the container's, which keeps or closes it
+	var st unix.Stat_t
+	if err := h.Stat(&st); err != nil {
+		return errors.Join(err, h.Close())
+	}
+	c, err := fs.cfg.Engine.Open(h, n.id, container.OpenOptions{
+		ReadOnly: fs.cfg.ReadOnly, MayLackHeader: fs.mayLackHeader(n.found), TrustLength: !fs.cfg.UncleanTime(st.Ctim),
+	})
+	if err != nil {
+		return err
+	}
+	n.keep = kept
+	fs.attach(n, c, st.Mtim)
+	return nil
+}
+
+func (fs *FS) mayLackHeader(e dirs.Entry) bool {
+	return e.Flags&names.NoHeader != 0 && fs.cfg.NoHeaderOK(e.Seq)
+}
+
+// attach gives n its open file, whose mtime is the host's so far. The caller holds mu.
+func (fs *FS) attach(n *inode, c *container.File, mtime unix.Timespec) {
+	n.track(mtime)
+	n.file = fs.cfg.Cache.Open(c, cache.Hooks{Flushed: func() { fs.restoreTimes(n, c.Host()) }})
+}
+
+// closeIdle closes the file of n when nobody needs it. Where its data cannot be handed over it lingers with a hold on n; settled says
+// that such a hold came free. The caller holds mu.
+func (fs *FS) closeIdle(n *inode) (settled bool, err error) {
+	if n.file == nil || n.keep || n.opens > 0 || n.users > 0 {
+		return false, nil
+	}
+	flushErr := n.file.Flush()
+	if flushErr != nil && n.file.Dirty() {
+		if !n.lingers {
+			n.lingers = true
+			fs.hold(n)
+		}
+		return false, flushErr
+	}
+	fs.settleTimes(n, n.file.Container().Host())
+	err = errors.Join(flushErr, n.file.Close())
+	n.file = nil
+	n.closes++
+	n.untrack()
+	settled, n.lingers = n.lingers, false
+	return settled, err
+}
+
+// discard closes everything that n has open. Data of a file without any name is dropped, other data is flushed first.
+func (fs *FS) discard(n *inode) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var errs []error
+	if f := n.file; f != nil {
+		if orphaned(f.Container().Host()) && f.Dirty() {
+			errs = append(errs, f.Truncate(0)) // nobody can read it again: sealing it would be for nothing
+		}
+		errs = append(errs, f.Close())
+		n.file = nil
+	}
+	if n.pinned != nil {
+		errs = append(errs, n.pinned.Close())
+		n.pinned = nil
+	}
+	if d := n.dir.Swap(nil); d != nil {
+		d.Release()
+	}
+	return errors.Join(errs...)
+}
+
+// orphaned reports whether a host file has no name left.
+func orphaned(h disk.File) bool {
+	var st unix.Stat_t
+	return h.Stat(&st) == nil && st.Nlink == 0
+}
+
+// failed reports work that no request can answer.
+func (fs *FS) failed(n *inode, err error, note string) {
+	if err != nil {
+		fs.cfg.Events.Emit(event.Event{Kind: event.Failed, Object: n.id.String(), Offset: -1, Err: err, Note: note})
+	}
+}

@@ -1,0 +1,131 @@
+package fs
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/cache"
+	"github.com/cofferfs/coffer/container"
+	"github.com/cofferfs/coffer/container/dirs"
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/internal/event"
+)
+
+// DefaultTimeout is how long the kernel may believe names and attributes: one vault has one writer, which is this process.
+const DefaultTimeout = time.Hour
+
+// nameMax is the longest plain name in bytes.
+const nameMax = 255
+
+// Config is what a filesystem is made of. Tree, Engine and Cache stay the caller's and must live until Close has returned.
+type Config struct {
+	Tree   *dirs.Tree
+	Engine *container.Engine
+	Cache  *cache.Cache
+
+	// NoHeaderOK reports whether a link with this sequence may lack a header (vault.UncleanSeq). Nil: none may.
+	NoHeaderOK func(seq uint64) bool
+	// UncleanTime reports whether a host file with this ctime may have a length that does not tell its size. Nil: none.
+	UncleanTime func(ctime unix.Timespec) bool
+
+	ReadOnly  bool
+	WriteBack bool          // the kernel's write-back cache is asked for
+	Timeout   time.Duration // of names and attributes; 0: DefaultTimeout
+	Events    event.Sink
+	Log       *slog.Logger // nil: slog.Default
+}
+
+// FS is a mounted vault's filesystem. Its methods are called by go-fuse, concurrently.
+type FS struct {
+	fuse.RawFileSystem // answers ENOSYS to what is not here
+
+	cfg    Config
+	asRoot bool // the daemon may give files away
+	server atomic.Pointer[fuse.Server]
+	log    errorLog
+	panics atomic.Uint64
+
+	mu       sync.RWMutex // guards the node table; see table.go
+	nodes    map[uint64]*inode
+	objects  map[keys.ObjectID]*inode
+	lastNode uint64
+	root     *inode
+
+	handleMu   sync.Mutex // guards the open directories; see readdir.go
+	handles    map[uint64]*dirHandle
+	lastHandle uint64
+
+	syncMu   sync.Mutex // guards unsynced; see sync.go
+	unsynced map[keys.ObjectID]uint64
+	changes  uint64
+}
+
+// New returns a filesystem ready for Mount. It holds a reference to the root directory until Close.
+func New(c Config) *FS {
+	if c.Timeout == 0 {
+		c.Timeout = DefaultTimeout
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.NoHeaderOK == nil {
+		c.NoHeaderOK = func(uint64) bool { return false }
+	}
+	if c.UncleanTime == nil {
+		c.UncleanTime = func(unix.Timespec) bool { return false }
+	}
+	fs := &FS{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		cfg:           c,
+		asRoot:        os.Geteuid() == 0,
+		nodes:         map[uint64]*inode{},
+		objects:       map[keys.ObjectID]*inode{},
+		handles:       map[uint64]*dirHandle{},
+		unsynced:      map[keys.ObjectID]uint64{},
+	}
+	fs.log.to = c.Log
+	fs.enterRoot(c.Tree.Root())
+	return fs
+}
+
+// String names the filesystem type in /proc/mounts.
+func (fs *FS) String() string { return "coffer" }
+
+// Init is called by go-fuse when the kernel has said hello.
+func (fs *FS) Init(s *fuse.Server) { fs.server.Store(s) }
+
+// Panics counts requests that panicked and were answered with EIO.
+func (fs *FS) Panics() uint64 { return fs.panics.Load() }
+
+// Close hands everything to the host and gives up all inodes. Call it after the mount is gone; no request may be under way. It returns
+// the first error: data of that file may be lost.
+func (fs *FS) Close() error {
+	errs := []error{fs.cfg.Cache.FlushAll()}
+	fs.mu.Lock()
+	all := make([]*inode, 0, len(fs.nodes))
+	for _, n := range fs.nodes {
+		all = append(all, n)
+	}
+	clear(fs.nodes)
+	clear(fs.objects)
+	fs.mu.Unlock()
+	for _, n := range all {
+		errs = append(errs, fs.discard(n))
+	}
+	return errors.Join(errs...)
+}
+
+// checkName refuses what no directory can hold; the kernel itself lets through up to 1024 bytes.
+func checkName(name string) error {
+	if len(name) > nameMax {
+		return unix.ENAMETOOLONG
+	}
+	return nil
+}

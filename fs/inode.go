@@ -1,0 +1,256 @@
+package fs
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/cache"
+	"github.com/cofferfs/coffer/container/dirs"
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/internal/disk"
+)
+
+const (
+	typeFile    = names.File
+	typeDir     = names.Dir
+	typeSymlink = names.Symlink
+
+	noHeader = names.NoHeader
+)
+
+// link is one name under which the kernel found an object. It holds its parent.
+type link struct {
+	parent *inode
+	entry  dirs.Entry
+}
+
+// inode is one object that the kernel knows. The first five fields never change.
+type inode struct {
+	node     uint64
+	id       keys.ObjectID
+	typ      names.Type
+	ino      uint64 // of the host; 0 for the root, whose attributes are asked of its Dir
+	geometry uint8  // of a file
+
+	lookups uint64 // guarded by FS.mu
+	holds   int    // guarded by FS.mu
+
+	dir atomic.Pointer[dirs.Dir] // of a directory, once needed; stays until the inode goes
+
+	// loc guards links, left and found. It is held shared over host calls by name, so that a rename never pulls the name away in between.
+	loc   sync.RWMutex
+	links []link
+	left  []*inode   // directories in which links were removed since the last sync of this object; each held
+	found dirs.Entry // the last link that was added: flags and sequence outlive the link
+
+	mu      sync.Mutex // guards what follows, and opening and closing of the file
+	file    *cache.File
+	pinned  disk.File // keeps the object reachable once its last known name is gone; nil where file does that
+	keep    bool      // file is not closed before the inode goes
+	opens   int       // handles
+	users   int       // calls that work on file
+	closes  uint64    // how often file was closed: what the host said of it before is not so any more
+	lingers bool      // file has data that no flush could hand over yet; one hold
+
+	writers      atomic.Int32 // handles that may write
+	privFree     atomic.Bool  // mode is known to have no suid or sgid bit; see killpriv.go
+	owner        atomic.Pointer[dirOwner]
+	linksSynced  atomic.Bool // no link of this object changed since they were synced
+	metaDirty    atomic.Bool // mode or owner were set since the last full sync
+	headerSynced atomic.Bool // a header of the file was made durable in this session
+
+	times
+}
+
+// addLink notes a name of n.
+func (fs *FS) addLink(n, parent *inode, e dirs.Entry) {
+	n.loc.RLock()
+	i := n.linkAt(parent, e.Name)
+	same := i >= 0 && n.links[i].entry == e
+	n.loc.RUnlock()
+	if same {
+		return
+	}
+	n.loc.Lock()
+	defer n.loc.Unlock()
+	fs.addLinkLocked(n, parent, e)
+}
+
+func (fs *FS) addLinkLocked(n, parent *inode, e dirs.Entry) {
+	if i := n.linkAt(parent, e.Name); i >= 0 {
+		n.links[i].entry = e
+		return
+	}
+	fs.hold(parent)
+	n.links = append(n.links, link{parent, e})
+	n.found = e
+}
+
+// linkAt returns the index of a link, -1 if there is none. The caller holds loc.
+func (n *inode) linkAt(parent *inode, name string) int {
+	for i := range n.links {
+		if n.links[i].parent == parent && n.links[i].entry.Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// removeLinkLocked forgets a name. The parent's hold goes over to left until the removal is synced.
+func (fs *FS) removeLinkLocked(n, parent *inode, name string) {
+	i := n.linkAt(parent, name)
+	if i < 0 {
+		return
+	}
+	n.links = slices.Delete(n.links, i, i+1)
+	n.linksSynced.Store(false)
+	if slices.Contains(n.left, parent) {
+		fs.release(parent)
+		return
+	}
+	n.left = append(n.left, parent)
+}
+
+// directory returns the Dir of a directory inode, opening it on first use.
+func (n *inode) directory() (*dirs.Dir, error) {
+	if n.typ != typeDir {
+		return nil, unix.ENOTDIR
+	}
+	if d := n.dir.Load(); d != nil {
+		return d, nil
+	}
+	n.loc.RLock()
+	defer n.loc.RUnlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if d := n.dir.Load(); d != nil {
+		return d, nil
+	}
+	err := n.byName(func(d *dirs.Dir, name string) error {
+		child, err := d.Child(name, n.id)
+		if err == nil {
+			n.dir.Store(child)
+		}
+		return err
+	})
+	return n.dir.Load(), err
+}
+
+// byName calls fn with the links of n until one is not stale. The caller holds loc. With no link left the answer is ErrStale.
+// The locks it takes are those of directories above n, never the other way round.
+func (n *inode) byName(fn func(d *dirs.Dir, name string) error) error {
+	err := error(dirs.ErrStale)
+	for _, l := range n.links {
+		d, derr := l.parent.directory()
+		if derr != nil {
+			return derr
+		}
+		if err = fn(d, l.entry.Name); !errors.Is(err, dirs.ErrStale) {
+			return err
+		}
+	}
+	return err
+}
+
+// attrs is what an open host file, a directory and a name in a directory can do.
+type attrs interface {
+	Stat(st *unix.Stat_t) error
+	Chmod(mode uint32) error
+	Chown(uid, gid int) error
+	Utimes(ts *[2]unix.Timespec) error
+}
+
+// host calls fn with the way to the attributes of n on the host: the directory itself, the open file, the pinned descriptor or a name.
+func (n *inode) host(fn func(attrs) error) error {
+	if d := n.dir.Load(); d != nil {
+		return fn(dirSelf{d})
+	}
+	n.loc.RLock()
+	defer n.loc.RUnlock()
+	n.mu.Lock()
+	if n.file != nil || n.pinned != nil {
+		// Under mu, so that the file is not closed meanwhile. These calls are short.
+		defer n.mu.Unlock()
+		if n.file != nil {
+			return fn(n.file.Container().Host())
+		}
+		return fn(pinned{n.pinned, n})
+	}
+	n.mu.Unlock()
+	return n.byName(func(d *dirs.Dir, name string) error { return fn(dirName{d, name, n.id}) })
+}
+
+// stat asks the host.
+func (n *inode) stat(st *unix.Stat_t) error {
+	return n.host(func(a attrs) error { return a.Stat(st) })
+}
+
+type dirSelf struct{ d *dirs.Dir }
+
+func (s dirSelf) Stat(st *unix.Stat_t) error        { return s.d.StatSelf(st) }
+func (s dirSelf) Chmod(mode uint32) error           { return s.d.ChmodSelf(mode) }
+func (s dirSelf) Chown(uid, gid int) error          { return s.d.ChownSelf(uid, gid) }
+func (s dirSelf) Utimes(ts *[2]unix.Timespec) error { return s.d.UtimesSelf(ts) }
+
+type dirName struct {
+	d    *dirs.Dir
+	name string
+	id   keys.ObjectID
+}
+
+func (s dirName) Stat(st *unix.Stat_t) error        { return s.d.Stat(s.name, s.id, st) }
+func (s dirName) Chmod(mode uint32) error           { return s.d.Chmod(s.name, s.id, mode) }
+func (s dirName) Chown(uid, gid int) error          { return s.d.Chown(s.name, s.id, uid, gid) }
+func (s dirName) Utimes(ts *[2]unix.Timespec) error { return s.d.Utimes(s.name, s.id, ts) }
+
+// pinned is an object that lost its last known name. Its Stat says what dirs.Dir.Stat said of the name.
+type pinned struct {
+	disk.File
+	n *inode
+}
+
+func (p pinned) Stat(st *unix.Stat_t) error {
+	if err := p.File.Stat(st); err != nil || p.n.typ != typeSymlink {
+		return err
+	}
+	if p.n.inContainer() {
+		st.Mode = unix.S_IFLNK | 0o777
+	} else {
+		st.Size = names.TargetLen(st.Size)
+	}
+	return nil
+}
+
+// inContainer reports whether the host object is a container. The caller holds loc.
+func (n *inode) inContainer() bool {
+	return n.typ == typeFile || n.found.Flags&names.ContainerSymlink != 0
+}
+
+// pin makes sure that n stays reachable after its name in parent goes, if that is the last one known. The caller holds loc exclusively. A
+// file is opened, not only referenced, so that it can still be opened again through /proc/PID/fd.
+func (fs *FS) pin(n, parent *inode, d *dirs.Dir, name string) error {
+	if len(n.links) != 1 || n.linkAt(parent, name) != 0 {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.file != nil {
+		n.keep = true
+	}
+	if n.file != nil || n.pinned != nil || n.dir.Load() != nil {
+		return nil
+	}
+	var err error
+	if n.typ == typeFile {
+		if n.pinned, err = d.Open(name, n.id, fs.cfg.ReadOnly); err == nil {
+			return nil
+		}
+	}
+	n.pinned, err = d.OpenPath(name, n.id)
+	return err
+}

@@ -1,0 +1,74 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// With HANDLE_KILLPRIV_V2 the kernel leaves it to us to clear suid and sgid: on WRITE with WRITE_KILL_SUIDGID, on OPEN and CREATE with
+// OPEN_KILL_SUIDGID, on SETATTR with FATTR_KILL_SUIDGID (truncate, and chown by anyone of what is no directory). A daemon that is root
+// keeps CAP_FSETID, so the host would not do it for us.
+
+const (
+	suid     = unix.S_ISUID
+	sgid     = unix.S_ISGID
+	groupRun = unix.S_IXGRP
+)
+
+// killed returns mode without what a write takes away: suid always, sgid where the group may execute (else it is no privilege).
+func killed(mode uint32) uint32 {
+	mode &^= suid
+	if mode&groupRun != 0 {
+		mode &^= sgid
+	}
+	return mode
+}
+
+// killPriv clears the suid and sgid bits of n on the host. It asks the host once and remembers that there is nothing to clear.
+func (fs *FS) killPriv(n *inode) error {
+	if n.privFree.Load() || n.typ == typeDir {
+		return nil
+	}
+	var st unix.Stat_t
+	return n.host(func(a attrs) error {
+		if err := a.Stat(&st); err != nil {
+			return err
+		}
+		if mode := killed(st.Mode); mode != st.Mode {
+			n.metaDirty.Store(true)
+			if err := a.Chmod(mode & 0o7777); err != nil {
+				return err
+			}
+			st.Mode = mode
+		}
+		n.privFree.Store(st.Mode&(suid|sgid) == 0)
+		return nil
+	})
+}
+
+// dirOwner is what new objects take from their directory.
+type dirOwner struct{ mode, gid uint32 }
+
+// ownership returns owner and mode of a new object. A setgid directory gives its group, and the bit to directories in it. A
+// daemon that is not root cannot give files away: -1 leaves the host's choice, which follows the same rule.
+func (fs *FS) ownership(parent *inode, c *fuse.Caller, mode uint32) (uid, gid int, _ uint32, err error) {
+	if !fs.asRoot {
+		return -1, -1, mode, nil
+	}
+	o := parent.owner.Load()
+	if o == nil {
+		var st unix.Stat_t
+		if err := parent.stat(&st); err != nil {
+			return 0, 0, 0, err
+		}
+		o = &dirOwner{st.Mode, st.Gid}
+		parent.owner.Store(o)
+	}
+	if o.mode&sgid == 0 {
+		return int(c.Uid), int(c.Gid), mode, nil
+	}
+	if mode&unix.S_IFMT == unix.S_IFDIR {
+		mode |= sgid
+	}
+	return int(c.Uid), int(o.gid), mode, nil
+}

@@ -1,0 +1,139 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strconv"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxRequest    = 1 << 20  // bytes of one READ or WRITE; more gains nothing
+	maxBackground = 64       // asynchronous requests: read-ahead and write-back
+	maxInflight   = 64 << 20 // bytes of requests under way
+	readAheadKiB  = 1 << 10  // one READ of maxRequest ahead; the kernel's own default is 128
+)
+
+// MountOptions say where and how a filesystem is mounted.
+type MountOptions struct {
+	Mountpoint string
+	AllowOther bool     // other users may enter; mode bits decide what they may do
+	FsName     string   // first field in /proc/mounts; "coffer" where empty
+	Options    []string // generic mount words: ro, nosuid, noatime, fsname=…; see options.go
+	NoXAttrs   bool     // the kernel stops asking for extended attributes
+	Debug      bool     // every request is logged
+
+	// Wrap, if set, puts something between go-fuse and the filesystem, as tests do that count requests.
+	Wrap func(fuse.RawFileSystem) fuse.RawFileSystem
+}
+
+// Mount mounts fs and returns when the mount answers. It is served in the background until it is unmounted; Server.Wait waits for that,
+// and FS.Close follows. As root mount(2) is called directly, and fusermount3 only where that fails.
+func Mount(fs *FS, o MountOptions) (*fuse.Server, error) {
+	w, err := parseWords(o.Options)
+	if err != nil {
+		return nil, err
+	}
+	if fs.cfg.ReadOnly {
+		if err := w.add("ro"); err != nil {
+			return nil, err
+		}
+	}
+	var raw fuse.RawFileSystem = fs
+	if o.Wrap != nil {
+		raw = o.Wrap(fs)
+	}
+	server, err := fs.attachServer(raw, o, w)
+	if err != nil {
+		return nil, fmt.Errorf("fs: mount: %w", err)
+	}
+	go server.Serve()
+	if err := server.WaitMount(); err != nil {
+		return nil, errors.Join(fmt.Errorf("fs: mount: %w", err), server.Unmount())
+	}
+	raiseReadAhead(o.Mountpoint, fs.cfg.Log)
+	return server, nil
+}
+
+func (fs *FS) attachServer(raw fuse.RawFileSystem, o MountOptions, w mountWords) (*fuse.Server, error) {
+	opts := fs.serverOptions(o, w)
+	if !fs.asRoot {
+		return fuse.NewServer(raw, o.Mountpoint, opts)
+	}
+	direct := *opts
+	direct.DirectMountStrict = true
+	direct.DirectMountFlags = w.direct()
+	direct.Options = []string{"default_permissions"}
+	server, err := fuse.NewServer(raw, o.Mountpoint, &direct)
+	if err == nil {
+		return server, nil
+	}
+	server, ferr := fuse.NewServer(raw, o.Mountpoint, opts)
+	if ferr != nil {
+		return nil, errors.Join(err, ferr)
+	}
+	return server, nil
+}
+
+// serverOptions are those of a mount by fusermount3.
+func (fs *FS) serverOptions(o MountOptions, w mountWords) *fuse.MountOptions {
+	name := w.fsName
+	if name == "" {
+		name = o.FsName
+	}
+	if name == "" {
+		name = fs.String()
+	}
+	caps := uint64(fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_ASYNC_DIO)
+	if fs.cfg.WriteBack {
+		caps |= fuse.CAP_WRITEBACK_CACHE
+	}
+	return &fuse.MountOptions{
+		AllowOther:              o.AllowOther || w.allowOther,
+		Options:                 append([]string{"default_permissions"}, w.words...),
+		FsName:                  name,
+		Name:                    w.subtypeOr(fs.String()),
+		MaxWrite:                maxRequest,
+		MaxBackground:           maxBackground,
+		MaxInflightRequestBytes: maxInflight,
+		EnableSymlinkCaching:    true,
+		DisableXAttrs:           o.NoXAttrs,
+		DisableSplice:           true, // every reply is memory: splicing would only cost pipes
+		ExtraCapabilities:       caps,
+		PanicHandler:            fs.panicked,
+		Debug:                   o.Debug,
+		Logger:                  slog.NewLogLogger(fs.cfg.Log.Handler(), slog.LevelWarn),
+	}
+}
+
+func (w *mountWords) subtypeOr(name string) string {
+	if w.subtype != "" {
+		return w.subtype
+	}
+	return name
+}
+
+// panicked turns a panic in a request into EIO. It is counted, because a panic that only slows things down is easily missed.
+func (fs *FS) panicked(v any) fuse.Status {
+	fs.panics.Add(1)
+	fs.cfg.Log.Error("panic in a request", "panic", v, "stack", string(debug.Stack()))
+	return fuse.EIO
+}
+
+// raiseReadAhead lets the kernel read as much ahead as one request carries. Only root may; README has the udev rule for others.
+func raiseReadAhead(mountpoint string, log *slog.Logger) {
+	var st unix.Stat_t
+	if err := unix.Stat(mountpoint, &st); err != nil {
+		log.Debug("read-ahead not raised", "err", err)
+		return
+	}
+	path := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
+	if err := os.WriteFile(path, strconv.AppendInt(nil, readAheadKiB, 10), 0); err != nil {
+		log.Debug("read-ahead not raised", "err", err)
+	}
+}

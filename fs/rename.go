@@ -1,0 +1,100 @@
+package fs
+
+import (
+	"errors"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Rename moves a name, over another one or, with RENAME_EXCHANGE, in its place.
+func (fs *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	return fs.status("rename", fs.rename(in, oldName, newName))
+}
+
+func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
+	if in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
+		return unix.EINVAL
+	}
+	exchange := in.Flags&unix.RENAME_EXCHANGE != 0
+	src, sd, err := fs.parent(in.NodeId, oldName)
+	if err != nil {
+		return err
+	}
+	dst, dd, err := fs.parent(in.Newdir, newName)
+	if err != nil {
+		return err
+	}
+	from, err := sd.Lookup(oldName)
+	if err != nil {
+		return err
+	}
+	moved := fs.known(from)
+	var target *inode
+	to, err := dd.Lookup(newName)
+	switch {
+	case err == nil:
+		target = fs.known(to)
+	case !errors.Is(err, unix.ENOENT) || exchange:
+		fs.releaseAll(moved)
+		return err
+	}
+	defer fs.releaseAll(moved, target)
+	unlock := lockLinks(moved, target)
+	defer unlock()
+
+	if target != nil && !exchange {
+		if err := fs.pin(target, dst, dd, newName); err != nil {
+			return err
+		}
+	}
+	movedTo, replaced, err := fs.cfg.Tree.Rename(sd, oldName, dd, newName, uint(in.Flags))
+	if err != nil || moved == target && moved != nil { // both names carry one object: nothing happened
+		return err
+	}
+	if target != nil {
+		fs.removeLinkLocked(target, dst, newName)
+	}
+	if moved != nil {
+		fs.removeLinkLocked(moved, src, oldName)
+		fs.addLinkLocked(moved, dst, movedTo)
+		moved.linksSynced.Store(false)
+	}
+	if exchange && target != nil {
+		fs.addLinkLocked(target, src, *replaced)
+		target.linksSynced.Store(false)
+	}
+	fs.changed(src)
+	fs.changed(dst)
+	return nil
+}
+
+func (fs *FS) releaseAll(ns ...*inode) {
+	for _, n := range ns {
+		if n != nil {
+			fs.release(n)
+		}
+	}
+}
+
+// lockLinks takes the link locks of two inodes, either of which may be nil, in the order of their node ids.
+func lockLinks(a, b *inode) (unlock func()) {
+	if a == b {
+		b = nil
+	}
+	if a != nil && b != nil && a.node > b.node {
+		a, b = b, a
+	}
+	for _, n := range []*inode{a, b} {
+		if n != nil {
+			n.loc.Lock()
+		}
+	}
+	return func() {
+		for _, n := range []*inode{b, a} {
+			if n != nil {
+				n.loc.Unlock()
+			}
+		}
+	}
+}

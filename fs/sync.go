@@ -1,0 +1,102 @@
+package fs
+
+import (
+	"slices"
+)
+
+// A file is durable when its data is, and the directories in which its links changed, and theirs (FORMAT.md section 12, C7). unsynced holds
+// the directories that changed since their last sync, with the number of the last change; an inode knows whether its own links
+// changed. So an fsync of a file whose name is old costs one fdatasync, and of many new files in a directory one directory sync each
+// time something was added.
+
+// changed notes that names in a directory were added or removed.
+func (fs *FS) changed(dir *inode) {
+	fs.syncMu.Lock()
+	fs.changes++
+	fs.unsynced[dir.id] = fs.changes
+	fs.syncMu.Unlock()
+}
+
+// syncDir makes the names in a directory durable.
+func (fs *FS) syncDir(dir *inode) error {
+	fs.syncMu.Lock()
+	seen, dirty := fs.unsynced[dir.id]
+	fs.syncMu.Unlock()
+	if !dirty {
+		return nil
+	}
+	d, err := dir.directory()
+	if err != nil {
+		return err
+	}
+	if err := d.Sync(); err != nil {
+		return err
+	}
+	fs.syncMu.Lock()
+	if fs.unsynced[dir.id] == seen {
+		delete(fs.unsynced, dir.id)
+	}
+	fs.syncMu.Unlock()
+	return nil
+}
+
+// syncLinks makes the links of n durable, and those of the directories above it.
+func (fs *FS) syncLinks(n *inode) error {
+	if n == fs.root {
+		return nil
+	}
+	n.loc.RLock()
+	parents := make([]*inode, 0, len(n.links)+len(n.left))
+	for _, l := range n.links {
+		parents = append(parents, l.parent)
+	}
+	left := slices.Clone(n.left)
+	parents = append(parents, left...)
+	for _, p := range parents {
+		fs.hold(p)
+	}
+	n.loc.RUnlock()
+	defer fs.releaseAll(parents...)
+
+	if !n.linksSynced.Swap(true) {
+		for _, p := range parents {
+			if err := fs.syncDir(p); err != nil {
+				n.linksSynced.Store(false)
+				return err
+			}
+		}
+		if len(left) > 0 {
+			fs.forgetLeft(n, left)
+		}
+	}
+	for _, p := range parents {
+		if err := fs.syncLinks(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetLeft gives up directories whose lost links are synced.
+func (fs *FS) forgetLeft(n *inode, synced []*inode) {
+	n.loc.Lock()
+	var rest, gone []*inode
+	for _, p := range n.left {
+		if slices.Contains(synced, p) && n.linksSynced.Load() {
+			gone = append(gone, p)
+		} else {
+			rest = append(rest, p)
+		}
+	}
+	n.left = rest
+	n.loc.Unlock()
+	fs.releaseAll(gone...)
+}
+
+// hasHeader reports whether a new link of n may promise that the file has a durable header. The caller holds loc.
+func (n *inode) hasHeader() bool {
+	if n.typ != typeFile || n.found.Flags&noHeader == 0 {
+		return true
+	}
+	return n.headerSynced.Load()
+}

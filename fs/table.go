@@ -1,0 +1,127 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/dirs"
+	"github.com/cofferfs/coffer/internal/event"
+)
+
+// The node table. A node id is given once and never again. An inode stays while the kernel knows it (lookups) or something here needs it
+// (holds: its children's links, open handles, calls under way), because RELEASE may be handled after the FORGET that
+// followed it, and a child's link needs its parent's directory.
+
+// enterRoot makes the root inode, which the kernel knows without a LOOKUP.
+func (fs *FS) enterRoot(d *dirs.Dir) {
+	n := &inode{node: fuse.FUSE_ROOT_ID, id: d.ID(), typ: typeDir, lookups: 1}
+	n.dir.Store(d)
+	var st unix.Stat_t
+	if d.StatSelf(&st) == nil {
+		n.ino = st.Ino
+	}
+	fs.root = n
+	fs.lastNode = n.node
+	fs.nodes[n.node] = n
+	fs.objects[n.id] = n
+}
+
+// node returns the inode of a request. The kernel holds a lookup on it while the request is under way; only RELEASE and FORGET
+// may come late, and those find the inode by its holds.
+func (fs *FS) node(id uint64) (*inode, error) {
+	fs.mu.RLock()
+	n := fs.nodes[id]
+	fs.mu.RUnlock()
+	if n == nil {
+		return nil, errUnknownNode
+	}
+	return n, nil
+}
+
+// enter returns the inode of an object that was found under parent as e says, with one lookup more (which the kernel gives back
+// with FORGET) and e among its links. st is the host's view of it.
+func (fs *FS) enter(parent *inode, e dirs.Entry, st *unix.Stat_t) (*inode, error) {
+	n, isNew, err := fs.enterNode(parent, e, st)
+	if err != nil || isNew {
+		return n, err
+	}
+	fs.addLink(n, parent, e)
+	return n, nil
+}
+
+func (fs *FS) enterNode(parent *inode, e dirs.Entry, st *unix.Stat_t) (n *inode, isNew bool, err error) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if n = fs.objects[e.ID]; n != nil {
+		if n.ino != st.Ino || n.typ != e.Type {
+			fs.cfg.Events.Emit(event.Event{Kind: event.Duplicate, Object: e.ID.String(), Offset: -1, Err: dirs.ErrDuplicate})
+			return nil, false, dirs.ErrDuplicate
+		}
+		n.lookups++
+		return n, false, nil
+	}
+	fs.lastNode++
+	n = &inode{
+		node: fs.lastNode, id: e.ID, typ: e.Type, ino: st.Ino, geometry: e.Geometry,
+		lookups: 1, links: []link{{parent, e}}, found: e,
+	}
+	parent.holds++
+	fs.nodes[n.node] = n
+	fs.objects[n.id] = n
+	return n, true, nil
+}
+
+// known returns the inode of an object if there is one, held: the caller gives it back with release.
+func (fs *FS) known(e dirs.Entry) *inode {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	n := fs.objects[e.ID]
+	if n != nil {
+		n.holds++
+	}
+	return n
+}
+
+func (fs *FS) hold(n *inode) {
+	fs.mu.Lock()
+	n.holds++
+	fs.mu.Unlock()
+}
+
+// release gives up one hold; the last one of an inode that the kernel has forgotten ends it.
+func (fs *FS) release(n *inode) { fs.drop(n, 0, 1) }
+
+// Forget gives back lookups. It answers nothing, so what goes wrong on the way is an event.
+func (fs *FS) Forget(nodeid, nlookup uint64) {
+	if nodeid == fuse.FUSE_ROOT_ID {
+		return
+	}
+	if n, err := fs.node(nodeid); err == nil {
+		fs.drop(n, nlookup, 0)
+	}
+}
+
+func (fs *FS) drop(n *inode, lookups uint64, holds int) {
+	fs.mu.Lock()
+	n.lookups -= min(lookups, n.lookups)
+	n.holds -= holds
+	gone := n.lookups == 0 && n.holds == 0 && fs.nodes[n.node] == n
+	if gone {
+		delete(fs.nodes, n.node)
+		delete(fs.objects, n.id)
+	}
+	fs.mu.Unlock()
+	if !gone {
+		return
+	}
+	if err := fs.discard(n); err != nil {
+		fs.cfg.Events.Emit(event.Event{Kind: event.Failed, Object: n.id.String(), Offset: -1, Err: err, Note: "closing a forgotten file failed"})
+	}
+	// Nobody can reach n any more: its links are read without a lock. A long chain of forgotten parents ends here one by one.
+	for _, l := range n.links {
+		fs.release(l.parent)
+	}
+	for _, p := range n.left {
+		fs.release(p)
+	}
+}

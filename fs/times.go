@@ -1,0 +1,130 @@
+package fs
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/internal/disk"
+)
+
+// The mtime of a file that is open. Host writes happen when we flush, not when the application wrote, so the host's mtime is wrong after each of
+// them. The inode keeps the right one and puts it back after each hand-over to the host (cache.Hooks.Flushed).
+//
+// Under write-back the right one is the kernel's: what it was told first, until it sends another by SETATTR, which it does only when it has
+// changed, and no later than before FLUSH and FSYNC. A WRITE that arrives says no more than that a SETATTR may follow: its arrival is put on the
+// host meanwhile, so that a file that is left behind by a crash does not look unchanged, and is taken back when FLUSH comes without one. (Taking
+// the arrival for good made files younger or older than stat had said.)
+type times struct {
+	timeMu  sync.Mutex // guards what follows; held over utimensat, so that the last one set is the last one on the host
+	tracked bool       // mtime counts, not the host's: the file is open
+	mtime   unix.Timespec
+	pending bool          // arrived counts on the host, until the kernel says more
+	arrived unix.Timespec // of the last change that the kernel has not put a time to
+	onHost  unix.Timespec // as put back last
+}
+
+// track begins to keep the mtime of a file, which is the host's so far.
+func (t *times) track(ts unix.Timespec) {
+	t.timeMu.Lock()
+	defer t.timeMu.Unlock()
+	if !t.tracked {
+		t.tracked, t.mtime, t.onHost, t.pending = true, ts, ts, false
+	}
+}
+
+// untrack hands the mtime back to the host, which has it by now.
+func (t *times) untrack() {
+	t.timeMu.Lock()
+	t.tracked = false
+	t.timeMu.Unlock()
+}
+
+// touch sets the mtime.
+func (t *times) touch(ts unix.Timespec) {
+	t.timeMu.Lock()
+	t.mtime, t.pending = ts, false
+	t.timeMu.Unlock()
+}
+
+// changedNow notes that the content of n changes with this request.
+func (fs *FS) changedNow(n *inode) {
+	ts := now()
+	n.timeMu.Lock()
+	defer n.timeMu.Unlock()
+	switch {
+	case fs.cfg.WriteBack:
+		n.arrived, n.pending = ts, true
+	case !later(n.mtime, ts):
+		n.mtime = ts
+	default:
+		// Within one tick the host may have stamped the file finer than the coarse clock counts: no write makes it older.
+		var fine unix.Timespec
+		if unix.ClockGettime(unix.CLOCK_REALTIME, &fine) != nil || later(n.mtime, fine) {
+			n.mtime = ts
+		}
+	}
+}
+
+// setOnHost sets times of the open host file, the mtime among them.
+func (t *times) setOnHost(h disk.File, ts *[2]unix.Timespec) error {
+	t.timeMu.Lock()
+	defer t.timeMu.Unlock()
+	err := h.Utimes(ts)
+	if err == nil {
+		t.onHost = ts[1]
+	}
+	return err
+}
+
+// modified returns the mtime of an open file.
+func (t *times) modified() unix.Timespec {
+	t.timeMu.Lock()
+	defer t.timeMu.Unlock()
+	return t.mtime
+}
+
+// restoreTimes puts the mtime of a host file right after a flush wrote to it.
+func (fs *FS) restoreTimes(n *inode, h disk.File) {
+	n.timeMu.Lock()
+	defer n.timeMu.Unlock()
+	if !n.tracked {
+		return
+	}
+	ts := n.mtime
+	if n.pending {
+		ts = n.arrived
+	}
+	fs.putTime(n, h, ts)
+}
+
+// settleTimes is called when the kernel has sent all it knows, after the flush that followed: no SETATTR came, so the mtime is what it was.
+func (fs *FS) settleTimes(n *inode, h disk.File) {
+	n.timeMu.Lock()
+	defer n.timeMu.Unlock()
+	n.pending = false
+	if n.tracked && n.onHost != n.mtime {
+		fs.putTime(n, h, n.mtime)
+	}
+}
+
+func (fs *FS) putTime(n *inode, h disk.File, ts unix.Timespec) {
+	if err := h.Utimes(&[2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, ts}); err != nil {
+		fs.failed(n, err, "mtime could not be put back")
+		return
+	}
+	n.onHost = ts
+}
+
+func later(a, b unix.Timespec) bool {
+	return a.Sec > b.Sec || a.Sec == b.Sec && a.Nsec > b.Nsec
+}
+
+// now is the host's file time: the coarse clock, so that a file changed here never looks newer than one that the host stamps later.
+func now() unix.Timespec {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &ts) != nil {
+		_ = unix.ClockGettime(unix.CLOCK_REALTIME, &ts)
+	}
+	return ts
+}
