@@ -1,0 +1,244 @@
+package integration
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Times that were set are the file's for good: no flush, close or remount changes them.
+func TestUtimes(t *testing.T) {
+	bothModes(t, func(t *testing.T, m *mounted) {
+		at, mt := unix.Timespec{Sec: 1_000_000_001, Nsec: 123_456_789}, unix.Timespec{Sec: 1_234_567_890, Nsec: 987_654_321}
+		check := func(when, path string) {
+			t.Helper()
+			if st := lstat(t, path); st.Mtim != mt || st.Atim != at {
+				t.Errorf("%s: atime %v, mtime %v", when, st.Atim, st.Mtim)
+			}
+		}
+		path := m.path("file")
+		f, err := os.Create(path)
+		m.must(err)
+		_, err = f.Write(patterned(100_000))
+		m.must(err)
+		m.must(unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{at, mt}, 0))
+		check("at once", path)
+		m.must(f.Sync())
+		check("after fsync", path)
+		m.must(f.Close())
+		check("after close", path)
+		m.must(os.Chmod(path, 0o600))
+		m.must(os.Rename(path, path+"2"))
+		path += "2"
+		m.must(os.Mkdir(m.path("dir"), 0o755))
+		m.must(os.Symlink("x", m.path("link")))
+		for _, name := range []string{"dir", "link"} {
+			m.must(unix.UtimesNanoAt(unix.AT_FDCWD, m.path(name), []unix.Timespec{at, mt}, unix.AT_SYMLINK_NOFOLLOW))
+		}
+		m.remount()
+		check("after remount", path)
+		check("directory", m.path("dir"))
+		check("symlink", m.path("link"))
+
+		// Only one of both, and now.
+		m.must(unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_NOW}}, 0))
+		st := lstat(t, path)
+		if st.Atim != at || time.Since(time.Unix(st.Mtim.Unix())).Abs() > time.Minute {
+			t.Errorf("UTIME_NOW: atime %v, mtime %v", st.Atim, st.Mtim)
+		}
+	})
+}
+
+// The mtime that stat says after a write is the one that stays.
+func TestMtimeOfWrites(t *testing.T) {
+	bothModes(t, func(t *testing.T, m *mounted) {
+		old := unix.Timespec{Sec: 1000}
+		path := m.write("file", []byte("x"))
+		empty := m.write("empty", nil)
+		m.must(unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{old, old}, 0))
+		time.Sleep(20 * time.Millisecond)
+		start := time.Now().Add(-10 * time.Millisecond)
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		m.must(err)
+		_, err = f.WriteAt([]byte("y"), 5000)
+		m.must(err)
+		wrote := fstat(t, f).Mtim
+		if time.Unix(wrote.Unix()).Before(start) {
+			t.Errorf("mtime %v is older than the write", wrote)
+		}
+		time.Sleep(30 * time.Millisecond)
+		m.must(f.Close())
+		was := lstat(t, empty).Mtim
+		if st := lstat(t, path); st.Mtim != wrote {
+			t.Errorf("after close: %v, want %v", st.Mtim, wrote)
+		}
+		m.remount()
+		if st := lstat(t, path); st.Mtim != wrote {
+			t.Errorf("after remount: %v, want %v", st.Mtim, wrote)
+		}
+		if st := lstat(t, empty); st.Mtim != was {
+			t.Errorf("empty file after remount: %v, want %v", st.Mtim, was)
+		}
+	})
+}
+
+func TestModeAndOwner(t *testing.T) {
+	bothModes(t, func(t *testing.T, m *mounted) {
+		path := m.write("file", []byte("x"))
+		for _, mode := range []uint32{0o600, 0o444, 0o6755, 0o7777, 0} {
+			m.must(unix.Chmod(path, mode))
+			if st := lstat(t, path); st.Mode&0o7777 != mode {
+				t.Errorf("chmod %o: %o", mode, st.Mode)
+			}
+		}
+		m.must(unix.Chmod(path, 0o640))
+		m.must(os.Chown(path, 12, 34))
+		m.must(os.Chown(path, -1, 56))
+		m.must(os.Mkdir(m.path("dir"), 0o755))
+		m.must(unix.Chmod(m.path("dir"), 0o1777))
+		m.must(os.Chown(m.path("dir"), 78, 90))
+		m.must(os.Symlink("x", m.path("link")))
+		m.must(os.Lchown(m.path("link"), 7, 8))
+		for range 2 {
+			for name, want := range map[string][3]uint32{"file": {0o640, 12, 56}, "dir": {0o1777, 78, 90}, "link": {0o777, 7, 8}} {
+				if st := lstat(t, m.path(name)); [3]uint32{st.Mode & 0o7777, st.Uid, st.Gid} != want {
+					t.Errorf("%s: %o %d %d, want %v", name, st.Mode, st.Uid, st.Gid, want)
+				}
+			}
+			m.remount()
+		}
+	})
+}
+
+// Who creates owns; a setgid directory gives its group.
+func TestOwnership(t *testing.T) {
+	m := mount(t, options{allowOther: true})
+	m.must(os.Mkdir(m.path("open"), 0o777))
+	m.must(unix.Chmod(m.path("open"), 0o777))
+	m.must(runChild(t, nobody, "create", m.path("open", "file")))
+	if st := lstat(t, m.path("open", "file")); st.Uid != nobody || st.Gid != nobody || st.Mode&0o7777 != 0o6777 {
+		t.Errorf("%d:%d %o", st.Uid, st.Gid, st.Mode)
+	}
+	m.must(os.Chown(m.path("open"), 0, 77))
+	m.must(unix.Chmod(m.path("open"), 0o2777))
+	m.must(os.Mkdir(m.path("open", "sub"), 0o755))
+	m.must(os.WriteFile(m.path("open", "root"), nil, 0o600))
+	m.must(os.Symlink("x", m.path("open", "link")))
+	for name, mode := range map[string]uint32{"sub": 0o2755, "root": 0o600, "link": 0o777} {
+		if st := lstat(t, m.path("open", name)); st.Gid != 77 || st.Uid != 0 || st.Mode&0o7777 != mode {
+			t.Errorf("%s: %d:%d %o", name, st.Uid, st.Gid, st.Mode)
+		}
+	}
+	m.must(os.WriteFile(m.path("secret"), []byte("x"), 0o600))
+	if err := runChild(t, nobody, "read", m.path("secret")); err == nil {
+		t.Error("another user reads a file of mode 0600")
+	}
+}
+
+// With HANDLE_KILLPRIV_V2 clearing suid and sgid is our part.
+func TestKillPriv(t *testing.T) {
+	for _, o := range []options{{allowOther: true}, {allowOther: true, writeThrough: true}} {
+		t.Run(o.String(), func(t *testing.T) {
+			m := mount(t, o)
+			path := m.write("file", []byte("data"))
+			for _, c := range []struct {
+				what       string
+				mode, want uint32
+				do         func() error
+			}{
+				{"write", 0o6777, 0o777, func() error { return runChild(t, nobody, "append", path, "more") }},
+				{"write without group execute", 0o6767, 0o2767, func() error { return runChild(t, nobody, "append", path, "more") }},
+				{"truncate", 0o6777, 0o777, func() error { return runChild(t, nobody, "truncate", path) }},
+				{"open with O_TRUNC", 0o6777, 0o777, func() error { return runChild(t, nobody, "opentrunc", path) }},
+				{"chown by root", 0o6777, 0o777, func() error { return os.Chown(path, 1, 1) }},
+				{"chgrp by root", 0o6745, 0o2745, func() error { return os.Chown(path, -1, 2) }},
+				{"write by root", 0o6777, 0o6777, func() error { return runChild(t, 0, "append", path, "more") }},
+				{"read", 0o6777, 0o6777, func() error { return runChild(t, nobody, "read", path) }},
+			} {
+				m.must(unix.Chmod(path, c.mode))
+				m.must(c.do())
+				if st := lstat(t, path); st.Mode&0o7777 != c.want {
+					t.Errorf("%s: %o became %o, want %o", c.what, c.mode, st.Mode&0o7777, c.want)
+				}
+			}
+			m.must(os.Mkdir(m.path("dir"), 0o755))
+			m.must(unix.Chmod(m.path("dir"), 0o6755))
+			m.must(os.Chown(m.path("dir"), 1, 1))
+			if st := lstat(t, m.path("dir")); st.Mode&0o7777 != 0o6755 {
+				t.Errorf("chown of a directory left mode %o", st.Mode)
+			}
+			m.must(unix.Chmod(path, 0o6777))
+			m.remount()
+			if st := lstat(t, path); st.Mode&0o7777 != 0o6777 {
+				t.Errorf("flush or remount left mode %o", st.Mode)
+			}
+		})
+	}
+}
+
+func TestStatfs(t *testing.T) {
+	m := mount(t, options{})
+	var got, want unix.Statfs_t
+	m.must(unix.Statfs(m.dir, &got))
+	m.must(unix.Statfs(m.vault, &want))
+	if got.Blocks != want.Blocks || got.Bsize != want.Bsize || got.Namelen != 255 || got.Files != want.Files {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestReadOnly(t *testing.T) {
+	m := mount(t, options{})
+	path := m.write("file", patterned(10_000))
+	m.must(os.Symlink("x", m.path("link")))
+	m.stop()
+	m.options.readOnly = true
+	m.start()
+	m.want(path, patterned(10_000))
+	for what, err := range map[string]error{
+		"write":  os.WriteFile(path, nil, 0o644),
+		"create": os.WriteFile(m.path("new"), nil, 0o644),
+		"mkdir":  os.Mkdir(m.path("new"), 0o755),
+		"remove": os.Remove(path),
+		"rename": os.Rename(path, m.path("new")),
+		"chmod":  os.Chmod(path, 0o600),
+		"utimes": os.Chtimes(path, time.Now(), time.Now()),
+	} {
+		if !errors.Is(err, unix.EROFS) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestMountFlags(t *testing.T) {
+	m := mount(t, options{words: []string{"noatime,noexec", "nodiratime", "fsname=a name"}})
+	var st unix.Statfs_t
+	m.must(unix.Statfs(m.dir, &st))
+	for what, bit := range map[string]int64{
+		"noatime": unix.ST_NOATIME, "noexec": unix.ST_NOEXEC, "nosuid": unix.ST_NOSUID, "nodev": unix.ST_NODEV, "nodiratime": unix.ST_NODIRATIME,
+	} {
+		if st.Flags&bit == 0 {
+			t.Errorf("%s is not in force", what)
+		}
+	}
+}
+
+// Attributes that are not kept must not look as if they were.
+func TestXattr(t *testing.T) {
+	m := mount(t, options{})
+	path := m.write("file", nil)
+	if n, err := unix.Llistxattr(path, make([]byte, 100)); n != 0 || err != nil {
+		t.Errorf("list: %d, %v", n, err)
+	}
+	if err := unix.Lsetxattr(path, "user.x", []byte("y"), 0); err != unix.EOPNOTSUPP {
+		t.Errorf("set: %v", err)
+	}
+	if _, err := unix.Lgetxattr(path, "user.x", nil); err != unix.EOPNOTSUPP {
+		t.Errorf("get: %v", err)
+	}
+	if _, err := unix.Lgetxattr(path, "security.capability", nil); err != unix.ENODATA {
+		t.Errorf("get security.capability: %v", err)
+	}
+}

@@ -1,0 +1,143 @@
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Some tests need a second process: another user, another owner of locks, or memory mapped from the mount (a page fault in this
+// process would stop the Go runtime while the fault waits for this very process to answer).
+
+const childEnv = "COFFER_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if what := os.Getenv(childEnv); what != "" {
+		unix.Umask(0)
+		if err := child(what, os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, what, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	unix.Umask(0o022)
+	os.Exit(m.Run())
+}
+
+// runChild runs one of child's programs as a user.
+func runChild(t *testing.T, uid uint32, what string, args ...string) error {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), childEnv+"="+what)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s as %d: %w: %s", what, uid, err, strings.TrimSpace(out.String()))
+	}
+	return nil
+}
+
+const nobody = 65534
+
+func child(what string, args []string) error {
+	switch what {
+	case "append": // FILE DATA
+		f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(args[1])
+		return errors.Join(err, f.Close())
+	case "create": // FILE
+		fd, err := unix.Open(args[0], unix.O_CREAT|unix.O_WRONLY|unix.O_EXCL, 0o6777)
+		if err != nil {
+			return err
+		}
+		return unix.Close(fd)
+	case "truncate": // FILE
+		return os.Truncate(args[0], 1)
+	case "opentrunc": // FILE
+		f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_TRUNC, 0)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	case "read": // FILE
+		_, err := os.ReadFile(args[0])
+		return err
+	case "lock": // FILE: fails where the parent holds locks
+		return childLock(args[0])
+	case "mmap": // FILE
+		return childMmap(args[0])
+	}
+	return errors.New("no such program")
+}
+
+func childLock(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("flock: %w", err)
+	}
+	lk := unix.Flock_t{Type: unix.F_WRLCK, Start: 10, Len: 10}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lk); err != nil {
+		return fmt.Errorf("fcntl: %w", err)
+	}
+	return nil
+}
+
+// childMmap writes through a shared mapping, sees write(2) in it, and keeps a private one to itself.
+func childMmap(path string) error {
+	const size = 64 << 10
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	shared, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("shared: %w", err)
+	}
+	private, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		return fmt.Errorf("private: %w", err)
+	}
+	for i := range size {
+		if shared[i] != pattern(int64(i)) || private[i] != pattern(int64(i)) {
+			return fmt.Errorf("byte %d differs", i)
+		}
+	}
+	copy(private[100:], "private")
+	copy(shared[5000:], "shared")
+	if _, err := f.WriteAt([]byte("written"), 9000); err != nil {
+		return err
+	}
+	if string(shared[9000:9007]) != "written" {
+		return errors.New("a write is not seen in the mapping")
+	}
+	var got [7]byte
+	if _, err := f.ReadAt(got[:], 5000); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if string(got[:6]) != "shared" {
+		return errors.New("the mapping's bytes are not read")
+	}
+	if err := unix.Msync(shared, unix.MS_SYNC); err != nil {
+		return fmt.Errorf("msync: %w", err)
+	}
+	copy(shared[20000:], "unsynced")
+	return errors.Join(unix.Munmap(shared), unix.Munmap(private))
+}

@@ -1,0 +1,94 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// How many requests everyday operations cost: each is a round trip, and the number of them is most of what metadata work costs.
+// A change that adds one shows here.
+func TestRequests(t *testing.T) {
+	m := mount(t, options{})
+	const files = 1000
+	m.must(os.Mkdir(m.path("d"), 0o755))
+	data := patterned(4096)
+	for i := range files {
+		m.write(fmt.Sprintf("d/%04d", i), data)
+	}
+	m.remount()
+	fd, err := unix.Open(m.path("d"), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	m.must(err)
+	unix.Close(fd)
+
+	// settled waits for RELEASE, which nobody else waits for.
+	settled := func() map[string]int {
+		time.Sleep(20 * time.Millisecond)
+		return m.take()
+	}
+	create := func(name string) {
+		f, err := os.OpenFile(m.path("d", name), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o644)
+		m.must(err)
+		_, err = unix.Write(int(f.Fd()), data)
+		m.must(err)
+		m.must(f.Close())
+	}
+	read := func(name string) {
+		fd, err := unix.Open(m.path("d", name), unix.O_RDONLY, 0)
+		m.must(err)
+		_, err = unix.Read(fd, make([]byte, 4096))
+		m.must(err)
+		unix.Close(fd)
+	}
+	stat := func(name string) { lstat(t, m.path("d", name)) }
+
+	for _, c := range []struct {
+		what string
+		do   func()
+		want map[string]int // most that may be sent
+	}{
+		{"create, write 4 KiB, close", func() { create("new") },
+			map[string]int{"LOOKUP": 1, "CREATE": 1, "GETXATTR": 1, "WRITE": 1, "SETATTR": 1, "FLUSH": 1, "RELEASE": 1}},
+		{"stat after it", func() { stat("new") }, map[string]int{"GETATTR": 2}}, // of the directory, which changed, too
+		{"stat again", func() { stat("new") }, nil},
+		{"open, read, close of a known file", func() { read("new") }, map[string]int{"OPEN": 1, "FLUSH": 1, "RELEASE": 1}},
+		{"open, read, close of an unknown file", func() { read("0007") }, map[string]int{"LOOKUP": 1, "OPEN": 1, "READ": 1, "FLUSH": 1, "RELEASE": 1}},
+		{"again", func() { read("0007") }, map[string]int{"OPEN": 1, "FLUSH": 1, "RELEASE": 1}},
+		{"stat of an unknown file", func() { stat("0008") }, map[string]int{"LOOKUP": 1}},
+		{"stat of no file", func() { unix.Lstat(m.path("d", "none"), &unix.Stat_t{}) }, map[string]int{"LOOKUP": 1}},
+		{"again", func() { unix.Lstat(m.path("d", "none"), &unix.Stat_t{}) }, nil},
+		{"overwrite with O_TRUNC", func() {
+			f, err := os.OpenFile(m.path("d", "new"), os.O_WRONLY|os.O_TRUNC, 0)
+			m.must(err)
+			_, err = unix.Write(int(f.Fd()), data)
+			m.must(err)
+			m.must(f.Close())
+		}, map[string]int{"OPEN": 1, "GETATTR": 1, "GETXATTR": 2, "WRITE": 1, "SETATTR": 1, "FLUSH": 1, "RELEASE": 1}},
+		{"append 100 bytes 100 times and fsync", func() {
+			f, err := os.OpenFile(m.path("d", "0009"), os.O_WRONLY|os.O_APPEND, 0)
+			m.must(err)
+			for range 100 {
+				_, err = unix.Write(int(f.Fd()), data[:100])
+				m.must(err)
+			}
+			m.must(f.Sync())
+			m.must(f.Close())
+		}, map[string]int{"LOOKUP": 1, "OPEN": 1, "GETATTR": 1, "GETXATTR": 1, "READ": 1, "WRITE": 3, "SETATTR": 1, "FSYNC": 1, "FLUSH": 1, "RELEASE": 1}},
+		{"ls -l of 1001 files", func() { m.must(exec.Command("ls", "-l", m.path("d")).Run()) },
+			map[string]int{"OPENDIR": 1, "READDIRPLUS": 20, "READDIR": 1, "GETXATTR": 2 * (files + 2), "LOOKUP": 2, "GETATTR": 10}},
+	} {
+		settled()
+		c.do()
+		got := settled()
+		t.Logf("%s: %s", c.what, show(got))
+		for op, n := range got {
+			if n > c.want[op] {
+				t.Errorf("%s: %d %s, want at most %d", c.what, n, op, c.want[op])
+			}
+		}
+	}
+}
