@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container"
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/vault"
+)
+
+// classify gives an error of the layers below its exit code and hint, as an *exitError around it. An error that carries one
+// already is returned as it is.
+func classify(err error) error {
+	var e *exitError
+	if err == nil || errors.As(err, &e) {
+		return err
+	}
+	if errors.Is(err, context.Canceled) {
+		return errInterrupted()
+	}
+	if use, ok := asInUse(err); ok {
+		return inUse(use)
+	}
+	for _, row := range errorTable {
+		if errors.Is(err, row.is) {
+			return &exitError{code: row.code, hint: row.hint, err: err}
+		}
+	}
+	return &exitError{code: exitOther, err: err}
+}
+
+// errorTable is searched from the top: the host's errors last, since the classes of the layers above may wrap them.
+var errorTable = []struct {
+	is   error
+	code Code
+	hint string
+}{
+	{vault.ErrNotVault, exitVaultDir, "check the path; a new vault is made with: coffer init VAULT; one whose .coffer is lost opens with: coffer recover VAULT"},
+	{vault.ErrNotEmpty, exitVaultDir, "choose an empty directory, or one that does not exist yet"},
+	{vault.ErrVersion, exitConfig, "it was made by a newer coffer: update this one"},
+	{vault.ErrFeature, exitConfig, "it was made by a newer coffer: update this one"},
+	{vault.ErrKDF, exitConfig, "use a machine with more memory, or other values of --kdf-memory and --kdf-time"},
+	{vault.ErrEmptyPassphrase, exitEmpty, "give a passphrase that is not empty"},
+	{vault.ErrPassphrase, exitPassphrase, "try again; if it is lost, the recovery key opens the vault: coffer recover VAULT"},
+	{vault.ErrConfig, exitConfig, "restore .coffer/config from a backup, or rebuild it with the recovery key: coffer recover VAULT"},
+	{vault.ErrParams, exitUsage, "see: coffer help init"},
+	{vault.ErrCopied, exitCopied, "if the original is not in use and this copy is the one to keep: coffer mount --recover VAULT MOUNTPOINT"},
+	{vault.ErrState, exitConfig, "restore .coffer/state of this very vault, or remove it: it is rebuilt at the next mount"},
+	{vault.ErrRecoveryKey, exitRecoveryKey, "use the recovery key that was shown when this vault was made"},
+	{keys.ErrRecoveryChecksum, exitRecoveryKey, "compare it with your copy, group by group"},
+	{keys.ErrRecoveryText, exitRecoveryKey, "it is 14 groups of four letters and digits"},
+	{vault.ErrNoContainer, exitVaultDir, "the vault must hold at least one file to rebuild the config from"},
+	{vault.ErrReadOnly, exitReadOnly, ""},
+	{container.ErrVersion, exitConfig, "it was made by a newer coffer: update this one"},
+	{container.ErrGeometry, exitUsage, "see: coffer help init"},
+	{container.ErrAuth, exitDamage, "restore the files from a backup"},
+	{container.ErrCorrupt, exitDamage, "restore the files from a backup"},
+	{unix.ENOSPC, exitHostFull, "make room on the vault's host, or mount for reading only: -o ro"},
+	{unix.EDQUOT, exitHostFull, "make room in the quota of the vault's host, or mount for reading only: -o ro"},
+	{unix.EROFS, exitReadOnly, "the vault's host is read-only; mount for reading only: -o ro"},
+	{fs.ErrPermission, exitPermission, "run as the vault's owner"},
+	{unix.EMFILE, exitOther, "raise the limit of open files: ulimit -n"},
+}

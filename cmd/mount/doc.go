@@ -1,0 +1,27 @@
+// Command coffer makes encrypted directories and mounts them.
+//
+//	coffer init VAULT                    make a vault
+//	coffer mount VAULT MOUNTPOINT        mount it (--create makes what is missing first)
+//	coffer umount MOUNTPOINT             unmount it and wait until the vault is released
+//	coffer passwd VAULT                  change the passphrase
+//	coffer recover VAULT                 open a vault with its recovery key
+//	coffer info VAULT                    say what a vault is, without a secret
+//
+// The way of a mount:
+//
+//	coffer mount                        the daemon (the same binary, a new session)
+//	  check vault, mount point, FUSE
+//	  ask for the passphrase
+//	  KDF in a short-lived child
+//	  start the daemon  ── key, pipe ──▶  open the vault: lock, state, session
+//	                                      mount, wait until it answers
+//	  exit 0            ◀── ready ──────  serve until unmounted or SIGTERM
+//	                                      flush, mark the vault clean, release
+//
+// With --foreground the same process does both halves. The master key crosses to the daemon through a pipe and is never
+// in an argument, the environment or a file.
+//
+// Every error ends as one line "coffer: …", mostly a second line "hint: …", and an exit code of the table in exit.go.
+// This package holds no logic of the filesystem: it wires container/vault, container/dirs, container, cache and fs
+// together (serve.go); read fs next.
+package main

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/vault"
+)
+
+// lockState is who has a vault right now, as .coffer/lock shows it to somebody who does not take it.
+type lockState struct {
+	Writer bool // a process on this machine holds the lock for writing
+	Reader bool // … or shares it for reading
+	Holder vault.Holder
+}
+
+// peekLock looks at the lock of a vault without taking it. A vault that has none, or does not let us look, is not in use as far
+// as can be seen: vault.Open decides.
+func peekLock(path string) lockState {
+	var s lockState
+	f, err := os.OpenFile(filepath.Join(path, ".coffer", "lock"), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return s
+	}
+	defer f.Close()
+	lk := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Len: 1}
+	if unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lk) != nil {
+		return s
+	}
+	s.Writer, s.Reader = lk.Type == unix.F_WRLCK, lk.Type == unix.F_RDLCK
+	note, err := io.ReadAll(io.LimitReader(f, 4096))
+	if s.Writer && err == nil {
+		// A note that is being written is no note yet.
+		if json.Unmarshal(bytes.TrimSpace(note), &s.Holder) != nil {
+			s.Holder = vault.Holder{}
+		}
+	}
+	return s
+}
+
+// checkUnused says that a vault is in use before the passphrase is asked for. Readers share a vault.
+func checkUnused(path string, readOnly bool) error {
+	s := peekLock(path)
+	switch {
+	case s.Writer:
+		return inUse(&vault.InUseError{Holder: s.Holder, Reason: "it is mounted"})
+	case s.Reader && !readOnly:
+		return inUse(&vault.InUseError{Reason: "it is mounted for reading"})
+	}
+	return nil
+}
+
+// inUse puts the command that frees the vault into the hint.
+func inUse(err *vault.InUseError) error {
+	hint := "unmount it there first: coffer umount MOUNTPOINT"
+	if err.Holder.Mountpoint != "" {
+		hint = "unmount it there first: coffer umount " + quote(err.Holder.Mountpoint)
+	}
+	if err.Remote {
+		hint = "unmount it on that host first; if that host is surely gone: --force-unlock"
+	}
+	return &exitError{code: exitInUse, hint: hint, err: err}
+}
+
+// asInUse finds the error of a vault in use in a chain.
+func asInUse(err error) (*vault.InUseError, bool) {
+	var e *vault.InUseError
+	ok := errors.As(err, &e)
+	return e, ok
+}

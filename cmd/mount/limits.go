@@ -1,0 +1,53 @@
+package main
+
+import (
+	"os"
+	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+)
+
+// Bounds of the Go heap's soft limit in bytes; between them it is a quarter of the machine's memory. The live heap of a mount at
+// default settings is far below it: the limit only keeps garbage from piling up on small machines.
+const (
+	minHeapLimit = 256 << 20
+	maxHeapLimit = 1 << 30
+)
+
+// noCoreDumps keeps keys and plaintext out of core files, for this process and what it starts.
+func noCoreDumps() error {
+	return unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+}
+
+// raiseFileLimit takes all the descriptors that the system grants: every open file of the mount is one on the host.
+func raiseFileLimit() error {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return err
+	}
+	if lim.Cur >= lim.Max {
+		return nil
+	}
+	lim.Cur = lim.Max
+	return unix.Setrlimit(unix.RLIMIT_NOFILE, &lim)
+}
+
+// tuneMemory sets the garbage collector for a daemon, unless the user's GOGC or GOMEMLIMIT says otherwise.
+func tuneMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(100)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		limit := int64(machineMemory() / 4)
+		debug.SetMemoryLimit(min(max(limit, minHeapLimit), maxHeapLimit))
+	}
+}
+
+// machineMemory is in bytes; 0 where the kernel does not say.
+func machineMemory() uint64 {
+	var si unix.Sysinfo_t
+	if err := unix.Sysinfo(&si); err != nil {
+		return 0
+	}
+	return si.Totalram * uint64(si.Unit)
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/cache"
+	"github.com/cofferfs/coffer/container"
+	"github.com/cofferfs/coffer/container/dirs"
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/fs"
+	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/event"
+)
+
+// stack is a mounted vault's layers, from the host up.
+type stack struct {
+	vault  *vault.Vault
+	engine *container.Engine
+	cache  *cache.Cache
+	tree   *dirs.Tree
+	fs     *fs.FS
+}
+
+// serve opens the vault, mounts it, calls ready when the mount answers, and serves until it is unmounted or a signal asks for it. It
+// returns when everything is on the host and the vault is released. mk is the caller's.
+func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os.Signal, ready func()) error {
+	if err := raiseFileLimit(); err != nil {
+		log.Info("cannot raise the limit of open files", "err", err)
+	}
+	tuneMemory()
+	unix.Umask(0) // the kernel has applied the caller's umask to every mode that arrives
+	sink := (&eventLog{log: log}).sink
+	s, err := openStack(job, mk, log, sink)
+	if err != nil {
+		return err
+	}
+	server, err := s.mount(job)
+	if err != nil {
+		return errors.Join(err, s.close())
+	}
+	m, _, err := mountAt(job.Mountpoint)
+	if err != nil {
+		log.Info("cannot read the mounts", "err", err)
+	}
+	log.Info("mounted", "mountpoint", job.Mountpoint, "pid", os.Getpid(), "device", fmt.Sprintf("%d:%d", m.major, m.minor))
+	debug.FreeOSMemory()
+	ready()
+
+	ended := make(chan struct{})
+	go func() {
+		server.Wait()
+		close(ended)
+	}()
+	for serving := true; serving; {
+		select {
+		case <-ended:
+			serving = false
+		case sig := <-signals:
+			log.Info("asked to unmount", "signal", sig.String())
+			if err := unmountOwn(job.Mountpoint, m); err != nil {
+				log.Warn("still mounted, and goes on serving", "err", err)
+			}
+		}
+	}
+	if err := s.close(); err != nil {
+		return err
+	}
+	log.Info("unmounted; everything is on the host")
+	return nil
+}
+
+// openStack opens the layers; what it opened is closed again where it fails.
+func openStack(job mountJob, mk *keys.MasterKey, log *slog.Logger, sink event.Sink) (*stack, error) {
+	cfg, err := vault.ReadConfig(job.Vault)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Derive = deriver()
+	s := &stack{}
+	s.vault, err = vault.Open(job.Vault, cfg, mk, vault.OpenOptions{
+		ReadOnly: job.Words.ReadOnly, Recover: job.Recover, ForceUnlock: job.ForceUnlock, Mountpoint: job.Mountpoint, Events: sink,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.build(job, log, sink); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *stack) build(job mountJob, log *slog.Logger, sink event.Sink) (err error) {
+	v := s.vault
+	s.engine, err = container.NewEngine(container.EngineConfig{Ring: v.Ring(), Params: v.Params(), Events: sink})
+	if err != nil {
+		return err
+	}
+	s.cache = cache.New(cache.Config{Events: sink})
+	s.tree, err = dirs.New(dirs.Config{
+		Root: v.Root(), RootID: keys.ObjectID(v.Config().VaultID), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
+		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: s.headerless, ReadOnly: v.ReadOnly(), Events: sink,
+	})
+	if err != nil {
+		return err
+	}
+	s.fs = fs.New(fs.Config{
+		Tree: s.tree, Engine: s.engine, Cache: s.cache, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
+		ReadOnly: v.ReadOnly(), WriteBack: !job.Words.NoWriteBack, Events: sink, Log: log,
+	})
+	return nil
+}
+
+// headerless tells dirs whether a file whose link says that it may have no header lies in an unclean session and indeed has
+// none (FORMAT.md sections 8.1 and 8.2).
+func (s *stack) headerless(l names.Link, d disk.Dir, host string) bool {
+	if !s.vault.UncleanSeq(l.Seq) {
+		return false
+	}
+	f, err := d.Open(host, true)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = s.engine.ReadSize(f, l.ID)
+	return err != nil
+}
+
+func (s *stack) mount(job mountJob) (*fuse.Server, error) {
+	server, err := fs.Mount(s.fs, fs.MountOptions{
+		Mountpoint: job.Mountpoint, AllowOther: job.Words.AllowOther, FsName: job.Words.FsName, Options: job.Words.flags(),
+	})
+	if err != nil {
+		return nil, failf(exitFUSE, "see the log; is the mount point still free and yours?", "mount: %w", err)
+	}
+	return server, nil
+}
+
+// close hands everything to the host, from the top, and releases the vault. After a failure the vault is not marked clean: the next
+// mount then knows what to look at.
+func (s *stack) close() error {
+	var errs []error
+	if s.fs != nil {
+		errs = append(errs, s.fs.Close())
+	}
+	if s.cache != nil {
+		errs = append(errs, s.cache.Close())
+	}
+	if s.tree != nil {
+		errs = append(errs, s.tree.Close())
+	}
+	err := errors.Join(errs...)
+	if err != nil {
+		err = fmt.Errorf("not everything could be handed to the host: %w", err)
+		return errors.Join(err, s.vault.CloseUnclean())
+	}
+	return s.vault.Close()
+}
+
+// unmountOwn unmounts our own mount m, and nothing else that may have taken its place at the mount point.
+func unmountOwn(mountpoint string, m mountEntry) error {
+	now, ok, err := mountAt(mountpoint)
+	switch {
+	case err != nil:
+		return err
+	case !ok || now.dev() != m.dev():
+		return failf(exitBusy, "end them", "detached from %s but still in use by %s", mountpoint, joinHolders(holders(m.dev())))
+	}
+	err = unmountBusy(mountpoint)
+	if errors.Is(err, unix.EBUSY) {
+		return busyError(mountpoint, m.dev())
+	}
+	return err
+}
