@@ -193,6 +193,7 @@ func (fs *FS) remove(in *fuse.InHeader, name string, host func(*dirs.Dir, string
 	}
 	if n := fs.known(e); n != nil {
 		defer fs.release(n)
+		defer fs.nameless(n)
 		n.loc.Lock()
 		defer n.loc.Unlock()
 		if err := fs.pin(n, parent, d, name); err != nil {

@@ -13,7 +13,7 @@
 //	fs                                                 Flushed: mtime of the host file put right
 //
 // FS implements go-fuse's raw interface and not its node interface, because write flags, kill-suid bits and lookup counts are
-// needed as the kernel sends them. All state hangs on the inode: a file handle is only the bit "may write", so that every handle of a file
+// needed as the kernel sends them. All state hangs on the inode: a file handle is only two bits, so that every handle of a file
 // shares one cache.File and an unlinked open file keeps working. Directory handles hold a snapshot of the names.
 //
 // Names: an inode knows the links (parent, name) under which the kernel found it. Calls by name go to container/dirs together with

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"errors"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -151,16 +152,38 @@ func (fs *FS) closeIdle(n *inode) (settled bool, err error) {
 	return settled, err
 }
 
+// handOver flushes a file. RELEASE and FORGET of a file that was just deleted to make room may still be on their way, and its blocks
+// with them: on a full host they are waited for, a little.
+func (fs *FS) handOver(f *cache.File) error {
+	const tries, pause = 10, 10 * time.Millisecond
+	err := f.Flush()
+	for range tries {
+		if fs.orphans.Load() == 0 || !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+			break
+		}
+		time.Sleep(pause)
+		err = f.Flush()
+	}
+	return err
+}
+
 // discard closes everything that n has open. Data of a file without any name is dropped, other data is flushed first.
 func (fs *FS) discard(n *inode) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var errs []error
+	if n.orphan {
+		defer fs.orphans.Add(-1)
+		n.orphan = false
+	}
 	if f := n.file; f != nil {
-		if orphaned(f.Container().Host()) && f.Dirty() {
-			errs = append(errs, f.Truncate(0)) // nobody can read it again: sealing it would be for nothing
+		if orphaned(f.Container().Host()) {
+			// Nobody can read it again: sealing what is dirty would be for nothing, and whether that succeeds is nobody's business.
+			_ = f.Truncate(0)
+			_ = f.Close()
+		} else {
+			errs = append(errs, f.Close())
 		}
-		errs = append(errs, f.Close())
 		n.file = nil
 	}
 	if n.pinned != nil {
@@ -171,6 +194,31 @@ func (fs *FS) discard(n *inode) error {
 		d.Release()
 	}
 	return errors.Join(errs...)
+}
+
+// nameless is called when a name of n was removed. A file without any more is counted until it is gone from the host. If its data lingers, it
+// goes now: a full host must not keep what was deleted to make room.
+func (fs *FS) nameless(n *inode) {
+	n.loc.RLock()
+	last := len(n.links) == 0
+	n.loc.RUnlock()
+	if !last {
+		return
+	}
+	n.mu.Lock()
+	if (n.file != nil || n.pinned != nil) && n.typ == typeFile && !n.orphan {
+		n.orphan = true
+		fs.orphans.Add(1)
+	}
+	settled := n.lingers && n.opens == 0 && orphaned(n.file.Container().Host())
+	if settled {
+		n.lingers = false
+		_ = n.file.Truncate(0) // now, not when FORGET comes: the next write may need the room
+	}
+	n.mu.Unlock()
+	if settled {
+		fs.release(n)
+	}
 }
 
 // orphaned reports whether a host file has no name left.

@@ -52,6 +52,8 @@ type FS struct {
 	log    errorLog
 	panics atomic.Uint64
 
+	orphans atomic.Int64 // files without a name that the host still has because of us
+
 	mu       sync.RWMutex // guards the node table; see table.go
 	nodes    map[uint64]*inode
 	objects  map[keys.ObjectID]*inode
@@ -107,16 +109,24 @@ func (fs *FS) Panics() uint64 { return fs.panics.Load() }
 // Close hands everything to the host and gives up all inodes. Call it after the mount is gone; no request may be under way. It returns
 // the first error: data of that file may be lost.
 func (fs *FS) Close() error {
-	errs := []error{fs.cfg.Cache.FlushAll()}
 	fs.mu.Lock()
-	all := make([]*inode, 0, len(fs.nodes))
+	var orphans, others []*inode
 	for _, n := range fs.nodes {
-		all = append(all, n)
+		if n.orphan {
+			orphans = append(orphans, n)
+		} else {
+			others = append(others, n)
+		}
 	}
 	clear(fs.nodes)
 	clear(fs.objects)
 	fs.mu.Unlock()
-	for _, n := range all {
+	var errs []error
+	for _, n := range orphans { // first: they only take room on the host
+		errs = append(errs, fs.discard(n))
+	}
+	errs = append(errs, fs.cfg.Cache.FlushAll())
+	for _, n := range others {
 		errs = append(errs, fs.discard(n))
 	}
 	return errors.Join(errs...)

@@ -52,6 +52,7 @@ type inode struct {
 	file    *cache.File
 	pinned  disk.File // keeps the object reachable once its last known name is gone; nil where file does that
 	keep    bool      // file is not closed before the inode goes
+	orphan  bool      // counted in FS.orphans
 	opens   int       // handles
 	users   int       // calls that work on file
 	closes  uint64    // how often file was closed: what the host said of it before is not so any more

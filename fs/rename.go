@@ -40,6 +40,9 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 		return err
 	}
 	defer fs.releaseAll(moved, target)
+	if target != nil {
+		defer fs.nameless(target)
+	}
 	unlock := lockLinks(moved, target)
 	defer unlock()
 
