@@ -1,0 +1,76 @@
+package integration
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/internal/event"
+)
+
+func TestDamage(t *testing.T) {
+	for _, o := range []options{{wantErrors: true}, {writeThrough: true, wantErrors: true}} {
+		t.Run(o.String(), func(t *testing.T) {
+			m := mount(t, o)
+			want := patterned(200_000)
+			path := m.write("file", want)
+			m.stop()
+			host := m.host()[0]
+			b, err := os.ReadFile(host)
+			m.must(err)
+			b[len(b)-100] ^= 1
+			m.must(os.WriteFile(host, b, 0o644))
+			m.start()
+			got := make([]byte, 100_000)
+			f, err := os.Open(path)
+			m.must(err)
+			defer f.Close()
+			if _, err := f.ReadAt(got[:1], 199_950); !errors.Is(err, unix.EIO) {
+				t.Errorf("damaged frame: %v", err)
+			}
+			m.must(f.Close())
+			m.stop()
+			m.must(os.Truncate(host, int64(len(b))/2))
+			m.start()
+			if st := lstat(t, path); st.Size == 0 {
+				t.Error("a file that was cut looks empty")
+			}
+			if _, err := os.ReadFile(path); !errors.Is(err, unix.EIO) {
+				t.Errorf("cut file: %v", err)
+			}
+			m.must(os.Truncate(host, 0))
+			m.stop()
+			m.start()
+			if _, err := os.ReadFile(path); !errors.Is(err, unix.EIO) {
+				t.Errorf("file cut to nothing: %v", err)
+			}
+			m.must(os.Remove(path))
+		})
+	}
+}
+
+func TestDuplicate(t *testing.T) {
+	m := mount(t, options{wantErrors: true})
+	path := m.write("one", []byte("data"))
+	m.must(os.Link(path, m.path("two")))
+	m.stop()
+	host := m.host()
+	b, err := os.ReadFile(host[1])
+	m.must(err)
+	m.must(os.Remove(host[1]))
+	m.must(os.WriteFile(host[1], b, 0o644))
+	m.start()
+	failed := 0
+	for _, name := range []string{"one", "two"} {
+		if _, err := os.ReadFile(m.path(name)); errors.Is(err, unix.EIO) {
+			failed++
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
+	if failed != 1 || m.findings.count(event.Duplicate) == 0 {
+		t.Errorf("%d of 2 refused, %d events", failed, m.findings.count(event.Duplicate))
+	}
+}
