@@ -153,7 +153,7 @@ func (b *box) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd.Dir = b.dir
 	cmd.Env = append([]string{
 		"HOME=" + b.dir, "XDG_STATE_HOME=" + b.path("state"), "PATH=" + os.Getenv("PATH"),
-		"GORACE=halt_on_error=1",
+		"GORACE=halt_on_error=1 atexit_sleep_ms=0", // the detector sleeps a second at exit otherwise
 	}, b.env...)
 	// A session of its own: no controlling terminal, whatever the tests run under.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: b.cred}

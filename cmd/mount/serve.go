@@ -106,7 +106,7 @@ func (s *stack) build(job mountJob, log *slog.Logger, sink event.Sink) (err erro
 	}
 	s.cache = cache.New(cache.Config{Events: sink})
 	s.tree, err = dirs.New(dirs.Config{
-		Root: v.Root(), RootID: keys.ObjectID(v.Config().VaultID), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
+		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
 		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: s.headerless, ReadOnly: v.ReadOnly(), Events: sink,
 	})
 	if err != nil {
