@@ -89,7 +89,7 @@ func (d *Dir) Stat(name string, id keys.ObjectID, st *unix.Stat_t) error {
 		}
 		if t := d.t; n.typ != names.Dir && t.haveLosers.Load() {
 			t.mu.Lock()
-			st.Nlink -= min(uint64(t.loserLinks[n.id]), st.Nlink-1)
+			st.Nlink = fewer(st.Nlink, t.loserLinks[n.id], 1)
 			t.mu.Unlock()
 		}
 		return nil
@@ -186,18 +186,24 @@ func (d *Dir) StatSelf(st *unix.Stat_t) error {
 	if err := d.self(func(fd disk.Dir) error { return fd.StatSelf(st) }); err != nil {
 		return err
 	}
-	hidden := uint64(0)
+	hidden := 0
 	if d == d.t.root {
 		hidden++
 	}
 	if d.mu.TryRLock() { // a count that is one too high for a moment is not worth waiting for
-		hidden += uint64(d.hidden)
+		hidden += d.hidden
 		d.mu.RUnlock()
 	}
-	if st.Nlink > 2 { // btrfs says 1 always, a removed directory has 0
-		st.Nlink -= min(hidden, st.Nlink-2)
-	}
+	st.Nlink = fewer(st.Nlink, hidden, 2) // btrfs says 1 always, a removed directory has 0
 	return nil
+}
+
+// fewer takes n from a link count, which has another type on each architecture, but not below least.
+func fewer[T uint32 | uint64](links T, n int, least T) T {
+	if links <= least {
+		return links
+	}
+	return links - min(T(n), links-least)
 }
 
 // ChmodSelf, ChownSelf and UtimesSelf set the directory's own attributes, also once it is removed.
