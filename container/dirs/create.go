@@ -133,14 +133,14 @@ func (d *Dir) Link(name string, src *Dir, srcName string, id keys.ObjectID, hasH
 	}
 	defer unlock()
 	n, ok := src.links[srcName]
-	switch {
-	case !ok || n.id != id:
+	if !ok || n.id != id {
 		return Entry{}, ErrStale
-	case n.typ == names.Dir:
-		return Entry{}, unix.EPERM
 	}
 	if err := d.vacant(name); err != nil {
 		return Entry{}, err
+	}
+	if n.typ == names.Dir { // after EEXIST, as Linux has it
+		return Entry{}, unix.EPERM
 	}
 	from, err := src.open()
 	if err != nil {

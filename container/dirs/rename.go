@@ -129,6 +129,8 @@ func (r *renaming) check(flags uint) (same bool, err error) {
 		return false, unix.EINVAL
 	case !r.replaces:
 		return false, nil
+	case !exchange && r.to.typ == names.Dir && r.t.within(r.src, r.to):
+		return false, unix.ENOTEMPTY
 	case r.from.id == r.to.id:
 		return true, nil
 	case exchange:
@@ -143,8 +145,8 @@ func (r *renaming) check(flags uint) (same bool, err error) {
 	return false, nil
 }
 
-// within reports whether d is the directory n or below it. A directory that holds a live one is live. Tree.moves is held, so that the answer stays
-// true.
+// within reports whether d is the directory n or below it. A directory that holds a live one is live. Where a directory is moved
+// Tree.moves is held, so that the answer stays true.
 func (t *Tree) within(d *Dir, n link) bool {
 	t.place.RLock()
 	defer t.place.RUnlock()
@@ -201,7 +203,7 @@ func (r *renaming) bury() {
 		err = d.unlinkHost(r.dfd, r.new, r.to)
 	default:
 		if err = d.rmdirHost(r.dfd, host, r.to.open(r.new).IsLong(), r.victim); err != nil {
-			r.victim.detach(func() error { return nil })
+			_ = r.victim.detach(func() error { return nil })
 			d.hidden++
 		}
 	}

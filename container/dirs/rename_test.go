@@ -64,6 +64,7 @@ func TestRenameErrno(t *testing.T) {
 	a := v.mkdir(root, "a")
 	b := v.mkdir(a, "b")
 	c := v.mkdir(b, "c")
+	v.create(b, "file")
 	v.mkdir(root, "empty")
 	for _, x := range []struct {
 		src  *Dir
@@ -81,6 +82,7 @@ func TestRenameErrno(t *testing.T) {
 		{root, "a", c, "x", 0, unix.EINVAL},
 		{a, "b", b, "x", 0, unix.EINVAL},
 		{b, "c", root, "a", 0, unix.ENOTEMPTY},
+		{b, "file", root, "a", 0, unix.ENOTEMPTY}, // as Linux has it, not EISDIR
 		{a, "b", root, "a", 0, unix.ENOTEMPTY},
 		{root, "f", root, "g", unix.RENAME_NOREPLACE, unix.EEXIST},
 		{root, "f", root, "f2", unix.RENAME_NOREPLACE, unix.EEXIST},
