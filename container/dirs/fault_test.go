@@ -11,6 +11,7 @@ import (
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/event"
 	"golang.org/x/sys/unix"
 )
 
@@ -155,7 +156,7 @@ func TestFaults(t *testing.T) {
 				v, _, root, a, b := faultVault(t)
 				old := show(t, v)
 				ok(t, op(v, root, a, b))
-				r := faultRun{op: op, cut: cut, exchange: strings.HasPrefix(name, "exchange"), want: asWas(old, show(t, v))}
+				r := faultRun{op: op, cut: cut, exchange: strings.HasPrefix(name, "exchange"), want: asWas(old, show(t, v)), objects: hostCount(t, v.path)}
 				n := 0
 				for n < 200 && r.run(t, n) {
 					n++
@@ -173,13 +174,14 @@ type faultRun struct {
 	cut      bool
 	exchange bool
 	want     string // the new tree
+	objects  int    // host objects it takes
 }
 
 // run reports whether there was a call n to fail.
 func (r faultRun) run(t *testing.T, n int) (struck bool) {
 	t.Helper()
 	v, f, root, a, b := faultVault(t)
-	old := show(t, v)
+	old, before := show(t, v), hostCount(t, v.path)
 	f.arm(n, r.cut)
 	err := r.op(v, root, a, b)
 	struck = f.disarm()
@@ -194,6 +196,11 @@ func (r faultRun) run(t *testing.T, n int) (struck bool) {
 		}
 		if got := asWas(old, live); got != want {
 			t.Fatalf("call %d fails: answer %v, tree\n%s\nwant\n%s", n, err, got, want)
+		}
+		// What is left over is reported; losers may be gone.
+		if got := hostCount(t, v.path); !strings.Contains(v.kinds(), string(event.Failed)) &&
+			(err == nil && got != r.objects || err != nil && got > before) {
+			t.Fatalf("call %d fails: answer %v, %d host objects, %d before", n, err, got, before)
 		}
 	}
 	v.mount()
@@ -223,5 +230,38 @@ func sameObjects(t *testing.T, a, b string) {
 	}
 	if !slices.Equal(ids(a), ids(b)) {
 		t.Fatalf("objects got lost between\n%s\nand\n%s", a, b)
+	}
+}
+
+// The order of host calls that crash safety rests on, where a kill of the process alone would not show it.
+func TestOrderOfHostCalls(t *testing.T) {
+	const sidecar = "create, write, fsync, fsync directory, "
+	for name, want := range map[string]string{
+		"create":             "create",
+		"create long":        sidecar + "create",
+		"rename":             "rename",
+		"rename long":        sidecar + "rename, unlink",
+		"rename over":        "rename, unlink",
+		"rename over long":   sidecar + "rename, unlink, unlink",
+		"rename dir over":    "rename, rmdir",
+		"unlink long":        "unlink, unlink",
+		"unlink with losers": "unlink, unlink, fsync directory, unlink",
+		"rename with losers": "unlink, unlink, fsync directory, rename",
+		"rename over losers": "unlink, unlink, fsync directory, rename, unlink",
+		"rmdir with orphan":  "rmdir, unlink, rmdir",
+		"rename over orphan": "unlink, rename, rmdir",
+		"exchange":           "rename, rename, rename",
+		"exchange long":      sidecar + sidecar + "rename, rename, rename, unlink, unlink",
+	} {
+		t.Run(name, func(t *testing.T) {
+			v, f, root, a, b := faultVault(t)
+			show(t, v) // loads all maps
+			f.arm(-1, false)
+			ok(t, faultCases[name](v, root, a, b))
+			f.disarm()
+			if got := strings.Join(f.calls, ", "); got != want {
+				t.Errorf("calls are %s\nwant %s", got, want)
+			}
+		})
 	}
 }

@@ -16,6 +16,7 @@ type faults struct {
 	cut    bool
 	at, n  int
 	struck bool
+	calls  []string // those that write, in their order, while armed
 }
 
 func (f *faults) arm(at int, cut bool) {
@@ -45,6 +46,14 @@ func (f *faults) next() error {
 		return unix.EIO
 	}
 	return nil
+}
+
+func (f *faults) note(call string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.armed {
+		f.calls = append(f.calls, call)
+	}
 }
 
 // do makes one host call unless it is to fail.
@@ -81,6 +90,7 @@ func (d faultDir) Open(name string, readOnly bool) (disk.File, error) {
 }
 
 func (d faultDir) Create(name string, mode uint32) (disk.File, error) {
+	d.f.note("create")
 	if err := d.f.next(); err != nil {
 		return nil, err
 	}
@@ -115,6 +125,7 @@ func (d faultDir) Link(name string, dst disk.Dir, dstName string) error {
 }
 
 func (d faultDir) Rename(name string, dst disk.Dir, dstName string, flags uint) error {
+	d.f.note("rename")
 	return d.f.do(func() error { return d.Dir.Rename(name, dst.(faultDir).Dir, dstName, flags) })
 }
 
@@ -135,10 +146,14 @@ func (d faultDir) Symlink(target, name string) error {
 }
 
 func (d faultDir) Unlink(name string) error {
+	d.f.note("unlink")
 	return d.f.do(func() error { return d.Dir.Unlink(name) })
 }
 
-func (d faultDir) Rmdir(name string) error { return d.f.do(func() error { return d.Dir.Rmdir(name) }) }
+func (d faultDir) Rmdir(name string) error {
+	d.f.note("rmdir")
+	return d.f.do(func() error { return d.Dir.Rmdir(name) })
+}
 
 func (d faultDir) Chmod(name string, mode uint32) error {
 	return d.f.do(func() error { return d.Dir.Chmod(name, mode) })
@@ -152,7 +167,10 @@ func (d faultDir) List(fn func(string, uint64, uint8) error) error {
 	return d.f.do(func() error { return d.Dir.List(fn) })
 }
 
-func (d faultDir) Sync() error { return d.f.do(d.Dir.Sync) }
+func (d faultDir) Sync() error {
+	d.f.note("fsync directory")
+	return d.f.do(d.Dir.Sync)
+}
 
 func (f faultFile) ReadAt(p []byte, off int64) (n int, err error) {
 	err = f.f.do(func() error { n, err = f.File.ReadAt(p, off); return err })
@@ -160,11 +178,15 @@ func (f faultFile) ReadAt(p []byte, off int64) (n int, err error) {
 }
 
 func (f faultFile) WriteAt(p []byte, off int64) (n int, err error) {
+	f.f.note("write")
 	err = f.f.do(func() error { n, err = f.File.WriteAt(p, off); return err })
 	return n, err
 }
 
-func (f faultFile) Sync() error { return f.f.do(f.File.Sync) }
+func (f faultFile) Sync() error {
+	f.f.note("fsync")
+	return f.f.do(f.File.Sync)
+}
 
 func (f faultFile) Stat(st *unix.Stat_t) error {
 	return f.f.do(func() error { return f.File.Stat(st) })

@@ -181,18 +181,20 @@ func TestHeaderlessYields(t *testing.T) {
 	v.put(root, fileLink("has header", 12, 0))
 	v.put(root, fileLink("has header", 22, names.NoHeader))
 	empty(fileLink("alone", 23, names.NoHeader))
+	empty(fileLink("all", 25, names.NoHeader))
+	empty(fileLink("all", 26, names.NoHeader))
 	empty(fileLink("durable", 24, 0)) // no flag: a missing header is damage, and no reason to show an older file
 	v.put(root, fileLink("durable", 14, 0))
 	v.put(root, fileLink("long ago", 1, 0))
 	empty(fileLink("long ago", 2, names.NoHeader))
 	v.mount()
 	root = v.Root()
-	for name, seq := range map[string]uint64{"yields": 10, "has header": 22, "alone": 23, "durable": 24, "long ago": 2} {
+	for name, seq := range map[string]uint64{"yields": 10, "has header": 22, "alone": 23, "durable": 24, "long ago": 2, "all": 25} {
 		if e, err := root.Lookup(name); err != nil || e.Seq != seq {
 			t.Errorf("%s: sequence %d, want %d, %v", name, e.Seq, seq, err)
 		}
 	}
-	if asked != 4 {
+	if asked != 5 {
 		t.Errorf("asked %d times", asked)
 	}
 	_, _, err := v.Rename(root, "yields", root, "kept", 0)

@@ -94,6 +94,9 @@ func TestRemovedDirectory(t *testing.T) {
 	if e.ID != gone.ID() || !gone.Removed() || other.Removed() {
 		t.Error("not removed")
 	}
+	if v.dirs[gone.ID()] != nil {
+		t.Error("a removed directory would still be answered for its id")
+	}
 	list(t, v.dir("other/below")) // takes the place of any descriptor that could be evicted
 	var st unix.Stat_t
 	ok(t, gone.StatSelf(&st))
