@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/cofferfs/coffer/container"
@@ -24,16 +23,14 @@ type fakeStore struct {
 	torn bool
 
 	changing sync.Mutex // as container.File.commit
-	busy     atomic.Int32
 
-	mu      sync.RWMutex // guards what follows
-	size    int64
-	frames  map[int64][]byte // by plain offset
-	dirty   bool
-	closed  bool
-	calls   map[string]int
-	written int64 // bytes given to WriteFrames
-	largest int   // frames of one WriteFrames at most
+	mu     sync.RWMutex // guards what follows
+	size   int64
+	frames map[int64][]byte // by plain offset
+	dirty  bool
+	closed bool
+	calls  map[string]int
+	reads  [][2]int64 // offset and length of every ReadAt
 }
 
 var errFake = errors.New("fake failure")
@@ -90,6 +87,9 @@ func (s *fakeStore) ReadAt(dst []byte, off int64) error {
 		}
 		return err
 	}
+	s.mu.Lock()
+	s.reads = append(s.reads, [2]int64{off, int64(len(dst))})
+	s.mu.Unlock()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	clear(dst)
@@ -147,14 +147,12 @@ func (s *fakeStore) WriteFrames(size int64, ws []container.SegmentWrite) error {
 	if len(all)*s.geo.FrameSize > batchBytes {
 		s.t.Errorf("batch of %d frames", len(all))
 	}
-	s.largest = max(s.largest, len(all))
 	for i, f := range all {
 		if !bytes.Equal(f.buf, f.copy) {
 			s.t.Errorf("frame at %d changed while WriteFrames had it", f.at)
 		}
 		if err == nil || s.torn && i < len(all)/2 {
 			s.frames[f.at] = f.copy
-			s.written += int64(len(f.buf))
 			s.dirty = true
 			s.size = max(s.size, min(size, f.at+int64(len(f.buf))))
 		}

@@ -31,6 +31,7 @@ type File struct {
 	flushMu sync.Mutex   // one hand-over at a time; see doc.go
 	rw      sync.RWMutex // shared: reads and writes; exclusive: Truncate, Discard, Close
 	closed  bool         // written with flushMu and rw held, read with either
+	closing bool         // written with rw held: no more changes, so that the Flush of Close is the last
 
 	// size is the plain size, dirty data included, and never below the store's. It only grows but in Truncate, and a write grows it under the segment's mu
 	// after its frames are marked dirty: whoever takes dirty frames first and reads the size then has one that covers them.
@@ -73,8 +74,11 @@ func (f *File) Dirty() bool {
 }
 
 // Close flushes, frees the file's cached frames and closes the container, the last two even where a step before failed. The error is the
-// first one; after an error what was dirty is lost.
+// first one; after an error what was dirty is lost. Changes fail from its beginning on: none is accepted that its Flush may miss.
 func (f *File) Close() error {
+	f.rw.Lock()
+	f.closing = true
+	f.rw.Unlock()
 	err := f.Flush()
 	f.flushMu.Lock()
 	defer f.flushMu.Unlock()
@@ -142,7 +146,7 @@ func (f *File) checkRange(off, n int64) error {
 // changeable is checked by every change, under rw.
 func (f *File) changeable() error {
 	switch {
-	case f.closed:
+	case f.closing:
 		return container.ErrClosed
 	case f.store.ReadOnly():
 		return container.ErrReadOnly

@@ -27,6 +27,13 @@ func random(t testing.TB) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 1))
 }
 
+// newCache returns a cache that is closed at the latest with the test.
+func newCache(t testing.TB, cfg Config) *Cache {
+	c := New(cfg)
+	t.Cleanup(func() { _ = c.Close() }) // closed already where all went well
+	return c
+}
+
 // model is a file as a plain []byte beside the real one.
 type model struct {
 	t    *testing.T
@@ -59,7 +66,7 @@ func (m *model) length() int64 {
 	case 2:
 		return 1 + m.rnd.Int64N(int64(m.f.frameSize))
 	}
-	return 1 + m.rnd.Int64N(3*m.f.segmentSize)
+	return 1 + m.rnd.Int64N(min(3*m.f.segmentSize, 1<<20))
 }
 
 // step does one random operation on both and returns its name and error; the model changes only if it succeeded.
@@ -173,7 +180,7 @@ func (m *model) check() {
 }
 
 // geometries under test: the smallest and the default, one with larger frames, one with 64 frames per segment.
-var geometries = [][2]int{{16 << 10, 4 << 10}, {64 << 10, 4 << 10}, {64 << 10, 16 << 10}, {4 << 20, 64 << 10}}
+var geometries = [][2]int{{16 << 10, 4 << 10}, {64 << 10, 4 << 10}, {64 << 10, 16 << 10}, {1 << 20, 32 << 10}, {4 << 20, 64 << 10}}
 
 // configs under test: roomy, tiny in all respects, and without clean frames.
 var configs = []Config{
@@ -182,14 +189,25 @@ var configs = []Config{
 	{Clean: -1, Dirty: 1, Window: 1, MaxAge: time.Hour},
 }
 
+// steps is how many random operations a geometry gets: fewer where one moves megabytes.
+func steps(g [2]int) int {
+	if g[0] > 1<<20 {
+		return 90
+	}
+	return 600
+}
+
+// modelSize is a file of several segments, as far as that does not take the race detector minutes.
+func modelSize(segment int) int64 { return min(5*int64(segment), int64(segment)+1<<20) }
+
 func TestModel(t *testing.T) {
 	for _, g := range geometries {
 		for k, cfg := range configs {
 			t.Run(fmt.Sprintf("%dK_%dK_%d", g[0]>>10, g[1]>>10, k), func(t *testing.T) {
 				st := newFake(t, g[0], g[1])
-				c := New(cfg)
-				m := &model{t: t, rnd: random(t), f: c.open(st, Hooks{}), most: 5 * int64(g[0])}
-				runModel(m, 600)
+				c := newCache(t, cfg)
+				m := &model{t: t, rnd: random(t), f: c.open(st, Hooks{}), most: modelSize(g[0])}
+				runModel(m, steps(g))
 				if err := m.f.Flush(); err != nil {
 					t.Fatal(err)
 				}
@@ -210,7 +228,7 @@ func runModel(m *model, steps int) {
 		if op, err := m.step(); err != nil {
 			m.t.Fatalf("step %d, %s: %v", i, op, err)
 		}
-		if i%50 == 0 {
+		if i%100 == 0 {
 			m.check()
 		}
 	}
@@ -232,6 +250,12 @@ func finish(t testing.TB, c *Cache, files ...*File) {
 		t.Errorf("close of the cache: %v", err)
 	}
 	checkCache(t, c)
+	checkGone(t, c, files...)
+}
+
+// checkGone checks that nothing is left of files in a cache that held no others.
+func checkGone(t testing.TB, c *Cache, files ...*File) {
+	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n := len(c.files) + len(c.aging) + len(c.queue) + c.lru.Len(); n > 0 || c.clean != 0 || c.dirty != 0 {
@@ -304,10 +328,10 @@ func TestModelContainer(t *testing.T) {
 		for k, cfg := range configs[:2] {
 			t.Run(fmt.Sprintf("%dK_%dK_%d", g[0]>>10, g[1]>>10, k), func(t *testing.T) {
 				r := newReal(t, g[0], g[1])
-				c := New(cfg)
-				m := &model{t: t, rnd: random(t), f: c.Open(r.create("f"), Hooks{}), most: 5 * int64(g[0])}
+				c := newCache(t, cfg)
+				m := &model{t: t, rnd: random(t), f: c.Open(r.create("f"), Hooks{}), most: modelSize(g[0])}
 				for range 4 {
-					runModel(m, 100)
+					runModel(m, steps(g)/6)
 					if err := m.f.Close(); err != nil {
 						t.Fatal(err)
 					}

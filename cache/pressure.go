@@ -193,12 +193,12 @@ func (c *Cache) flushQueued() {
 		if errors.Is(err, container.ErrClosed) {
 			err = nil // its Close has dealt with everything
 		}
-		if err != nil {
-			c.cfg.Events.Emit(event.Event{Kind: event.Failed, Object: f.store.ID().String(), Offset: -1, Err: err, Note: "write-back"})
-		}
 		c.mu.Lock()
 		if err != nil {
 			f.sticky = err
+			c.mu.Unlock() // the event comes after: who was told of the failure gets it from Flush
+			c.cfg.Events.Emit(event.Event{Kind: event.Failed, Object: f.store.ID().String(), Offset: -1, Err: err, Note: "write-back"})
+			c.mu.Lock()
 		}
 		if f.want != 0 && !c.closed {
 			c.queue = append(c.queue, f)

@@ -164,6 +164,9 @@ func (f *File) discard(off, n int64) (wrote bool, err error) {
 	}
 	if stored := min(last, (f.store.Size()+mask)&^mask); first < stored {
 		wrote = true
+		f.c.mu.Lock()
+		f.c.ageLocked(f) // an error may leave the container changed and not flushed
+		f.c.mu.Unlock()
 		if err := f.store.Discard(first, stored-first); err != nil {
 			return wrote, err
 		}
