@@ -146,6 +146,43 @@ func TestWaitForAdmitted(t *testing.T) {
 	})
 }
 
+// TestWaitBesideFailure: a writer that found nothing to write out, since the one dirty file was being handed over, goes on when that fails.
+func TestWaitBesideFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const frame = 4 << 10
+		st := newFake(t, 16<<10, frame)
+		c := newCache(t, Config{Dirty: frame, MaxAge: time.Hour})
+		f, g := c.open(st, Hooks{}), c.open(newFake(t, 16<<10, frame), Hooks{})
+		if err := c.Close(); err != nil { // no background that could help
+			t.Fatal(err)
+		}
+		gate := make(chan error)
+		st.hook = func(op string) error {
+			if op == "WriteFrames" {
+				return <-gate
+			}
+			return nil
+		}
+		mustWrite(t, f, pattern(frame), 0)
+		var flushed, written error
+		var running sync.WaitGroup
+		running.Go(func() { flushed = f.Flush() })
+		synctest.Wait()
+		running.Go(func() { written = g.WriteAt([]byte("x"), 0) })
+		synctest.Wait()
+		gate <- errFake
+		gate <- nil // the writer's own attempt
+		running.Wait()
+		if !errors.Is(flushed, errFake) || written != nil {
+			t.Errorf("flush: %v, write: %v", flushed, written)
+		}
+		if err := errors.Join(f.Close(), g.Close()); err != nil {
+			t.Error(err)
+		}
+		checkGone(t, c, f, g)
+	})
+}
+
 // TestVictimFails: a writer that makes room at the cost of another file leaves the failure to that file's next Flush, and goes on.
 func TestVictimFails(t *testing.T) {
 	const frame = 4 << 10
