@@ -2,7 +2,10 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/gob"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,7 +22,7 @@ import (
 
 // The daemon's end of the two pipes.
 const (
-	jobFD    = 3 // the job as one JSON line, then the bytes of the master key
+	jobFD    = 3 // the job on one line, then the bytes of the master key
 	reportFD = 4 // one JSON line when the mount answers, or why it does not
 )
 
@@ -91,15 +94,16 @@ func startDaemon(ctx context.Context, job mountJob, mk *keys.MasterKey, log *os.
 	return cmd.Process.Release()
 }
 
+// sendJob writes the job as gob and not as JSON, which would spoil paths that are not UTF-8.
 func sendJob(w io.Writer, job mountJob, mk *keys.MasterKey) error {
-	line, err := json.Marshal(job)
-	if err != nil {
+	var b bytes.Buffer
+	if err := gob.NewEncoder(&b).Encode(job); err != nil {
 		return err
 	}
-	if _, err := w.Write(append(line, '\n')); err != nil {
+	if _, err := io.WriteString(w, base64.StdEncoding.EncodeToString(b.Bytes())+"\n"); err != nil {
 		return err
 	}
-	_, err = w.Write(mk.Bytes())
+	_, err := w.Write(mk.Bytes())
 	return err
 }
 
@@ -182,7 +186,7 @@ func receiveJob(f *os.File) (mountJob, *keys.MasterKey, error) {
 	var job mountJob
 	line, err := readLine(f)
 	if err == nil {
-		err = json.Unmarshal(line, &job)
+		err = gob.NewDecoder(base64.NewDecoder(base64.StdEncoding, bytes.NewReader(line))).Decode(&job)
 	}
 	if err != nil {
 		return job, nil, failf(exitDaemon, "", "the job did not arrive: %w", err)

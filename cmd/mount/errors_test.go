@@ -277,8 +277,15 @@ func TestHostErrors(t *testing.T) {
 	if _, err := os.Stat(second); err == nil {
 		t.Error("a part of a vault was left behind on a full host")
 	}
-	// A vault on a full host can be read at least.
 	needFUSE(t, nil)
+	before := snapshotWithoutLock(t, v)
+	if r := b.fails(exitHostFull, "no space left", passphrase+"\n", "mount", v, mp); !strings.Contains(r.stderr, "-o ro") {
+		t.Errorf("does not suggest -o ro: %s", r.stderr)
+	}
+	if after := snapshotWithoutLock(t, v); after != before {
+		t.Errorf("something changed on disk:\n%s\n%s", before, after)
+	}
+	// It can be read at least.
 	b.mount(v, "plain", "-o", "ro")
 	b.ok("", "umount", mp)
 	if err := os.Remove(filepath.Join(host, "filler")); err != nil {

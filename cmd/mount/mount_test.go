@@ -312,6 +312,27 @@ func TestMountWords(t *testing.T) {
 	}
 }
 
+// Paths are bytes: anything but NUL may be in them.
+func TestOddPaths(t *testing.T) {
+	b := newBox(t)
+	for i, name := range []string{"with, comma", "back\\slash", "new\nline", "not \xff UTF-8", "'quoted' \"twice\"", "#:=%s"} {
+		v, _ := b.newVault("vault " + name)
+		mp := b.mount(v, "plain "+name)
+		writeFile(t, filepath.Join(mp, "file"), name)
+		second := b.mkdir("second")
+		b.fails(exitInUse, "is mounted", "", "mount", v, second)
+		b.ok("", "umount", mp)
+		b.ok(passphrase+"\n", "mount", "-o", "ro", v, mp)
+		if got := readFile(t, filepath.Join(mp, "file")); got != name {
+			t.Errorf("%d: read %q", i, got)
+		}
+		b.ok("", "umount", mp)
+		if pid := daemonByArgs(mp); pid != 0 {
+			t.Errorf("%d: umount did not wait for daemon %d", i, pid)
+		}
+	}
+}
+
 // A daemon that was killed leaves a dead mount. The next mount clears it, says so, and finds the data that had been closed.
 func TestDeadMount(t *testing.T) {
 	b := newBox(t)
@@ -439,7 +460,7 @@ func TestNormalUser(t *testing.T) {
 	if err := os.Chown(b.dir, nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
-	v, mp := b.path("vault"), b.path("plain")
+	v, mp := b.path("vault, and \\"), b.path("plain") // what fusermount3 wants escaped
 	b.ok(passphrase+"\n", append([]string{"mount", "--create", v, mp}, cheap...)...)
 	asUser := func(script string) string {
 		cmd := exec.Command("sh", "-c", script)

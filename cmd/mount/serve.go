@@ -139,7 +139,7 @@ func (s *stack) mount(job mountJob) (*fuse.Server, error) {
 		Mountpoint: job.Mountpoint, AllowOther: job.Words.AllowOther, FsName: job.Words.FsName, Options: job.Words.flags(),
 	})
 	if err != nil {
-		return nil, failf(exitFUSE, "see the log; is the mount point still free and yours?", "mount: %w", err)
+		return nil, failf(exitFUSE, "the log has what fusermount3 or the kernel said: see --log in coffer help mount", "mount: %w", err)
 	}
 	return server, nil
 }
