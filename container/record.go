@@ -78,7 +78,6 @@ const recordMagic = "CSR1"
 
 func (r record) segment() uint64    { return binary.LittleEndian.Uint64(r[8:]) }
 func (r record) generation() uint64 { return binary.LittleEndian.Uint64(r[16:]) }
-func (r record) digest() []byte     { return r[48:80] }
 func (r record) entry(i int) entry  { return entry(r[recordHead+entrySize*i:][:entrySize]) }
 
 // begin makes a record of zeros one of this segment and raises the generation of any.

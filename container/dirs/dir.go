@@ -1,6 +1,7 @@
 package dirs
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -134,10 +135,10 @@ func lockAll(dirs ...*Dir) (unlock func(), err error) {
 
 // checkName puts what the codec says of a plain name as the errno of the call that was given it.
 func checkName(name string) error {
-	switch names.CheckName(name) {
-	case nil:
+	switch err := names.CheckName(name); {
+	case err == nil:
 		return nil
-	case names.ErrTooLong:
+	case errors.Is(err, names.ErrTooLong):
 		return unix.ENAMETOOLONG
 	}
 	return unix.EINVAL

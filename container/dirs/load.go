@@ -143,7 +143,7 @@ func readSidecar(fd disk.Dir, name string) ([]byte, error) {
 	defer f.Close()
 	b := make([]byte, names.MaxName+names.SidecarOverhead+1)
 	n, err := f.ReadAt(b, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	return b[:n], nil

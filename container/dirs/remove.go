@@ -66,7 +66,7 @@ func (d *Dir) removeHost(fd disk.Dir, name, host string, n link) error {
 		if !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("dirs: directory %s: %w", d.id, err)
 		}
-		d.damage(host, fmt.Errorf("%w: %v", ErrName, err)) // reported; nothing to answer
+		_ = d.damage(host, fmt.Errorf("%w: %v", ErrName, err)) // reported; nothing to answer
 	}
 	d.dropSidecar(fd, host, n.open(name).IsLong())
 	return nil

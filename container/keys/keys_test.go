@@ -17,15 +17,6 @@ import (
 	"github.com/cofferfs/coffer/container/suite"
 )
 
-func fromHex(t testing.TB, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 // testKey is the bytes 0 to 31.
 func testKey(t testing.TB) *MasterKey {
 	t.Helper()
@@ -306,7 +297,7 @@ func TestIDs(t *testing.T) {
 	if a, b := RandomObjectID(), RandomObjectID(); a == b || a.IsZero() {
 		t.Error("RandomObjectID does not draw")
 	}
-	if RandomVaultID() == RandomVaultID() {
+	if a, b := RandomVaultID(), RandomVaultID(); a == b {
 		t.Error("RandomVaultID does not draw")
 	}
 	id := VaultID{0xab, 15: 1}

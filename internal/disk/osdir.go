@@ -66,7 +66,7 @@ func (d *osDir) Open(name string, readOnly bool) (File, error) {
 		err = ErrNotRegular
 	}
 	if err != nil {
-		f.h.close()
+		_ = f.h.close()
 		return nil, wrap("open", name, err)
 	}
 	return f, nil
