@@ -17,7 +17,7 @@ import (
 // Vault is an open vault: the host's root directory, the keys, and a session in the state. Safe for concurrent use. Close ends
 // it; every container must be flushed before that.
 type Vault struct {
-	path     string // for the lock only
+	path     string // for the lock only; "" where there is no path
 	root     disk.Dir
 	dir      disk.Dir // .coffer
 	cfg      *Config
@@ -51,6 +51,17 @@ func Open(path string, cfg *Config, mk *keys.MasterKey, o OpenOptions) (*Vault, 
 		return nil, err
 	}
 	return openDisk(path, root, dir, cfg, mk, o)
+}
+
+// OpenDir is Open on a directory that is open already, which it takes over, on failure too. A lock is the kernel's and needs a path: the lock
+// file carries the note here, which keeps out other hosts, and no more. Whoever opens a vault this way sees to it that nobody else has it.
+func OpenDir(root disk.Dir, cfg *Config, mk *keys.MasterKey, o OpenOptions) (*Vault, error) {
+	dir, err := openCoffer(root)
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return openDisk("", root, dir, cfg, mk, o)
 }
 
 // openDisk is Open on directories that are open already. It takes them over.
