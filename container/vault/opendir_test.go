@@ -3,6 +3,8 @@ package vault
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/cofferfs/coffer/internal/disk"
@@ -53,4 +55,39 @@ func TestOpenDir(t *testing.T) {
 	if _, err := OpenDir(disktest.NewMemory().Root(), v.cfg, nil, OpenOptions{}); !errors.Is(err, ErrNotVault) {
 		t.Errorf("open of an empty directory: %v", err)
 	}
+}
+
+// The state says clean only when everything else on the host is durable, and not at all where that fails.
+func TestCloseSyncsAll(t *testing.T) {
+	m, openOn := memVault(t)
+	v, err := openOn(m.Root())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var calls []string
+	m.SetTrace(func(op, name string, _ int64, _ int) { calls = append(calls, op+" "+name) })
+	closeVault(t, v)
+	m.SetTrace(nil)
+	if all, state := slices.Index(calls, "syncfs "), slices.Index(calls, "write state"); all < 0 || state < all {
+		t.Errorf("host calls of a close: %q", calls)
+	}
+
+	if v, err = openOn(m.Root()); err != nil {
+		t.Fatal(err)
+	}
+	m.SetFault(func(c disktest.Call) error {
+		if c.Op == "syncfs" {
+			return syscall.EIO
+		}
+		return nil
+	})
+	wantErr(t, v.Close(), syscall.EIO)
+	m.SetFault(nil)
+	if v, err = openOn(m.Root()); err != nil {
+		t.Fatal(err)
+	}
+	if !v.Unclean() {
+		t.Error("a session that could not be made durable counts as clean")
+	}
+	closeVault(t, v)
 }

@@ -172,9 +172,9 @@ func (v *Vault) Unclean() bool { return len(*v.state.unclean.Load()) > 0 }
 // for whoever has looked at every object of the vault and put right what these sessions left.
 func (v *Vault) ForgetUnclean() error { return v.state.forget() }
 
-// Close ends the session cleanly, empties the note, releases the lock and destroys the ring. It must come after the last
-// change to the host, all of it handed over successfully: where that failed, CloseUnclean is right. A second call answers
-// ErrClosed.
+// Close makes everything on the host's filesystem durable, ends the session cleanly, empties the note, releases the lock and destroys the
+// ring. It must come after the last change to the host, all of it handed over successfully: where that failed, CloseUnclean is right.
+// Where it cannot be made durable the session stays open in the state. A second call answers ErrClosed.
 func (v *Vault) Close() error { return v.finish(true) }
 
 // CloseUnclean is Close for a session that could not hand everything to the host: the state keeps it as one that did not end
@@ -187,6 +187,10 @@ func (v *Vault) finish(clean bool) error {
 	}
 	var err error
 	if clean && !v.readOnly {
+		// What was handed over is in the host's memory. No cut may leave a state that says clean beside files that are not whole.
+		err = v.root.SyncAll()
+	}
+	if clean && !v.readOnly && err == nil {
 		err = v.state.end()
 	} else {
 		v.state.abandon()
