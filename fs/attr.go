@@ -75,6 +75,9 @@ func (fs *FS) setAttr(n *inode, in *fuse.SetAttrIn) error {
 			return err
 		}
 	}
+	if n.typ == typeDir {
+		fs.changed(n) // its own attributes come with the next fsync of the directory
+	}
 	// FATTR_CTIME alone changes nothing: nobody can set the host's ctime.
 	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
 		return fs.setTimes(n, in)

@@ -65,6 +65,7 @@ func (fs *FS) create(in *fuse.CreateIn, name string, out *fuse.CreateOut) error 
 	fs.attach(n, c, st.Mtim)
 	n.mu.Unlock()
 	n.privFree.Store(st.Mode&(suid|sgid) == 0)
+	n.metaDirty.Store(false) // the first fdatasync makes a length durable, and with it all that the inode was made with
 	fs.opened(n, writable(in.Flags))
 	fs.handle(in.Flags, &out.OpenOut)
 	out.Fh |= hasData

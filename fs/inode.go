@@ -62,7 +62,7 @@ type inode struct {
 	privFree     atomic.Bool  // mode is known to have no suid or sgid bit; see killpriv.go
 	owner        atomic.Pointer[dirOwner]
 	linksSynced  atomic.Bool // no link of this object changed since they were synced
-	metaDirty    atomic.Bool // mode or owner were set since the last full sync
+	metaDirty    atomic.Bool // mode or owner may have been set since the last full sync
 	headerSynced atomic.Bool // a header of the file was made durable in this session
 
 	times

@@ -65,6 +65,7 @@ func (fs *FS) enterNode(parent *inode, e dirs.Entry, st *unix.Stat_t) (n *inode,
 		node: fs.lastNode, id: e.ID, typ: e.Type, ino: st.Ino, geometry: e.Geometry,
 		lookups: 1, links: []link{{parent, e}}, found: e,
 	}
+	n.metaDirty.Store(true) // an earlier life of the inode may have set them and been forgotten before an fsync
 	parent.holds++
 	fs.nodes[n.node] = n
 	fs.objects[n.id] = n

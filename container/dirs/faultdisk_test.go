@@ -172,6 +172,11 @@ func (d faultDir) Sync() error {
 	return d.f.do(d.Dir.Sync)
 }
 
+func (d faultDir) SyncAll() error {
+	d.f.note("syncfs")
+	return d.f.do(d.Dir.SyncAll)
+}
+
 func (f faultFile) ReadAt(p []byte, off int64) (n int, err error) {
 	err = f.f.do(func() error { n, err = f.File.ReadAt(p, off); return err })
 	return n, err

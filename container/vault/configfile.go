@@ -41,23 +41,41 @@ func ReadConfig(path string) (*Config, error) {
 	return readConfigs(dir)
 }
 
+// ReadConfigDir is ReadConfig on a directory that is open already, which stays the caller's.
+func ReadConfigDir(root disk.Dir) (*Config, error) {
+	dir, err := openCoffer(root)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return readConfigs(dir)
+}
+
 // openDirs opens the vault directory and the .coffer directory in it.
 func openDirs(path string) (root, dir disk.Dir, err error) {
 	root, err = disk.OpenRoot(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("vault: open: %w", err)
 	}
-	dir, err = root.OpenDir(cofferDir)
-	if err == nil {
-		return root, dir, nil
+	dir, err = openCoffer(root)
+	if err != nil {
+		root.Close()
+		return nil, nil, err
 	}
-	root.Close()
+	return root, dir, nil
+}
+
+func openCoffer(root disk.Dir) (disk.Dir, error) {
+	dir, err := root.OpenDir(cofferDir)
+	if err == nil {
+		return dir, nil
+	}
 	for _, other := range []error{syscall.ENOENT, syscall.ENOTDIR, syscall.ELOOP} {
 		if errors.Is(err, other) {
-			return nil, nil, fmt.Errorf("vault: open: %w: %w", ErrNotVault, err)
+			return nil, fmt.Errorf("vault: open: %w: %w", ErrNotVault, err)
 		}
 	}
-	return nil, nil, fmt.Errorf("vault: open: %w", err)
+	return nil, fmt.Errorf("vault: open: %w", err)
 }
 
 // readConfigs reads config and config.bak and decides which one counts. A config of a newer version or with an unknown

@@ -24,6 +24,16 @@ type Options struct {
 //
 // Errors: ErrEmptyPassphrase, ErrParams, ErrKDF, ErrNotEmpty, or the host's.
 func Create(path string, o Options, passphrase []byte) (recovery string, err error) {
+	root, err := disk.OpenRoot(path)
+	if err != nil {
+		return "", fmt.Errorf("vault: create: %w", err)
+	}
+	defer root.Close()
+	return CreateDir(root, o, passphrase)
+}
+
+// CreateDir is Create on a directory that is open already, which stays the caller's.
+func CreateDir(root disk.Dir, o Options, passphrase []byte) (recovery string, err error) {
 	if len(passphrase) == 0 {
 		return "", ErrEmptyPassphrase
 	}
@@ -34,11 +44,6 @@ func Create(path string, o Options, passphrase []byte) (recovery string, err err
 	if o.KDF == (KDF{}) {
 		o.KDF = DefaultKDF()
 	}
-	root, err := disk.OpenRoot(path)
-	if err != nil {
-		return "", fmt.Errorf("vault: create: %w", err)
-	}
-	defer root.Close()
 	if err := checkEmpty(root); err != nil {
 		return "", err
 	}

@@ -316,6 +316,13 @@ func (d *crashDir) Sync() error {
 	return d.Dir.Sync()
 }
 
+func (d *crashDir) SyncAll() error {
+	if err := d.c.step(); err != nil {
+		return err
+	}
+	return d.Dir.SyncAll()
+}
+
 type crashFile struct {
 	disk.File
 	c *crasher

@@ -17,7 +17,7 @@ import (
 // Vault is an open vault: the host's root directory, the keys, and a session in the state. Safe for concurrent use. Close ends
 // it; every container must be flushed before that.
 type Vault struct {
-	path     string // for the lock only
+	path     string // for the lock only; "" where there is no path
 	root     disk.Dir
 	dir      disk.Dir // .coffer
 	cfg      *Config
@@ -51,6 +51,17 @@ func Open(path string, cfg *Config, mk *keys.MasterKey, o OpenOptions) (*Vault, 
 		return nil, err
 	}
 	return openDisk(path, root, dir, cfg, mk, o)
+}
+
+// OpenDir is Open on a directory that is open already, which it takes over, on failure too. A lock is the kernel's and needs a path: the lock
+// file carries the note here, which keeps out other hosts, and no more. Whoever opens a vault this way sees to it that nobody else has it.
+func OpenDir(root disk.Dir, cfg *Config, mk *keys.MasterKey, o OpenOptions) (*Vault, error) {
+	dir, err := openCoffer(root)
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return openDisk("", root, dir, cfg, mk, o)
 }
 
 // openDisk is Open on directories that are open already. It takes them over.
@@ -161,9 +172,9 @@ func (v *Vault) Unclean() bool { return len(*v.state.unclean.Load()) > 0 }
 // for whoever has looked at every object of the vault and put right what these sessions left.
 func (v *Vault) ForgetUnclean() error { return v.state.forget() }
 
-// Close ends the session cleanly, empties the note, releases the lock and destroys the ring. It must come after the last
-// change to the host, all of it handed over successfully: where that failed, CloseUnclean is right. A second call answers
-// ErrClosed.
+// Close makes everything on the host's filesystem durable, ends the session cleanly, empties the note, releases the lock and destroys the
+// ring. It must come after the last change to the host, all of it handed over successfully: where that failed, CloseUnclean is right.
+// Where it cannot be made durable the session stays open in the state. A second call answers ErrClosed.
 func (v *Vault) Close() error { return v.finish(true) }
 
 // CloseUnclean is Close for a session that could not hand everything to the host: the state keeps it as one that did not end
@@ -176,6 +187,10 @@ func (v *Vault) finish(clean bool) error {
 	}
 	var err error
 	if clean && !v.readOnly {
+		// What was handed over is in the host's memory. No cut may leave a state that says clean beside files that are not whole.
+		err = v.root.SyncAll()
+	}
+	if clean && !v.readOnly && err == nil {
 		err = v.state.end()
 	} else {
 		v.state.abandon()

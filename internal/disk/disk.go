@@ -39,6 +39,8 @@ type Dir interface {
 	UtimesSelf(ts *[2]unix.Timespec) error
 	Statfs(st *unix.Statfs_t) error
 	Sync() error // fsync of the directory: its names are durable when it returns
+	// SyncAll is syncfs(2): data, attributes and names of the whole host filesystem, as they were when it was called, are durable when it returns.
+	SyncAll() error
 	Close() error
 }
 

@@ -13,7 +13,7 @@
 // the object itself, so that errors.Is(err, syscall.ENOSPC) holds at every layer. ReadAt answers a bare io.EOF.
 //
 // What it does not do: it caches nothing, keeps no order between calls beyond the host's own, and makes nothing durable
-// but by Datasync, Sync and Dir.Sync.
+// but by Datasync, Sync, Dir.Sync and Dir.SyncAll.
 //
 // Package disktest holds the conformance suite that every implementation passes. Read container/dirs next: it owns the
 // names that live here.

@@ -206,6 +206,8 @@ func (d *osDir) Sync() error {
 	return err
 }
 
+func (d *osDir) SyncAll() error { return d.self("syncfs", "", unix.Syncfs) }
+
 func (d *osDir) Close() error { return wrap("close", "", d.h.close()) }
 
 // dirBuffers holds List's buffers. 64 KiB take about 500 sealed names per call.

@@ -4,4 +4,18 @@
 //	func TestDisk(t *testing.T) { disktest.TestDir(t, func(t *testing.T) disk.Dir { return … }) }
 //
 // where the function answers a new empty directory each time.
+//
+// Memory is an implementation for tests of what a crash leaves: it knows what is on stable storage.
+//
+//	m := disktest.NewMemory()
+//	m.Record()
+//	work(m.Root())
+//	for k := range m.Ops() + 1 {
+//		for _, l := range disktest.PowerCuts() {
+//			judge(m.CutAt(k, l, rng).Root()) // the disk as a cut after k operations may leave it
+//		}
+//	}
+//
+// Its parts: state.go has the names, stable.go what of them is stable, inode.go an object and what of it is stable, content.go the bytes, memory.go,
+// memdir.go and memfile.go the calls, loss.go the cuts, record.go the log, fault.go what makes calls fail.
 package disktest

@@ -176,6 +176,7 @@ func testSync(t *testing.T, d disk.Dir) {
 	ok(t, f.Datasync())
 	ok(t, f.Sync())
 	ok(t, d.Sync())
+	ok(t, d.SyncAll())
 	var st unix.Statfs_t
 	ok(t, d.Statfs(&st))
 	if st.Bsize <= 0 || st.Namelen < 255 {
@@ -201,4 +202,5 @@ func testClose(t *testing.T, d disk.Dir) {
 	_, err = sub.Create("a", 0o600)
 	fails(t, err, syscall.EBADF, "a")
 	fails(t, sub.List(func(string, uint64, uint8) error { return nil }), syscall.EBADF, "")
+	fails(t, sub.SyncAll(), syscall.EBADF, "")
 }

@@ -1,0 +1,62 @@
+package integration
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/internal/disk/disktest"
+)
+
+// fsync keeps a mode that was set before the kernel forgot the file and found it again, and fsync of a directory the directory's own.
+func TestFsyncKeepsModes(t *testing.T) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, mk, err := newCrashDisk(vault.Params{})
+	must(err)
+	defer mk.Destroy()
+	s, err := openCrash(m.Root(), mk, true)
+	must(err)
+	k := newKernel(s.fs)
+	dir, _, err := k.mkdir(fuse.FUSE_ROOT_ID, "dir")
+	must(err)
+	node, _, fh, err := k.create(dir, "file")
+	must(err)
+	must(k.write(node, fh, []byte("content"), 0))
+	must(k.fsync(node, fh, false))
+	must(k.chmod(node, 0o640))
+	must(k.close(node, fh, unix.O_RDWR))
+	k.forget(node)
+	node, _, err = k.lookup(dir, "file")
+	must(err)
+	fh, err = k.open(node, unix.O_RDWR)
+	must(err)
+	must(k.fsync(node, fh, false))
+	must(k.fsyncDir(dir))
+	must(k.chmod(dir, 0o750))
+	must(k.fsyncDir(dir))
+
+	c := m.Cut(disktest.LoseAll, rand.New(rand.NewPCG(1, 1)))
+	s.abandon(m)
+	s, err = openCrash(c.Root(), mk, true)
+	must(err)
+	k = newKernel(s.fs)
+	dir, a, err := k.lookup(fuse.FUSE_ROOT_ID, "dir")
+	must(err)
+	if a.Mode != unix.S_IFDIR|0o750 {
+		t.Errorf("mode of the directory is %o", a.Mode)
+	}
+	_, a, err = k.lookup(dir, "file")
+	must(err)
+	if a.Mode != unix.S_IFREG|0o640 {
+		t.Errorf("mode of the file is %o", a.Mode)
+	}
+	must(s.close())
+}

@@ -1,0 +1,162 @@
+package disktest_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/disk/disktest"
+)
+
+func TestNamesInOrder(t *testing.T) {
+	m := disktest.NewMemory()
+	d := m.Root()
+	a, b := mkdir(t, d, "a"), mkdir(t, d, "b")
+	ok(t, d.SyncAll())
+	ok(t, a.Symlink("x", "1"))
+	ok(t, b.Symlink("x", "2"))
+	ok(t, a.Rename("1", b, "3", 0))
+	ok(t, a.Symlink("x", "4"))
+	names := func(d disk.Dir) string {
+		return strings.Join(nameList(t, d, "a"), " ") + "|" + strings.Join(nameList(t, d, "b"), " ")
+	}
+	inOrder := disktest.Loss{Data: disktest.DropData, Names: disktest.NamesInOrder}
+	byDirectory := disktest.LoseNames
+	wantSeen(t, seen(m, inOrder, 100, names), "|", "1|", "1|2", "|2 3", "4|2 3")
+	// The rename is one change, and needs what was before it in both directories.
+	wantSeen(t, seen(m, byDirectory, 300, names), "|", "1|", "1|2", "|2", "|2 3", "4|2 3")
+	wantSeen(t, seen(m, disktest.LoseAll, 10, names), "|")
+	wantSeen(t, seen(m, disktest.LoseNothing, 10, names), "4|2 3")
+	ok(t, b.Symlink("x", "5"))
+	ok(t, a.Symlink("x", "6"))
+	ok(t, a.Sync()) // takes along what the rename did in b and what it builds on, but not the name 5
+	wantSeen(t, seen(m, disktest.LoseAll, 10, names), "4 6|2 3")
+	wantSeen(t, seen(m, byDirectory, 100, names), "4 6|2 3", "4 6|2 3 5")
+	wantSeen(t, seen(m, inOrder, 100, names), "4 6|2 3 5")
+	ok(t, b.Unlink("3"))
+	wantSeen(t, seen(m, inOrder, 100, names), "4 6|2 3 5", "4 6|2 5")
+	ok(t, d.SyncAll())
+	wantSeen(t, seen(m, disktest.LoseAll, 10, names), "4 6|2 5")
+}
+
+func nameList(t testing.TB, d disk.Dir, dir string) (all []string) {
+	t.Helper()
+	sub, err := d.OpenDir(dir)
+	ok(t, err)
+	defer sub.Close()
+	ok(t, sub.List(func(name string, _ uint64, _ uint8) error { all = append(all, name); return nil }))
+	return all
+}
+
+// A name in a directory whose own name is lost is lost.
+func TestLostDirectory(t *testing.T) {
+	m := disktest.NewMemory()
+	d := m.Root()
+	a := mkdir(t, d, "a")
+	f := create(t, a, "f", "x")
+	ok(t, f.Sync())
+	ok(t, a.Sync())
+	if got := tree(t, m.Cut(disktest.LoseAll, newRNG(1)).Root()); got != "" {
+		t.Errorf("left: %s", got)
+	}
+	ok(t, d.Sync())
+	c := m.Cut(disktest.LoseAll, newRNG(1)).Root()
+	if got := nameList(t, c, "a"); len(got) != 1 {
+		t.Errorf("names %q", got)
+	}
+}
+
+// Moves and links, however they are lost, never lose an object that was stable, and never tie directories to a knot.
+func TestNothingStableIsLost(t *testing.T) {
+	seeds := 400
+	if testing.Short() {
+		seeds = 40
+	}
+	for seed := range seeds {
+		rng := newRNG(seed)
+		m := disktest.NewMemory()
+		d := m.Root()
+		dirs := []disk.Dir{d}
+		for i := range 6 {
+			dirs = append(dirs, mkdir(t, dirs[rng.IntN(len(dirs))], fmt.Sprintf("d%d", i)))
+		}
+		for i := range 6 {
+			ok(t, create(t, dirs[rng.IntN(len(dirs))], fmt.Sprintf("f%d", i), fmt.Sprint(i)).Close())
+		}
+		ok(t, d.SyncAll())
+		want := inodes(t, d)
+		for range 40 {
+			from, to := dirs[rng.IntN(len(dirs))], dirs[rng.IntN(len(dirs))]
+			var list []string
+			ok(t, from.List(func(name string, _ uint64, _ uint8) error { list = append(list, name); return nil }))
+			if len(list) == 0 {
+				continue
+			}
+			name := list[rng.IntN(len(list))]
+			fresh := fmt.Sprintf("n%d", rng.IntN(1000))
+			switch rng.IntN(7) {
+			case 0: // to a new directory, that is moved into later
+				if from.Mkdir(fresh, 0o700) == nil {
+					sub, err := from.OpenDir(fresh)
+					ok(t, err)
+					dirs = append(dirs, sub)
+				}
+			case 1: // new directories go again when they are empty
+				_ = from.Rmdir(name)
+			case 2: // a move by link and unlink
+				if from.Link(name, to, fresh) == nil {
+					ok(t, from.Unlink(name))
+				}
+			case 3: // a move by link and another file in the old place
+				if from.Link(name, to, fresh) == nil {
+					ok(t, create(t, from, fresh+"x", "new").Close())
+					ok(t, from.Rename(fresh+"x", from, name, 0))
+				}
+			case 4:
+				ok(t, from.Sync())
+			default:
+				_ = from.Rename(name, to, fresh, unix.RENAME_NOREPLACE) // EINVAL where it would go below itself
+			}
+		}
+		for _, l := range disktest.PowerCuts() {
+			c := m.Cut(l, newRNG(seed+1)).Root()
+			got := inodes(t, c)
+			for ino, what := range want {
+				if what != "directory" && got[ino] != what {
+					t.Fatalf("seed %d, %v: object %d is %q, want %q", seed, l, ino, got[ino], what)
+				}
+			}
+		}
+	}
+}
+
+// inodes answers the objects below d and what they hold.
+func inodes(t testing.TB, d disk.Dir) map[uint64]string {
+	all := map[uint64]string{}
+	var walk func(d disk.Dir, depth int)
+	walk = func(d disk.Dir, depth int) {
+		if depth > 50 {
+			t.Fatal("a knot")
+		}
+		ok(t, d.List(func(name string, ino uint64, typ uint8) error {
+			if typ != unix.DT_DIR {
+				all[ino] = content(t, d, name)
+				return nil
+			}
+			if _, twice := all[ino]; twice {
+				t.Fatalf("directory %d has two names", ino)
+			}
+			all[ino] = "directory"
+			sub, err := d.OpenDir(name)
+			ok(t, err)
+			defer sub.Close()
+			walk(sub, depth+1)
+			return nil
+		}))
+	}
+	walk(d, 0)
+	return all
+}
