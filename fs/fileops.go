@@ -87,7 +87,7 @@ func (fs *FS) open(node uint64, flags, openFlags uint32, out *fuse.OpenOut) erro
 	write := writable(flags)
 	fs.opened(n, write)
 	if write {
-		err = fs.with(n, func(f *cache.File) error {
+		err = fs.using(n, flags&unix.O_TRUNC != 0, func(f *cache.File) error {
 			if f.Container().ReadOnly() {
 				return unix.EROFS
 			}
@@ -115,7 +115,7 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 	if err != nil {
 		return nil, fs.status("read", err)
 	}
-	f, err := fs.use(n)
+	f, err := fs.use(n, false)
 	if err != nil {
 		return nil, fs.status("read", err)
 	}
