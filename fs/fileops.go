@@ -282,14 +282,13 @@ func (fs *FS) fallocate(n *inode, in *fuse.FallocateIn) error {
 			return container.ErrTooLarge
 		}
 		off, end, size := int64(in.Offset), int64(in.Offset+in.Length), f.Size()
+		fs.changedNow(n) // whatever the range holds: so do the host's filesystems
 		if in.Mode&(punch|zero) != 0 && off < size {
-			fs.changedNow(n)
 			if err := f.Discard(off, min(end, size)-off); err != nil {
 				return err
 			}
 		}
 		if in.Mode&keep == 0 && end > size {
-			fs.changedNow(n)
 			return fs.resize(f, end)
 		}
 		return nil
