@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/suite"
@@ -108,6 +109,9 @@ type OpenOptions struct {
 	TrustLength bool
 	// Object is the type that the name promises: ObjectFile where zero.
 	Object uint8
+	// Emptied: the caller truncates the file to nothing. Where it is damaged, what it held is lost anyway: a new, empty container takes
+	// its place with the next Flush. One of an unknown version or feature is no damage, and refused as ever.
+	Emptied bool
 }
 
 // Create makes a new empty container in an empty host file. Nothing is written before Flush. The engine owns h from here on.
@@ -141,21 +145,25 @@ func (e *Engine) open(h disk.File, id keys.ObjectID, opt OpenOptions) (*File, er
 	if opt.Object == 0 {
 		opt.Object = ObjectFile
 	}
+	f, err := e.openHeader(h, id, opt)
+	switch {
+	case err == nil:
+		return f, nil
+	case opt.MayLackHeader && headerless(err):
+		return e.replace(h, id, opt, err, "unclean session left no header: an empty file")
+	case opt.Emptied && !opt.ReadOnly && replaceable(err):
+		return e.replace(h, id, opt, err, "a damaged file was truncated to nothing")
+	}
+	return nil, err
+}
+
+// openHeader makes a File of what the host file holds.
+func (e *Engine) openHeader(h disk.File, id keys.ObjectID, opt OpenOptions) (*File, error) {
 	hdr, k, err := e.readHeader(h, id)
 	if err == nil && hdr.object != opt.Object {
 		err = fmt.Errorf("object type %d under a name of type %d: %w", hdr.object, opt.Object, ErrIdentity)
 	}
 	if err != nil {
-		if opt.MayLackHeader && headerless(err) {
-			f, cerr := e.Create(h, id, opt.Object)
-			if cerr != nil {
-				return nil, cerr
-			}
-			f.readOnly = opt.ReadOnly
-			f.hostLen = -1
-			e.events.Emit(event.Event{Kind: event.Repaired, Object: id.String(), Offset: -1, Err: err, Note: "unclean session left no header: an empty file"})
-			return f, nil
-		}
 		return nil, &MetaError{Op: "open", Level: headerLevel, Err: err}
 	}
 	f, err := e.newFile(h, hdr, k)
@@ -164,6 +172,33 @@ func (e *Engine) open(h disk.File, id keys.ObjectID, opt OpenOptions) (*File, er
 	}
 	f.readOnly = opt.ReadOnly || hdr.readOnly
 	return f, f.checkLength(opt)
+}
+
+// replace makes an empty container where none could be opened because of why.
+func (e *Engine) replace(h disk.File, id keys.ObjectID, opt OpenOptions, why error, note string) (*File, error) {
+	var st unix.Stat_t
+	if err := h.Stat(&st); err != nil {
+		return nil, err
+	}
+	f, err := e.Create(h, id, opt.Object)
+	if err != nil {
+		return nil, err
+	}
+	f.readOnly = opt.ReadOnly
+	f.hostLen = st.Size // whatever it is, the first Flush puts it right
+	e.events.Emit(event.Event{Kind: event.Repaired, Object: id.String(), Offset: -1, Err: why, Note: note})
+	return f, nil
+}
+
+// replaceable reports whether a container that failed so is damaged for good. What the host could not read may be readable tomorrow, and
+// what a newer version wrote is not damaged.
+func replaceable(err error) bool {
+	for _, class := range []error{ErrNoHeader, ErrCorrupt, ErrTruncated, ErrKey, ErrAuth, ErrIdentity, ErrSize} {
+		if errors.Is(err, class) {
+			return true
+		}
+	}
+	return false
 }
 
 // headerless reports whether a header that failed so may be one that a crash kept from being written whole.

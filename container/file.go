@@ -43,7 +43,7 @@ type File struct {
 	single      *block             // of group 0, where the body is single: its first record lives in the header
 	dirty       map[metaKey]*block // blocks newer than the host's
 	headerDirty bool
-	hostLen     int64 // of the host file as far as we know; -1: unknown
+	hostLen     int64 // of the host file
 	closed      bool
 }
 

@@ -237,6 +237,77 @@ func TestTamperSmall(t *testing.T) {
 	}
 }
 
+// TestEmptied: a damaged container opens for who truncates it to nothing, as an empty one, and holds what is written then. One that is only newer, or that the
+// host could not read, is not replaced.
+func TestEmptied(t *testing.T) {
+	r := newRig(t, geometries[8], suite.XAES256GCM, DefaultDigest)
+	name, data := victim(r)
+	other, _ := victim(r)
+	path := filepath.Join(r.path, name)
+	good, err := os.ReadFile(path)
+	r.must(err)
+	foreign, err := os.ReadFile(filepath.Join(r.path, other))
+	r.must(err)
+	emptied := OpenOptions{Emptied: true, TrustLength: true}
+	open := func(opt OpenOptions) (*File, error) {
+		h, err := r.dir.Open(name, false)
+		r.must(err)
+		return r.eng.Open(h, testID(1), opt)
+	}
+	for _, c := range []struct {
+		name string
+		b    []byte
+	}{
+		{"empty", nil}, {"zeros", make([]byte, 100_000)}, {"cut in the header", good[:100]}, {"cut", good[:len(good)/2]}, {"extended", append(bytes.Clone(good), 0)},
+		{"another file", foreign}, {"HMAC", forge(good, 1000)}, {"CRC", append([]byte("COFFERC1x"), good[9:]...)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r.must(os.WriteFile(path, c.b, 0o600))
+			if _, err := open(OpenOptions{TrustLength: true}); !refused(err) {
+				t.Fatalf("opens: %v", err)
+			}
+			if _, err := open(OpenOptions{Emptied: true, TrustLength: true, ReadOnly: true}); !refused(err) {
+				t.Errorf("opens for reading only: %v", err)
+			}
+			f, err := open(emptied)
+			r.must(err)
+			if f.Size() != 0 || !f.Dirty() {
+				t.Errorf("size %d, dirty %v", f.Size(), f.Dirty())
+			}
+			r.must(write(f, data[:9000], 0))
+			r.must(f.Flush())
+			r.must(f.Close())
+			if bad, err := r.readable(name, data[:9000]); bad != 0 || err != nil {
+				t.Errorf("%d frames refused, %v", bad, err)
+			}
+		})
+	}
+	// What is whole stays as it is.
+	r.must(os.WriteFile(path, good, 0o600))
+	f, err := open(emptied)
+	r.must(err)
+	if f.Size() != int64(len(data)) || f.Dirty() {
+		t.Errorf("a good container of %d bytes has %d", len(data), f.Size())
+	}
+	r.must(f.Close())
+	for what, at := range map[string]int{"version": 12, "feature": 24} {
+		r.must(os.WriteFile(path, forge(good, at), 0o600))
+		if _, err := open(emptied); !errors.Is(err, ErrVersion) && !errors.Is(err, ErrFeature) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// forge flips a bit of the header and makes the CRC right.
+func forge(good []byte, at int) []byte {
+	raw := bytes.Clone(good)
+	b := block(raw[:BlockSize])
+	b[at] ^= 2
+	binary.LittleEndian.PutUint32(b[8:], crcExcept(b[:], 8))
+	copy(raw, b[:])
+	return raw
+}
+
 // TestForgedHeader changes header fields and repairs CRC and, where an attacker could, nothing else.
 func TestForgedHeader(t *testing.T) {
 	r := newRig(t, geometries[8], suite.XAES256GCM, BLAKE3)

@@ -87,7 +87,7 @@ func (fs *FS) setAttr(n *inode, in *fuse.SetAttrIn) error {
 
 // truncate sets the size of a file, whether it has handles or not.
 func (fs *FS) truncate(n *inode, size uint64) error {
-	return fs.with(n, func(f *cache.File) error {
+	return fs.using(n, size == 0, func(f *cache.File) error {
 		if size > uint64(f.Container().Geometry().MaxSize()) {
 			return container.ErrTooLarge
 		}

@@ -44,8 +44,9 @@ func (fs *FS) closed(n *inode, write bool) error {
 	return err
 }
 
-// use returns the open file of n, opening it where needed. Each success is followed by one unuse.
-func (fs *FS) use(n *inode) (*cache.File, error) {
+// use returns the open file of n, opening it where needed. Each success is followed by one unuse. emptied: the caller truncates the file to
+// nothing, so that a damaged one opens too.
+func (fs *FS) use(n *inode, emptied bool) (*cache.File, error) {
 	n.mu.Lock()
 	if f := n.file; f != nil {
 		n.users++
@@ -61,7 +62,7 @@ func (fs *FS) use(n *inode) (*cache.File, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.file == nil {
-		if err := fs.openHost(n); err != nil {
+		if err := fs.openHost(n, emptied); err != nil {
 			return nil, err
 		}
 	}
@@ -83,7 +84,12 @@ func (fs *FS) unuse(n *inode) error {
 
 // with runs fn on the open file of n.
 func (fs *FS) with(n *inode, fn func(f *cache.File) error) error {
-	f, err := fs.use(n)
+	return fs.using(n, false, fn)
+}
+
+// using is with; emptied says that fn truncates the file to nothing.
+func (fs *FS) using(n *inode, emptied bool, fn func(f *cache.File) error) error {
+	f, err := fs.use(n, emptied)
 	if err != nil {
 		return err
 	}
@@ -91,8 +97,8 @@ func (fs *FS) with(n *inode, fn func(f *cache.File) error) error {
 	return errors.Join(err, fs.unuse(n))
 }
 
-// openHost opens the container of n. The caller holds loc and mu.
-func (fs *FS) openHost(n *inode) error {
+// openHost opens the container of n, for use. The caller holds loc and mu.
+func (fs *FS) openHost(n *inode, emptied bool) error {
 	h, kept := n.pinned, n.pinned != nil
 	if !kept {
 		err := n.byName(func(d *dirs.Dir, name string) (err error) {
@@ -110,6 +116,7 @@ func (fs *FS) openHost(n *inode) error {
 	}
 	c, err := fs.cfg.Engine.Open(h, n.id, container.OpenOptions{
 		ReadOnly: fs.cfg.ReadOnly, MayLackHeader: fs.mayLackHeader(n.found), TrustLength: !fs.cfg.UncleanTime(st.Ctim),
+		Emptied: emptied && n.geometry == fs.cfg.Engine.Geometry().ID, // a new container has the vault's geometry
 	})
 	if err != nil {
 		return err

@@ -88,7 +88,7 @@ func (fs *FS) open(node uint64, flags, openFlags uint32, out *fuse.OpenOut) erro
 	write := writable(flags)
 	fs.opened(n, write)
 	if write {
-		err = fs.with(n, func(f *cache.File) error {
+		err = fs.using(n, flags&unix.O_TRUNC != 0, func(f *cache.File) error {
 			if f.Container().ReadOnly() {
 				return unix.EROFS
 			}
@@ -116,7 +116,7 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 	if err != nil {
 		return nil, fs.status("read", err)
 	}
-	f, err := fs.use(n)
+	f, err := fs.use(n, false)
 	if err != nil {
 		return nil, fs.status("read", err)
 	}
@@ -283,14 +283,13 @@ func (fs *FS) fallocate(n *inode, in *fuse.FallocateIn) error {
 			return container.ErrTooLarge
 		}
 		off, end, size := int64(in.Offset), int64(in.Offset+in.Length), f.Size()
+		fs.changedNow(n) // whatever the range holds: so do the host's filesystems
 		if in.Mode&(punch|zero) != 0 && off < size {
-			fs.changedNow(n)
 			if err := f.Discard(off, min(end, size)-off); err != nil {
 				return err
 			}
 		}
 		if in.Mode&keep == 0 && end > size {
-			fs.changedNow(n)
 			return fs.resize(f, end)
 		}
 		return nil

@@ -242,3 +242,21 @@ func TestXattr(t *testing.T) {
 		t.Errorf("get security.capability: %v", err)
 	}
 }
+
+// A hole punched behind the end changes the times, as on the host's filesystems, though not the content.
+func TestPunchBehindEnd(t *testing.T) {
+	bothModes(t, func(t *testing.T, m *mounted) {
+		path := m.write("file", []byte("data"))
+		old := time.Unix(1000, 0)
+		m.must(os.Chtimes(path, old, old))
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		m.must(err)
+		m.must(unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 1<<20, 4096))
+		m.must(f.Close())
+		m.remount()
+		if st := lstat(t, path); st.Mtim.Sec == old.Unix() || st.Size != 4 {
+			t.Errorf("mtime %d, size %d", st.Mtim.Sec, st.Size)
+		}
+		m.want(path, []byte("data"))
+	})
+}

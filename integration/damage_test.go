@@ -51,6 +51,53 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// A damaged file can be put right with new content: by O_TRUNC, by truncate, or by removing it.
+func TestReplaceDamaged(t *testing.T) {
+	for _, o := range []options{{wantErrors: true}, {writeThrough: true, wantErrors: true}} {
+		t.Run(o.String(), func(t *testing.T) {
+			m := mount(t, o)
+			path := m.write("file", patterned(200_000))
+			want := []byte("new content")
+			for name, replace := range map[string]func() error{
+				"O_TRUNC": func() error { return os.WriteFile(path, want, 0o644) },
+				"truncate": func() error {
+					if err := os.Truncate(path, 0); err != nil {
+						return err
+					}
+					f, err := os.OpenFile(path, os.O_WRONLY, 0)
+					if err != nil {
+						return err
+					}
+					_, err = f.Write(want)
+					return errors.Join(err, f.Close())
+				},
+			} {
+				m.stop()
+				host := m.host()[0]
+				m.must(os.WriteFile(host, make([]byte, 50_000), 0o644))
+				m.start()
+				if _, err := os.ReadFile(path); !errors.Is(err, unix.EIO) {
+					t.Errorf("%s: damaged file: %v", name, err)
+				}
+				if err := os.Truncate(path, 1); !errors.Is(err, unix.EIO) {
+					t.Errorf("%s: what is left of a damaged file is nothing to keep: %v", name, err)
+				}
+				if err := replace(); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+				for range 2 {
+					if got, err := os.ReadFile(path); err != nil || string(got) != string(want) {
+						t.Errorf("%s: %q, %v", name, got, err)
+					}
+					m.stop()
+					m.start()
+				}
+			}
+			m.must(os.Remove(path))
+		})
+	}
+}
+
 func TestDuplicate(t *testing.T) {
 	m := mount(t, options{wantErrors: true})
 	path := m.write("one", []byte("data"))

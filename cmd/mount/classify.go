@@ -10,6 +10,7 @@ import (
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 // classify gives an error of the layers below its exit code and hint, as an *exitError around it. An error that carries one
@@ -50,6 +51,8 @@ var errorTable = []struct {
 	{vault.ErrParams, exitUsage, "see: coffer help init"},
 	{vault.ErrCopied, exitCopied, "if the original is not in use and this copy is the one to keep: coffer mount --recover VAULT MOUNTPOINT"},
 	{vault.ErrState, exitConfig, "restore .coffer/state of this very vault, or remove it: it is rebuilt at the next mount"},
+	{disk.ErrNotRegular, exitConfig, "look at what stands there; remove it if it is .coffer/state or .coffer/lock: these are made again"},
+	{unix.ELOOP, exitConfig, "look at what stands there; remove it if it is .coffer/state or .coffer/lock: these are made again"},
 	{vault.ErrRecoveryKey, exitRecoveryKey, "use the recovery key that was shown when this vault was made"},
 	{keys.ErrRecoveryChecksum, exitRecoveryKey, "compare it with your copy, group by group"},
 	{keys.ErrRecoveryText, exitRecoveryKey, "it is 14 groups of four letters and digits"},

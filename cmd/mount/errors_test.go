@@ -178,6 +178,43 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
+// The same for the state and the lock: what cannot be one is said, with what to do, and nothing hangs.
+func TestStateErrors(t *testing.T) {
+	b := newBox(t)
+	mp := b.mkdir("plain")
+	v, _ := b.newVault("vault")
+	put := map[string]func(path string) error{
+		"FIFO":      func(p string) error { return remake(p, unix.Mkfifo(p+"x", 0o600)) },
+		"directory": func(p string) error { return remake(p, os.Mkdir(p+"x", 0o700)) },
+		"link":      func(p string) error { return remake(p, os.Symlink("config", p+"x")) },
+	}
+	for _, file := range []string{"state", "lock"} {
+		path := filepath.Join(v, ".coffer", file)
+		if err := os.Rename(path, path+".good"); err != nil {
+			t.Fatal(err)
+		}
+		for what, make := range put {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := make(path); err != nil {
+				t.Fatal(err)
+			}
+			r := b.fails(exitConfig, file, passphrase+"\n", "mount", v, mp)
+			if !strings.Contains(r.stderr, "remove it") {
+				t.Errorf("%s for the %s: no hint: %s", what, file, r.stderr)
+			}
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Rename(path+".good", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.mount(v, "plain")
+}
+
 func remake(path string, err error) error {
 	if err == nil {
 		err = os.Rename(path+"x", path)

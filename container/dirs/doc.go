@@ -10,6 +10,7 @@
 // The map is authoritative: a vault has one writer. A name shows only if it opens under its own directory and the host object
 // has its type; everything else is hidden and reported as an event. Of several links under one plain name the highest
 // sequence shows, the others are losers (FORMAT.md 8.1): hidden, and removed before their winner is moved, removed or replaced.
+// What damage hides keeps no directory from being removed: a directory's own objects go with it, those sealed elsewhere move up.
 // Every mutation is one host call that makes the new state visible, so that a crash leaves the old state or the new one, at most
 // with a loser or an orphan sidecar beside it. An exchange takes three host calls, and a crash between them leaves one object
 // under the plain name ".coffer-exchange-" and a number; nothing is ever hidden by it.

@@ -128,8 +128,8 @@ func (d *Dir) RemoveLosers() error {
 }
 
 // Rmdir removes the empty directory called name (ENOTDIR, ENOTEMPTY) and answers its entry. A live Dir of it stays usable: it
-// answers ENOENT to lookups and creations, has no entries, and keeps its attributes. Foreign and damaged host objects in
-// it are not ours to remove; with them it is ENOTEMPTY.
+// answers ENOENT to lookups and creations, has no entries, and keeps its attributes. What damage hides
+// in it does not stand in the way (see sweep); foreign host objects do: with them it is ENOTEMPTY.
 func (d *Dir) Rmdir(name string) (Entry, error) {
 	if err := d.admit(name); err != nil {
 		return Entry{}, err
@@ -200,7 +200,7 @@ func (d *Dir) rmdirHost(fd disk.Dir, host string, long bool, x *Dir) error {
 	err = x.detach(func() error { return fd.Rmdir(host) })
 	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
 		var swept bool
-		if swept, err = x.sweep(xfd); err == nil && !swept {
+		if swept, err = x.sweep(xfd, d, fd); err == nil && !swept {
 			err = unix.ENOTEMPTY
 		}
 		if err == nil {
@@ -238,35 +238,62 @@ func (x *Dir) detach(remove func() error) error {
 	return nil
 }
 
-// sweep removes what a crash can leave in a directory without plain names: sidecars whose object is not there. It reports whether the
-// host directory is empty then.
-func (x *Dir) sweep(fd disk.Dir) (empty bool, err error) {
-	all := make(map[string]bool)
-	err = fd.List(func(name string, _ uint64, _ uint8) error { all[name] = true; return nil })
-	for name := range all {
-		if err != nil {
-			break
+// sweep empties the host directory of x, in which no plain name is left, as far as what is there was hidden by damage: nobody could remove it
+// by its name. Its own (a long name without a good sidecar, an object of another type, a sidecar) goes; what was sealed elsewhere or changed is
+// moved up into its parent, whose host directory is up, and stays hidden there: whoever moved it here can still put it back. With foreign objects nothing is
+// touched, and a hidden directory that has contents stays. It reports whether the host directory is empty then.
+func (x *Dir) sweep(fd disk.Dir, parent *Dir, up disk.Dir) (empty bool, err error) {
+	var files, subdirs, strays []string
+	isDir := make(map[string]bool)
+	err = fd.List(func(host string, _ uint64, typ uint8) error {
+		isDir[host] = typ == unix.DT_DIR
+		switch owned := x.owns(host); {
+		case owned && isDir[host]:
+			subdirs = append(subdirs, host)
+		case owned:
+			files = append(files, host)
+		case names.HasForm(host), names.IsSidecar(host):
+			strays = append(strays, host)
+		default:
+			x.t.cfg.Events.Emit(event.Event{Kind: event.Foreign, Object: host, Offset: -1, Note: "keeps its directory from being removed"})
+			return unix.ENOTEMPTY
 		}
-		if !x.orphan(name, all) {
-			continue
-		}
-		if err = fd.Unlink(name); err == nil {
-			delete(all, name)
-			x.t.cfg.Events.Emit(event.Event{Kind: event.Repaired, Object: name, Offset: -1, Note: "sidecar without its object removed"})
+		return nil
+	})
+	each := func(all []string, note string, call func(string) error) {
+		for _, host := range all {
+			if err != nil {
+				return
+			}
+			if err = call(host); err == nil {
+				x.t.cfg.Events.Emit(event.Event{Kind: event.Repaired, Object: host, Offset: -1, Note: note})
+			}
 		}
 	}
-	if err != nil {
-		return false, fmt.Errorf("dirs: directory %s: %w", x.id, err)
+	each(subdirs, "hidden directory removed with the one around it", fd.Rmdir)
+	each(strays, "hidden object moved up: the directory around it was removed", func(host string) error {
+		err := fd.Rename(host, up, host, unix.RENAME_NOREPLACE)
+		if err == nil && isDir[host] {
+			parent.hidden++
+		}
+		return err
+	})
+	each(files, "hidden object removed with the directory around it", fd.Unlink)
+	x.dropMap() // it counts hidden directories
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST):
+		return false, nil
 	}
-	return len(all) == 0, nil
+	return false, fmt.Errorf("dirs: directory %s: %w", x.id, err)
 }
 
-// orphan reports whether host is a sidecar of this directory, by its authentic name, whose object is not there.
-func (x *Dir) orphan(host string, all map[string]bool) bool {
-	if !names.IsSidecar(host) {
-		return false
+// owns reports whether host is an authentic name of this directory, or a sidecar of one.
+func (x *Dir) owns(host string) bool {
+	if names.IsSidecar(host) {
+		host = host[:len(host)-len(names.SidecarName(""))]
 	}
-	object := host[:len(host)-len(names.SidecarName(""))]
-	n, err := x.t.cfg.Codec.Open(x.id, object)
-	return err == nil && n.IsLong() && !all[object]
+	_, err := x.t.cfg.Codec.Open(x.id, host)
+	return err == nil || errors.Is(err, names.ErrBadName)
 }

@@ -167,7 +167,7 @@ func (r *renaming) replace() (moved Entry, replaced *Entry, err error) {
 	}
 	if r.victim != nil {
 		// The last chance to refuse: foreign host objects in there would make the host's rmdir fail when the new name shows already.
-		if err := r.victim.checkEmpty(); err != nil {
+		if err := r.victim.checkEmpty(r.dst, r.dfd); err != nil {
 			return Entry{}, nil, err
 		}
 	}
@@ -213,14 +213,14 @@ func (r *renaming) bury() {
 	}
 }
 
-// checkEmpty answers ENOTEMPTY where the host directory holds anything, once sidecars without objects are removed.
-func (x *Dir) checkEmpty() error {
+// checkEmpty answers ENOTEMPTY where the host directory, which lies in up, that of parent, holds anything that sweep leaves.
+func (x *Dir) checkEmpty(parent *Dir, up disk.Dir) error {
 	fd, err := x.open()
 	if err != nil {
 		return err
 	}
 	defer x.unpin()
-	empty, err := x.sweep(fd)
+	empty, err := x.sweep(fd, parent, up)
 	if err == nil && !empty {
 		err = unix.ENOTEMPTY
 	}

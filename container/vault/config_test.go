@@ -207,7 +207,7 @@ func TestConfigTamper(t *testing.T) {
 		{"slot salt", digit("salt", 0), ErrPassphrase},
 		{"slot time", sub(`"time": 1`, `"time": 2`, 0), ErrPassphrase},
 		{"slot memory", sub(`"memory_kib": 8`, `"memory_kib": 16`, 0), ErrPassphrase},
-		{"slot threads", sub(`"memory_kib": 8,`, `"memory_kib": 16,`, 0), ErrPassphrase},
+		{"slot threads", sub(`"threads": 1`, `"threads": 2`, 0), ErrKDF}, // 8 KiB serve one thread
 		{"slot commitment", digit("commitment", 1), ErrPassphrase},
 		{"slot nonce", digit("nonce", 0), ErrTampered},
 		{"slot wrapped", digit("wrapped", 0), ErrTampered},

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 func inUse(t *testing.T, err error) *InUseError {
@@ -115,6 +118,46 @@ func TestNotes(t *testing.T) {
 	if everybodys := host == "localhost" || host == "(none)" || host == "localhost.localdomain"; named == everybodys {
 		t.Errorf("host %q after a reboot: %v", host, named)
 	}
+}
+
+// noteFile is a lock file that can only be read.
+type noteFile struct {
+	disk.File
+	*bytes.Reader
+}
+
+func (f noteFile) ReadAt(p []byte, off int64) (int, error) { return f.Reader.ReadAt(p, off) }
+
+// FuzzNote: whatever stands in a lock, the vault is free or in use, by a holder that can be shown in one line.
+func FuzzNote(f *testing.F) {
+	ours, err := json.Marshal(Holder{Host: "renamed", BootID: bootID(), PID: 1, Mountpoint: "/mnt", Since: time.Unix(1e9, 0)})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(ours)
+	f.Add([]byte{})
+	f.Add(make([]byte, 50))
+	f.Add([]byte(`{"host":"elsewhere","boot_id":"other","pid":7,"mountpoint":"a\nb","since":"2026-01-02T03:04:05Z"}`))
+	f.Fuzz(func(t *testing.T, note []byte) {
+		l := &lockFile{f: noteFile{Reader: bytes.NewReader(note)}}
+		h, some, err := l.readNote()
+		if !some && (err != nil || h != (Holder{})) || err != nil && h != (Holder{}) {
+			t.Fatalf("%+v, %v, %v", h, some, err)
+		}
+		switch err := l.checkNote(false); {
+		case err == nil:
+			if some && !thisHost(h) {
+				t.Fatalf("%+v does not keep anybody out", h)
+			}
+		case !errors.Is(err, ErrInUse):
+			t.Fatalf("untyped error %v", err)
+		case len(err.Error()) > 4000 || strings.ContainsAny(err.Error(), "\n\x00\x1b"):
+			t.Fatalf("message %q", err)
+		}
+		if err := l.checkNote(true); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 // A process that is killed leaves its note and its session, and no lock.
