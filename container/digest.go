@@ -22,7 +22,7 @@ const (
 	leafSize             = 8
 	digestSize           = 32
 
-	// DefaultDigest finds rot for a fifteenth of what the others cost (FORMAT.md section 13).
+	// DefaultDigest finds rot for a fifteenth of what the others cost (FORMAT.md section 14).
 	DefaultDigest = CRC32C
 )
 

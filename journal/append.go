@@ -1,0 +1,312 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"slices"
+	"syscall"
+
+	"github.com/cofferfs/coffer/internal/event"
+)
+
+const (
+	// gatherSize bounds the buffer in which what is small is put together for one write.
+	gatherSize = 128 << 10
+	// directSize: slices of at least this length are written from where they are.
+	directSize = 64 << 10
+)
+
+// Append writes one transaction to the pieces and returns its LSN. It then survives the death of the process, and after Sync a power cut. head and
+// bulk are only read, and not kept. bulk is one string of bytes, cut anyhow.
+//
+// It waits while there is no room, until Recycle makes some: never call Recycle after it in the same goroutine alone. All or nothing: after an error
+// nothing of the transaction is ever delivered, as far as the host obeys. Errors: ErrTooLarge; ENOSPC or EDQUOT where a piece that the transaction
+// needs cannot be made and those that there are would not do even if empty (nothing has happened, the caller may try again; as long as
+// they would do it waits for them); ErrFailed, sticky; ErrClosed. Transactions are ordered as their Appends took effect; it allocates nothing in steady state.
+func (j *Journal) Append(head []byte, bulk ...[]byte) (LSN, error) {
+	t := payload{head: head, bulk: bulk, left: len(head)}
+	for _, b := range bulk {
+		t.left += len(b)
+	}
+	if t.left > maxTransaction(int64(j.max), j.c.pieceSize) {
+		return 0, fmt.Errorf("journal: %d bytes: %w", t.left, ErrTooLarge)
+	}
+	j.appending.Lock()
+	lsn, err := j.append(&t)
+	j.appending.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	j.press(false)
+	return lsn, nil
+}
+
+func (j *Journal) append(t *payload) (LSN, error) {
+	begin := j.End()
+	if err := j.reserve(j.piecesFor(begin, t.left), begin); err != nil {
+		return 0, err
+	}
+	end, err := j.write(t, begin)
+	if err != nil {
+		j.revoke(begin)
+		return 0, j.fail("write", err)
+	}
+	j.number++
+	j.mu.Lock()
+	j.end = end
+	j.mu.Unlock()
+	return end, nil
+}
+
+// piecesFor says how many pieces a transaction of n bytes at pos begins.
+func (j *Journal) piecesFor(pos LSN, n int) int {
+	d := span(j.c.pieceSize)
+	pieces := 0
+	for first := true; first || n > 0; first = false {
+		if pos%d == 0 {
+			pieces++
+		}
+		part := min(n, int(d-pos%d)-recordHeader)
+		pos += recordSize(part)
+		n -= part
+	}
+	return pieces
+}
+
+// reserve returns when n pieces are free: first those that were recycled, then new ones, then it waits. The caller holds appending, so that they
+// stay free.
+func (j *Journal) reserve(n int, begin LSN) error {
+	var full error // of the host, when no more pieces can be made
+	for {
+		j.mu.Lock()
+		err, free, total, seen := j.usable(), len(j.free), len(j.live)+len(j.free), j.recycled
+		j.mu.Unlock()
+		begun := 0 // the piece that the transaction begins in stays in use
+		if begin%span(j.c.pieceSize) != 0 {
+			begun = 1
+		}
+		switch {
+		case err != nil:
+			return err
+		case free >= n:
+			return nil
+		case full == nil && total < j.max:
+			if full, err = j.grow(); err != nil {
+				return err
+			}
+		case full != nil && total < n+begun:
+			return fmt.Errorf("journal: make a piece: %w", full)
+		default:
+			j.press(true)
+			j.await(seen)
+		}
+	}
+}
+
+// await returns when more than seen is recycled, or nothing will be.
+func (j *Journal) await(seen LSN) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for j.recycled == seen && j.usable() == nil {
+		j.cond.Wait()
+	}
+}
+
+// grow makes a piece. full says that the host has no room for one; anything else is sticky.
+func (j *Journal) grow() (full, err error) {
+	p, err := makePiece(j.c.Dir, pieceName(j.made), j.c.pieceSize)
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		j.c.Events.Emit(event.Event{Kind: event.Info, Object: pieceName(j.made), Offset: -1, Err: err, Note: "the host is full: the journal stays smaller"})
+		return err, nil
+	case err != nil:
+		return nil, j.fail("make a piece", err)
+	}
+	j.made++
+	j.mu.Lock()
+	j.free = append(j.free, p)
+	j.mu.Unlock()
+	return nil, nil
+}
+
+// press asks the caller for room: where more than half is used, once until that was answered or much came to it; always where somebody waits.
+func (j *Journal) press(waiting bool) {
+	if j.c.Pressed == nil {
+		return
+	}
+	size := LSN(j.max) * LSN(j.c.pieceSize)
+	j.mu.Lock()
+	end := j.end
+	ask := waiting || end-j.recycled > size/2 && (j.pressed <= j.recycled || end-j.pressed > size/8)
+	if ask {
+		j.pressed = end
+	}
+	j.mu.Unlock()
+	if ask {
+		j.c.Pressed(end)
+	}
+}
+
+// write writes the records of a transaction from pos on, in reserved pieces, and returns its end.
+func (j *Journal) write(t *payload, pos LSN) (LSN, error) {
+	for first := true; first || t.left > 0; first = false {
+		p, err := j.pieceAt(pos)
+		if err != nil {
+			return 0, err
+		}
+		rec := record{pos: pos, number: j.number}
+		part := t.take(min(t.left, int(p.header.limit()-pos)-recordHeader))
+		rec.head, rec.bulk = len(part.head), part.left-len(part.head)
+		if first {
+			rec.flags |= flagFirst
+		}
+		if t.left == 0 {
+			rec.flags |= flagCommit
+		}
+		j.mu.Lock()
+		rec.durable, rec.recycled = j.synced, j.recycled
+		j.mu.Unlock()
+		if err := j.writeRecord(p, &rec, part); err != nil {
+			return 0, err
+		}
+		pos = rec.end()
+	}
+	return pos, nil
+}
+
+// pieceAt returns the piece of a log position, and begins a free one where that is its first byte (J4 by being free).
+func (j *Journal) pieceAt(pos LSN) (*piece, error) {
+	d := span(j.c.pieceSize)
+	j.mu.Lock()
+	if pos%d != 0 {
+		p := j.live[len(j.live)-1]
+		j.mu.Unlock()
+		return p, nil
+	}
+	p := j.free[0]
+	h := header{
+		vault: j.c.Vault, id: j.c.ID, sequence: uint64(pos / d), size: j.c.pieceSize, durable: j.synced, recycled: j.recycled, chain: j.chain,
+	}
+	j.mu.Unlock()
+	if err := p.writeHeader(&h, j.sealer.mac); err != nil {
+		return nil, err
+	}
+	j.mu.Lock()
+	j.free = append(j.free[:0], j.free[1:]...)
+	j.live = append(j.live, p)
+	j.mu.Unlock()
+	return p, nil
+}
+
+// writeRecord writes one record: what is small in one write, large slices of bulk from where they are.
+func (j *Journal) writeRecord(p *piece, rec *record, part payload) error {
+	rec.payload = part.checksum()
+	b := j.buf[:recordHeader]
+	rec.encode(b, &j.c.ID)
+	j.sealer.begin(&j.chain, b)
+	j.sealer.mac.Write(part.head)
+	mac := j.sealer.end()
+	sealRecord(b, &mac)
+
+	off := p.header.offset(rec.pos)
+	pad := int(rec.size()) - recordHeader - part.left
+	flush := func(c []byte) error {
+		_, err := p.f.WriteAt(c, off)
+		off += int64(len(c))
+		return err
+	}
+	for part.left > 0 {
+		s := part.next()
+		if len(s) < directSize && len(b)+len(s) <= cap(j.buf) {
+			b = append(b, s...)
+			continue
+		}
+		if err := flush(b); err != nil {
+			return err
+		}
+		b = b[:0]
+		if len(s) < directSize {
+			b = append(b, s...)
+		} else if err := flush(s); err != nil {
+			return err
+		}
+	}
+	if len(b)+pad > cap(j.buf) {
+		if err := flush(b); err != nil {
+			return err
+		}
+		b = b[:0]
+	}
+	if b = append(b, zeros[:pad]...); len(b) > 0 {
+		if err := flush(b); err != nil {
+			return err
+		}
+	}
+	j.chain = mac
+	return nil
+}
+
+// revoke takes the first record of a failed transaction away, durably, so that it is not replayed should all of it have reached the host. Where even that
+// fails nobody can help.
+func (j *Journal) revoke(begin LSN) {
+	j.mu.Lock()
+	live := slices.Clone(j.live)
+	j.mu.Unlock()
+	for _, p := range live {
+		if p.header.start() <= begin && begin < p.header.limit() {
+			if _, err := p.f.WriteAt(zeros[:sector], p.header.offset(begin)); err == nil {
+				_ = p.f.Datasync()
+			}
+		}
+	}
+}
+
+// payload is what is left of head and bulk.
+type payload struct {
+	head []byte
+	bulk [][]byte
+	skip int // bytes of bulk[0] that are gone
+	left int // bytes of head and bulk
+}
+
+// take cuts n bytes off the front.
+func (t *payload) take(n int) payload {
+	part := payload{head: t.head[:min(n, len(t.head))], bulk: t.bulk, skip: t.skip, left: n}
+	t.left -= n
+	t.head = t.head[len(part.head):]
+	for n -= len(part.head); n > 0; {
+		k := min(n, len(t.bulk[0])-t.skip)
+		n -= k
+		if t.skip += k; t.skip == len(t.bulk[0]) {
+			t.bulk, t.skip = t.bulk[1:], 0
+		}
+	}
+	return part
+}
+
+// next cuts the longest run that lies in one slice off the front; it is empty for empty slices.
+func (t *payload) next() []byte {
+	if len(t.head) > 0 {
+		s := t.head
+		t.head = nil
+		t.left -= len(s)
+		return s
+	}
+	s := t.bulk[0][t.skip:]
+	if len(s) > t.left {
+		s = s[:t.left]
+	}
+	t.bulk, t.skip = t.bulk[1:], 0
+	t.left -= len(s)
+	return s
+}
+
+// checksum is the CRC32C of all of it.
+func (t payload) checksum() uint32 {
+	crc := uint32(0)
+	for t.left > 0 {
+		crc = crc32.Update(crc, castagnoli, t.next())
+	}
+	return crc
+}

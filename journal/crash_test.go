@@ -1,0 +1,344 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"syscall"
+	"testing"
+)
+
+// workload appends, syncs and recycles at random until a call fails or steps are done. all holds what Append answered for, in order.
+type workload struct {
+	j        *Journal
+	all      []tx
+	synced   LSN // what Sync answered for
+	recycled LSN // what may be given up
+	failed   error
+}
+
+func (w *workload) run(rng *rand.Rand, steps int) {
+	// All is decided by rng alone, so that a failed call changes nothing but what comes after it.
+	for range steps {
+		if w.failed != nil {
+			return
+		}
+		switch rng.IntN(10) {
+		case 0, 1:
+			lsn := w.j.End()
+			if w.failed = w.j.Sync(lsn); w.failed == nil {
+				w.synced = lsn
+			}
+		case 2:
+			w.recycleUpTo(rng)
+		default:
+			x := testTx(len(w.all), rng.IntN(600), rng.IntN(1+rng.IntN(6000)))
+			if w.j.Used()+int64(len(x.head)+len(x.bulk)) > 2*int64(span(testPiece)) { // never wait: nobody would recycle
+				lsn := w.j.End()
+				if w.failed = w.j.Sync(lsn); w.failed != nil {
+					return
+				}
+				w.synced = lsn
+				w.recycleUpTo(rng)
+				continue
+			}
+			if x.lsn, w.failed = w.j.Append(x.head, x.bulk); w.failed == nil {
+				w.all = append(w.all, x)
+			}
+		}
+	}
+}
+
+func (w *workload) recycleUpTo(rng *rand.Rand) {
+	var can []LSN
+	for _, x := range w.all {
+		if x.lsn <= w.synced && x.lsn > w.recycled {
+			can = append(can, x.lsn)
+		}
+	}
+	if len(can) > 0 {
+		w.recycled = can[len(can)-1-rng.IntN(1+len(can)/2)]
+		w.j.Recycle(w.recycled)
+	}
+}
+
+// judge compares what a replay delivers with what was appended: a run of it without a gap, from at most the first that was not given up to at least
+// the last that was synced.
+func (w *workload) judge(t testing.TB, got []tx, log Log) {
+	t.Helper()
+	if log.Lost {
+		t.Fatalf("lost commits after a crash: %+v, synced %d", log, w.synced)
+	}
+	i := 0
+	for i < len(w.all) && w.all[i].lsn <= log.Recycled {
+		i++
+	}
+	if log.Recycled > w.recycled {
+		t.Fatalf("recycled up to %d, only %d was given up", log.Recycled, w.recycled)
+	}
+	for k, x := range got {
+		if i+k >= len(w.all) || !x.equal(w.all[i+k]) {
+			t.Fatalf("transaction %d of the replay is not the one that was appended as %d of %d", k, i+k, len(w.all))
+		}
+	}
+	if log.End < w.synced {
+		t.Fatalf("%d was synced, the log ends at %d", w.synced, log.End)
+	}
+}
+
+// rounds is how many random cases a crash test runs.
+func rounds(short int) int {
+	if os.Getenv("COFFER_LONG") == "1" {
+		return short * 50
+	}
+	return short
+}
+
+var keepProbabilities = []float64{0, 0.2, 0.5, 0.9, 1}
+
+// The power goes after any number of calls of a random workload, and any subset of unsynced sectors and names stays.
+func TestPowerCut(t *testing.T) {
+	torn, delivered := 0, 0
+	for seed := range rounds(150) {
+		func() {
+			rng := rand.New(rand.NewPCG(uint64(seed), 1))
+			d := newMemDisk()
+			at, n := rng.IntN(250), 0
+			partial := rng.IntN(3) == 0
+			d.before = func(call, name string) (int, error) {
+				if n++; n <= at {
+					return 0, nil
+				}
+				if partial && n == at+1 {
+					return rng.IntN(3000), syscall.EIO
+				}
+				return 0, syscall.EIO
+			}
+			w := &workload{j: open(t, testConfig(d, 4+int64(rng.IntN(3))))}
+			w.run(rng, 200)
+			removed := rng.IntN(len(keepProbabilities))
+			for i, p := range keepProbabilities {
+				after := d.crash(rng, p)
+				t.Logf("seed %d, %d calls, keep %v", seed, at, p)
+				got, log := replay(t, testConfig(after, 4))
+				w.judgePartial(t, got, log, partial)
+				delivered += len(got)
+				if log.Torn {
+					torn++
+				}
+				if i == removed {
+					cutRemoval(t, rng, after, got, log)
+				}
+			}
+		}()
+	}
+	if torn == 0 || delivered == 0 {
+		t.Errorf("%d torn logs and %d transactions in all rounds: the test tests nothing", torn, delivered)
+	}
+}
+
+// judgePartial allows that the very call in which the power went had reached the host.
+func (w *workload) judgePartial(t testing.TB, got []tx, log Log, partial bool) {
+	t.Helper()
+	if partial && len(got) > 0 && (len(w.all) == 0 || got[len(got)-1].lsn > w.all[len(w.all)-1].lsn) {
+		got = got[:len(got)-1]
+		if log.End = log.Recycled; len(got) > 0 {
+			log.End = got[len(got)-1].lsn
+		}
+	}
+	w.judge(t, got, log)
+}
+
+// cutRemoval cuts the power at every call of Remove: what is left reads as before, or as empty.
+func cutRemoval(t testing.TB, rng *rand.Rand, d *memDisk, want []tx, wantLog Log) {
+	t.Helper()
+	for at := 0; ; at++ {
+		c := d.crash(rng, 1)
+		r, err := Open(testConfig(c, 4))
+		ok(t, err)
+		n := 0
+		c.before = func(call, name string) (int, error) {
+			if n++; n > at {
+				return 0, syscall.EIO
+			}
+			return 0, nil
+		}
+		err = r.Remove()
+		c.before = nil
+		if err == nil && len(c.durable)+len(c.names) > 0 {
+			t.Fatal("pieces stay")
+		}
+		for _, p := range keepProbabilities {
+			got, log := replay(t, testConfig(c.crash(rng, p), 4))
+			if log.Lost {
+				t.Fatalf("removal cut at call %d: lost", at)
+			}
+			if len(got) > 0 {
+				mustEqual(t, got, want)
+				if log.End != wantLog.End {
+					t.Fatalf("%+v", log)
+				}
+			}
+		}
+		if err == nil {
+			return
+		}
+	}
+}
+
+// A clean end is cut at every call: the log reads as it was or as empty.
+func TestCloseCut(t *testing.T) {
+	for at := 0; ; at++ {
+		rng := rand.New(rand.NewPCG(uint64(at), 2))
+		d := newMemDisk()
+		w := &workload{j: open(t, testConfig(d, 5))}
+		w.run(rng, 60)
+		ok(t, w.j.Sync(w.j.End()))
+		want, _ := replay(t, testConfig(d, 5))
+		n := 0
+		d.before = func(string, string) (int, error) {
+			if n++; n > at {
+				return 0, syscall.EIO
+			}
+			return 0, nil
+		}
+		err := w.j.Close(true)
+		d.before = nil
+		for range 20 {
+			got, log := replay(t, testConfig(d.crash(rng, rng.Float64()), 5))
+			if log.Lost {
+				t.Fatalf("cut at call %d: lost", at)
+			}
+			if len(got) > len(want) {
+				t.Fatalf("%d transactions, there were %d", len(got), len(want))
+			}
+			if len(got) > 0 {
+				mustEqual(t, got, want[len(want)-len(got):])
+			}
+		}
+		if err == nil {
+			return
+		}
+	}
+}
+
+// The n-th host call fails, alone, for n = 0, 1, 2 …; with and without an effect. What Append refused is never delivered, what Sync answered for always, also
+// when the power goes right after, and the error is sticky.
+func TestEveryCallFails(t *testing.T) {
+	for _, keep := range []int{0, 700, 1 << 20} {
+		for at := 0; ; at++ {
+			rng := rand.New(rand.NewPCG(3, uint64(keep)))
+			d := newMemDisk()
+			n, struck := 0, ""
+			d.before = func(call, name string) (int, error) {
+				if n++; n == at+1 {
+					struck = call + " " + name
+					return keep, syscall.EIO
+				}
+				return 0, nil
+			}
+			w := &workload{j: open(t, testConfig(d, 4))}
+			w.run(rng, 80)
+			d.before = nil
+			if struck == "" {
+				if at < 50 {
+					t.Fatalf("only %d calls", at)
+				}
+				break
+			}
+			if w.failed == nil || !errors.Is(w.failed, ErrFailed) || !errors.Is(w.failed, syscall.EIO) || w.j.Err() == nil {
+				t.Fatalf("call %d (%s) failed, and the journal says %v", at, struck, w.failed)
+			}
+			if _, err := w.j.Append(nil); !errors.Is(err, ErrFailed) {
+				t.Fatalf("append after a failure: %v", err)
+			}
+			if err := w.j.Sync(w.j.End()); w.j.End() > w.j.Synced() && !errors.Is(err, ErrFailed) {
+				t.Fatalf("sync after a failure: %v", err)
+			}
+			if err := w.j.Close(true); len(d.names) > 0 && err == nil {
+				t.Fatal("a failed journal was removed")
+			}
+			for _, p := range append(keepProbabilities, -1) {
+				c := d
+				if p >= 0 {
+					c = d.crash(rng, p)
+				}
+				t.Logf("call %d (%s), keep %v", at, struck, p)
+				got, log := replay(t, testConfig(c, 4))
+				w.judge(t, got, log)
+			}
+		}
+	}
+}
+
+// The n-th call of a replay fails: an error, never a shorter log.
+func TestReplayFails(t *testing.T) {
+	d := newMemDisk()
+	w := &workload{j: open(t, testConfig(d, 5))}
+	w.run(rand.New(rand.NewPCG(4, 4)), 100)
+	want, wantLog := replay(t, testConfig(d, 5))
+	for at := 0; ; at++ {
+		n := 0
+		d.before = func(string, string) (int, error) {
+			if n++; n == at+1 {
+				return 0, syscall.EIO
+			}
+			return 0, nil
+		}
+		got, log, err := readAll(testConfig(d, 5))
+		d.before = nil
+		if n <= at {
+			ok(t, err)
+			mustEqual(t, got, want)
+			if log != wantLog || at < 5 {
+				t.Fatalf("%+v after %d calls", log, at)
+			}
+			return
+		}
+		if !errors.Is(err, syscall.EIO) {
+			t.Fatalf("call %d failed: %v", at, err)
+		}
+	}
+}
+
+func readAll(c Config) (list []tx, log Log, err error) {
+	r, err := Open(c)
+	if err != nil {
+		return nil, Log{}, err
+	}
+	defer r.Close()
+	if err := r.SyncAll(); err != nil {
+		return nil, Log{}, err
+	}
+	log, err = r.Each(func(x *Transaction, bulk func([]byte, int64) error) error {
+		b := make([]byte, x.BulkLen)
+		if err := bulk(b, 0); err != nil {
+			return err
+		}
+		list = append(list, tx{x.LSN, append([]byte(nil), x.Head...), b})
+		return nil
+	})
+	return list, log, err
+}
+
+// The order of J2 is what keeps the pieces behind a reused one: without the sync of its header they would be lost.
+func TestHeaderBeforeRecords(t *testing.T) {
+	d := newMemDisk()
+	j := open(t, testConfig(d, 4))
+	var calls []string
+	put(t, j, testTx(0, 0, maxTransaction(4, testPiece)))
+	ok(t, j.Sync(j.End()))
+	j.Recycle(j.End())
+	d.before = func(call, name string) (int, error) { calls = append(calls, call+" "+name); return 0, nil }
+	put(t, j, testTx(1, 0, 9000))
+	if len(calls) != 6 {
+		t.Fatalf("recycled pieces are not used first: %v", calls)
+	}
+	for i, name := range []string{"journal.0000", "journal.0001"} {
+		got := calls[3*i : 3*i+3]
+		if fmt.Sprint(got) != fmt.Sprintf("[write %s fdatasync %s write %s]", name, name, name) {
+			t.Fatalf("calls %v", calls)
+		}
+	}
+}

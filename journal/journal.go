@@ -1,0 +1,180 @@
+package journal
+
+import (
+	"fmt"
+	"hash"
+	"sync"
+
+	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/event"
+)
+
+// Config says where a journal lies and whose it is.
+type Config struct {
+	Dir   disk.Dir         // holds the pieces; stays the caller's, and open as long as the journal is
+	MAC   func() hash.Hash // makes a keyed hash of at least 32 bytes (HMAC-SHA256 under K_journal)
+	Vault [16]byte
+	ID    [16]byte // drawn anew for each session that writes
+	Size  int64    // of all pieces in bytes, 0: DefaultSize; rounded down to whole pieces, of which there are 4 to 1024
+	// Pressed asks for Sync and Recycle up to the LSN: more than half of the journal is used, or an Append waits for room. It is called without a lock, from within
+	// Append, and must not wait for it. May be nil: then the caller recycles on its own.
+	Pressed func(LSN)
+	Events  event.Sink
+
+	pieceSize int64 // tests make small ones
+}
+
+// Journal is one being written. All methods may be called concurrently.
+type Journal struct {
+	c   Config
+	max int // pieces
+
+	appending sync.Mutex // one Append at a time; guards what follows
+	sealer    sealer
+	chain     chain  // of the last record
+	number    uint64 // of the next transaction
+	buf       []byte // gathers small writes
+
+	mu       sync.Mutex // guards what follows
+	cond     sync.Cond  // any of it changed
+	live     []*piece   // hold the log from recycled to end, in order
+	free     []*piece   // hold nothing that is needed, the longest unused first
+	made     int        // pieces ever made, for their names
+	end      LSN
+	synced   LSN
+	recycled LSN
+	pressed  LSN // asked for last
+	syncing  bool
+	closed   bool
+	err      error // sticky
+
+	batch []*piece // of the Sync that runs
+}
+
+// New makes no host call: pieces are made by the first transactions that need them. The error is ErrSize. Pieces of other journals in the directory are
+// overwritten as their names are needed: replay first.
+func New(c Config) (*Journal, error) {
+	if c.pieceSize == 0 {
+		c.pieceSize = PieceSize
+	}
+	if c.Size == 0 {
+		c.Size = DefaultSize
+	}
+	n := c.Size / c.pieceSize
+	if n < minPieces || n > maxPieces {
+		return nil, fmt.Errorf("journal: %d bytes: %w (%d to %d)", c.Size, ErrSize, minPieces*c.pieceSize, maxPieces*c.pieceSize)
+	}
+	j := &Journal{c: c, max: int(n), buf: make([]byte, 0, gatherSize), sealer: sealer{mac: c.MAC()}}
+	j.cond.L = &j.mu
+	return j, nil
+}
+
+// MaxTransaction is how many bytes of head and bulk together always fit a journal of that Size, once all before is recycled.
+func MaxTransaction(size int64) int {
+	if size == 0 {
+		size = DefaultSize
+	}
+	return maxTransaction(size/PieceSize, PieceSize)
+}
+
+// maxTransaction leaves a piece for what is in use where the transaction begins, and a header in each of the others.
+func maxTransaction(pieces, pieceSize int64) int {
+	return int(max(pieces-1, 0)) * int(span(pieceSize)-recordHeader)
+}
+
+// End is the LSN of the last transaction appended.
+func (j *Journal) End() LSN { j.mu.Lock(); defer j.mu.Unlock(); return j.end }
+
+// Synced is the LSN up to which all is durable.
+func (j *Journal) Synced() LSN { j.mu.Lock(); defer j.mu.Unlock(); return j.synced }
+
+// Used is how many bytes of log are not recycled.
+func (j *Journal) Used() int64 { j.mu.Lock(); defer j.mu.Unlock(); return int64(j.end - j.recycled) }
+
+// Err is the sticky error, nil as long as all is well. It wraps ErrFailed and its cause.
+func (j *Journal) Err() error { j.mu.Lock(); defer j.mu.Unlock(); return j.err }
+
+// Recycle gives up the transactions up to upTo, or up to Synced where that is less: what they did is durable elsewhere, and a replay that learns of it
+// does not deliver them. Their pieces are used again. Whoever waits for room goes on.
+func (j *Journal) Recycle(upTo LSN) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if upTo = min(upTo, j.synced); upTo <= j.recycled {
+		return
+	}
+	j.recycled = upTo
+	for len(j.live) > 0 && j.live[0].header.limit() <= upTo {
+		j.free = append(j.free, j.live[0])
+		j.live = append(j.live[:0], j.live[1:]...)
+	}
+	j.cond.Broadcast()
+}
+
+// Fail makes err the sticky error, unless there is one, and wakes whoever waits: for callers that will never Recycle again.
+func (j *Journal) Fail(err error) { _ = j.fail("stop", err) }
+
+// fail answers the sticky error.
+func (j *Journal) fail(op string, err error) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err == nil {
+		j.err = fmt.Errorf("%w: %s: %w", ErrFailed, op, err)
+	}
+	j.cond.Broadcast()
+	return j.err
+}
+
+// usable answers the reason why nothing can be appended or synced. The caller holds mu.
+func (j *Journal) usable() error {
+	if j.err != nil {
+		return j.err
+	}
+	if j.closed {
+		return fmt.Errorf("journal: %w", ErrClosed)
+	}
+	return nil
+}
+
+// Close ends the journal; it waits for a running Append and Sync, and wakes those that wait with ErrClosed. It syncs nothing. With remove (everything is durable
+// elsewhere, a clean unmount) the pieces are removed, durably (J5); after a failure they stay whatever remove says, and the sticky error is answered.
+// The second call does nothing.
+func (j *Journal) Close(remove bool) error {
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return nil
+	}
+	j.closed = true
+	j.cond.Broadcast()
+	j.mu.Unlock()
+
+	j.appending.Lock() // whoever waits for room has left
+	defer j.appending.Unlock()
+	j.mu.Lock()
+	for j.syncing {
+		j.cond.Wait()
+	}
+	live, free, err := j.live, j.free, j.err
+	j.live, j.free = nil, nil
+	j.mu.Unlock()
+
+	all := append(append([]*piece(nil), free...), live...)
+	defer func() {
+		for _, p := range all {
+			p.f.Close()
+		}
+	}()
+	if !remove || len(all) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	newest := all[0]
+	for _, p := range all {
+		if p.header.sequence >= newest.header.sequence && p.used {
+			newest = p
+		}
+	}
+	return removePieces(j.c.Dir, newest, all, j.sealer.mac)
+}

@@ -1,0 +1,99 @@
+package journal
+
+import (
+	"errors"
+	"hash"
+	"syscall"
+
+	"github.com/cofferfs/coffer/internal/disk"
+)
+
+// piece is one host file of the ring.
+type piece struct {
+	name   string
+	f      disk.File
+	header header // what it is used for
+	place  int    // where the newest header stands
+	used   bool   // header stands on the disk
+}
+
+// zeros is what new pieces are written with.
+var zeros [256 << 10]byte
+
+// makePiece makes a file of zeros and makes it durable, with its name (J1). A file in its place is of an older journal and is replaced. After an error
+// there is no file.
+func makePiece(dir disk.Dir, name string, size int64) (*piece, error) {
+	f, err := dir.Create(name, 0o600)
+	if errors.Is(err, syscall.EEXIST) {
+		if err = dir.Unlink(name); err == nil {
+			f, err = dir.Create(name, 0o600)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	for off := int64(0); off < size && err == nil; off += int64(len(zeros)) {
+		_, err = f.WriteAt(zeros[:min(int64(len(zeros)), size-off)], off)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = dir.Sync()
+	}
+	if err != nil {
+		f.Close()
+		_ = dir.Unlink(name) // what stays has no header: it is nobody's
+		return nil, err
+	}
+	return &piece{name: name, f: f, place: headerPlaces - 1}, nil
+}
+
+// writeHeader makes h the header of the piece, durable when it returns (J2). The one before stays beside it.
+func (p *piece) writeHeader(h *header, mac hash.Hash) error {
+	place := (p.place + 1) % headerPlaces
+	if _, err := p.f.WriteAt(h.encode(mac)[:], int64(place)*headerStep); err != nil {
+		return err
+	}
+	if err := p.f.Datasync(); err != nil {
+		return err
+	}
+	p.header, p.place, p.used = *h, place, true
+	return nil
+}
+
+// removePieces removes all pieces of a journal whose transactions are all done with (J5). newest is one of them, open for writing.
+func removePieces(dir disk.Dir, newest *piece, all []*piece, mac hash.Hash) error {
+	if newest.used {
+		h := newest.header
+		h.recycled = h.limit()
+		if err := newest.writeHeader(&h, mac); err != nil {
+			return err
+		}
+	}
+	unlink := func(name string) error {
+		if err := dir.Unlink(name); err != nil && !errors.Is(err, syscall.ENOENT) {
+			return err
+		}
+		return nil
+	}
+	others := 0
+	for _, p := range all {
+		if p.name == newest.name {
+			continue
+		}
+		others++
+		if err := unlink(p.name); err != nil {
+			return err
+		}
+	}
+	if others > 0 {
+		if err := dir.Sync(); err != nil {
+			return err
+		}
+	}
+	if err := unlink(newest.name); err != nil {
+		return err
+	}
+	return dir.Sync()
+}

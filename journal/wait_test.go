@@ -1,0 +1,222 @@
+package journal
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+)
+
+// A full journal waits for Recycle, and asks for it.
+func TestWaits(t *testing.T) {
+	var j *Journal
+	var pressed atomic.Int64
+	ask := make(chan LSN, 100)
+	c := testConfig(newMemDisk(), 4)
+	c.Pressed = func(lsn LSN) { pressed.Add(1); ask <- lsn }
+	j = open(t, c)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for lsn := range ask {
+			ok(t, j.Sync(lsn))
+			j.Recycle(lsn)
+		}
+	})
+	var writers sync.WaitGroup
+	for g := range 8 {
+		writers.Go(func() {
+			for n := range 60 {
+				x := testTx(n, 100+g, (n*977+g*311)%(maxTransaction(4, testPiece)-200))
+				if n%3 > 0 {
+					x = testTx(n, 100, 300)
+				}
+				if _, err := j.Append(x.head, x.bulk); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
+	close(ask)
+	wg.Wait()
+	if pressed.Load() == 0 {
+		t.Error("room was never asked for")
+	}
+}
+
+// Whoever waits for room is woken by Close, by Fail and by a failed Sync.
+func TestWaitEnds(t *testing.T) {
+	for _, how := range []string{"close", "fail", "sync"} {
+		d := newMemDisk()
+		c := testConfig(d, 4)
+		waits := make(chan struct{}, 100)
+		c.Pressed = func(LSN) { waits <- struct{}{} }
+		j := open(t, c)
+		put(t, j, testTx(0, 0, maxTransaction(4, testPiece)))
+		for len(waits) > 0 {
+			<-waits
+		}
+		result := make(chan error, 1)
+		go func() {
+			_, err := j.Append(nil, make([]byte, 9000))
+			result <- err
+		}()
+		<-waits
+		want := ErrFailed
+		switch how {
+		case "close":
+			want = ErrClosed
+			ok(t, j.Close(false))
+		case "fail":
+			j.Fail(syscall.EROFS)
+		case "sync":
+			d.mu.Lock()
+			d.before = func(call, _ string) (int, error) {
+				if call == "fdatasync" {
+					return 0, syscall.EIO
+				}
+				return 0, nil
+			}
+			d.mu.Unlock()
+			if err := j.Sync(j.End()); !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EIO) {
+				t.Errorf("sync: %v", err)
+			}
+		}
+		if err := <-result; !errors.Is(err, want) {
+			t.Errorf("%s: %v", how, err)
+		}
+	}
+}
+
+// Transactions are gathered while a sync runs, and one sync serves them all.
+func TestGroupCommit(t *testing.T) {
+	d := newMemDisk()
+	j := open(t, testConfig(d, 8))
+	put(t, j, testTx(0, 10, 10)) // makes a piece
+	ok(t, j.Sync(j.End()))
+	x := put(t, j, testTx(1, 10, 10))
+	inSync, goOn := make(chan struct{}), make(chan struct{})
+	syncs := atomic.Int64{}
+	d.mu.Lock()
+	d.before = func(call, _ string) (int, error) {
+		if call == "fdatasync" && syncs.Add(1) == 1 {
+			d.mu.Unlock() // as the host does, let others write meanwhile
+			close(inSync)
+			<-goOn
+			d.mu.Lock()
+		}
+		return 0, nil
+	}
+	d.mu.Unlock()
+	var wg sync.WaitGroup
+	wg.Go(func() { ok(t, j.Sync(x.lsn)) })
+	<-inSync
+	for n := range 8 { // each Append returns although the sync still runs
+		y := put(t, j, testTx(n, 10, 20))
+		wg.Go(func() {
+			ok(t, j.Sync(y.lsn))
+			if j.Synced() < y.lsn {
+				t.Error("not durable after Sync")
+			}
+		})
+	}
+	close(goOn)
+	wg.Wait()
+	if n := syncs.Load(); n != 2 {
+		t.Errorf("%d device syncs for 9 transactions, want 2", n)
+	}
+}
+
+func TestConcurrent(t *testing.T) {
+	d := newMemDisk()
+	c := testConfig(d, 64)
+	j := open(t, c)
+	var mu sync.Mutex
+	all := map[LSN]tx{}
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for n := range 30 {
+				x := put(t, j, testTx(g*1000+n, 60, n*50))
+				mu.Lock()
+				all[x.lsn] = x
+				mu.Unlock()
+				if n%3 == 0 {
+					ok(t, j.Sync(x.lsn))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	ok(t, j.Sync(j.End()))
+	ok(t, j.Close(false))
+	got, _ := replay(t, testConfig(d.crash(nil, 0), 4))
+	for _, x := range got {
+		if !x.equal(all[x.lsn]) {
+			t.Fatalf("transaction at %d differs", x.lsn)
+		}
+	}
+	if len(got) != len(all) {
+		t.Errorf("%d transactions, want %d", len(got), len(all))
+	}
+}
+
+// A full host: what there is is used, the error is not sticky, and the journal grows once there is space.
+func TestHostFull(t *testing.T) {
+	d := newMemDisk()
+	c := testConfig(d, 8)
+	ask := make(chan LSN, 1000)
+	c.Pressed = func(lsn LSN) { ask <- lsn }
+	j := open(t, c)
+	d.space = testPiece - 1
+	if _, err := j.Append(nil, make([]byte, 100)); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("without any space: %v", err)
+	}
+	if len(d.names) != 0 || j.Err() != nil {
+		t.Fatalf("%d files, %v", len(d.names), j.Err())
+	}
+	d.space = 2*testPiece + 10
+	full := true // a host that allocates late answers to the sync
+	d.before = func(call, _ string) (int, error) {
+		if call == "fdatasync" && full {
+			full = false
+			return 0, syscall.ENOSPC
+		}
+		return 0, nil
+	}
+	if _, err := j.Append(nil); !errors.Is(err, syscall.ENOSPC) || j.Err() != nil || len(d.names) != 0 {
+		t.Fatalf("late allocation: %v, sticky %v, %d files", err, j.Err(), len(d.names))
+	}
+	d.space = 2*testPiece + 10
+	if _, err := j.Append(nil, make([]byte, 2*testPiece)); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("a transaction longer than the pieces that can be made: %v", err)
+	}
+	done := make(chan struct{})
+	go func() {
+		for lsn := range ask {
+			if err := j.Sync(lsn); err != nil {
+				t.Error(err)
+			}
+			j.Recycle(lsn)
+		}
+		close(done)
+	}()
+	var last tx
+	for n := range 40 {
+		last = put(t, j, testTx(n, 100, 3000))
+	}
+	if len(d.names) != 2 {
+		t.Errorf("%d pieces, there is space for 2", len(d.names))
+	}
+	d.mu.Lock()
+	d.space = -1
+	d.mu.Unlock()
+	last = put(t, j, testTx(99, 100, 2*testPiece))
+	close(ask)
+	<-done
+	ok(t, j.Sync(last.lsn))
+	got, _ := replay(t, testConfig(d.crash(nil, 0), 4))
+	mustEqual(t, got[len(got)-1:], []tx{last})
+}
