@@ -115,7 +115,12 @@ func (spec goldenSpec) file(name string) string { return filepath.Join(goldenDir
 func (spec goldenSpec) write(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
-	recovery := spec.fill(t, dir, false)
+	spec.store(t, dir, spec.fill(t, dir, false))
+}
+
+// store keeps the vault in dir as golden.
+func (spec goldenSpec) store(t *testing.T, dir, recovery string) {
+	t.Helper()
 	m, err := readByGo(dir, []byte(goldenPass), "")
 	if err != nil {
 		t.Fatal(err)

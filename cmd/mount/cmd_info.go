@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -36,13 +35,6 @@ type vaultInfo struct {
 	Holder      *vault.Holder `json:"holder"`
 }
 
-type slotInfo struct {
-	ID      string    `json:"id"`
-	Kind    string    `json:"kind"`
-	Created time.Time `json:"created"`
-	KDF     kdfInfo   `json:"kdf"`
-}
-
 type kdfInfo struct {
 	Name      string `json:"name"`
 	Time      uint32 `json:"time"`
@@ -67,9 +59,7 @@ func (a *app) infoCmd() *cobra.Command {
 			}
 			info := describe(path, cfg)
 			if asJSON {
-				enc := json.NewEncoder(a.stdout)
-				enc.SetIndent("", "  ")
-				return enc.Encode(info)
+				return a.printJSON(info)
 			}
 			return info.print(a.stdout)
 		},
@@ -83,13 +73,7 @@ func describe(path string, cfg *vault.Config) *vaultInfo {
 	info := &vaultInfo{
 		Path: path, Version: formatVersion, VaultID: hex.EncodeToString(cfg.VaultID[:]),
 		Suite: p.Suite, Digest: p.Digest, SegmentSize: p.SegmentSize, FrameSize: p.FrameSize,
-		Created: cfg.Created, Slots: []slotInfo{},
-	}
-	for _, s := range cfg.Slots {
-		info.Slots = append(info.Slots, slotInfo{
-			ID: hex.EncodeToString(s.ID[:]), Kind: s.Kind, Created: s.Created,
-			KDF: kdfInfo{Name: "argon2id", Time: s.KDF.Time, MemoryKiB: s.KDF.MemoryKiB, Threads: s.KDF.Threads},
-		})
+		Created: cfg.Created, Slots: describeSlots(cfg),
 	}
 	if clean, ok := peekState(path); ok {
 		info.Clean = &clean
@@ -113,8 +97,7 @@ func (v *vaultInfo) print(w io.Writer) error {
 	fmt.Fprintf(t, "digest\t%s\n", v.Digest)
 	fmt.Fprintf(t, "sizes\tsegment %s, frame %s\n", segment.String(), frame.String())
 	for _, s := range v.Slots {
-		fmt.Fprintf(t, "key slot\t%s, %s: %s, %d MiB, %d passes, %d lanes; created %s\n", s.ID, oneLine(s.Kind),
-			s.KDF.Name, s.KDF.MemoryKiB>>10, s.KDF.Time, s.KDF.Threads, s.Created.Format(time.RFC3339))
+		fmt.Fprintf(t, "key slot\t%s\n", s.line())
 	}
 	fmt.Fprintf(t, "in use\t%s\n", v.usage())
 	switch {

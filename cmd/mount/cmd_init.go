@@ -158,6 +158,9 @@ func (a *app) createVault(path string, create createFlags, secret secretFlags, f
 		removeDirs(made)
 		return nil, kdfUsage(err)
 	}
+	if cfg, err := vault.ReadConfig(path); err == nil {
+		a.renewPin(path, cfg)
+	}
 	if err := sink.deliver(a, path, recovery); err != nil {
 		wipe(pass)
 		return nil, err

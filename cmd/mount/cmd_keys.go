@@ -25,18 +25,10 @@ func (a *app) loadConfig(path string) (*vault.Config, error) {
 	return cfg, nil
 }
 
-// unlock asks for the passphrase and returns the master key, which the caller destroys.
-func (a *app) unlock(cfg *vault.Config, from secretFlags, prompt string) (*keys.MasterKey, error) {
-	pass, err := a.secrets().passphrase(from, prompt, false)
-	if err != nil {
-		return nil, err
-	}
-	defer wipe(pass)
-	return cfg.Unlock(pass)
-}
-
 func (a *app) passwdCmd() *cobra.Command {
-	var old, fresh secretFlags
+	var old unlockFlags
+	var fresh secretFlags
+	var slot string
 	var mib, time uint32
 	cmd := &cobra.Command{
 		Use:   "passwd VAULT",
@@ -44,14 +36,18 @@ func (a *app) passwdCmd() *cobra.Command {
 		Long: `Change the passphrase of a vault. Files are not encrypted anew: the passphrase only wraps the master key, and the recovery
 key stays the same.
 
+Where there are several passphrases, the one that is given changes. With --keyfile or --identity the only one changes, or the one
+that --slot names.
+
 Without a terminal the current passphrase is the first line of standard input and the new one the second.`,
 		Args: exactArgs("VAULT"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return a.passwd(args[0], old, fresh, mib, time)
+			return a.passwd(args[0], old, fresh, slot, mib, time)
 		},
 	}
 	old.register(cmd.Flags())
 	registerNew(cmd, &fresh)
+	cmd.Flags().StringVar(&slot, "slot", "", "change the passphrase of `SLOT`, an id or label of coffer key list")
 	registerKDF(cmd.Flags(), &mib, &time)
 	return cmd
 }
@@ -61,46 +57,70 @@ func registerNew(cmd *cobra.Command, fresh *secretFlags) {
 	cmd.Flags().StringVar(&fresh.extpass, "new-extpass", "", "read the new passphrase from the first line that `COMMAND` prints")
 }
 
-func (a *app) passwd(path string, from, to secretFlags, mib, time uint32) error {
-	path, err := absolute(path)
+func (a *app) passwd(path string, from unlockFlags, to secretFlags, name string, mib, time uint32) error {
+	path, cfg, err := a.loadForChange(path)
 	if err != nil {
 		return err
 	}
-	cfg, err := a.loadConfig(path)
-	if err != nil {
+	// The slot's own parameters stay where none are given.
+	if _, err := kdfParams(vault.KDF{}, mib, time); err != nil {
 		return err
 	}
-	kdf := vault.KDF{} // keep the slot's
-	if mib != 0 || time != 0 {
-		if kdf, err = kdfParams(cfg.Slots[0].KDF, mib, time); err != nil {
-			return err
-		}
-	}
-	if err := checkHost(path, false); err != nil {
-		return err
-	}
-	s := a.secrets()
-	old, err := s.passphrase(from, "Current passphrase", false)
-	if err != nil {
-		return err
-	}
-	defer wipe(old)
 	// Nobody should choose and type a new passphrase only to hear that the old one was wrong.
-	mk, err := cfg.Unlock(old)
+	mk, opened, err := a.unlock(path, cfg, from, "Current passphrase")
 	if err != nil {
 		return err
 	}
-	mk.Destroy()
-	fresh, err := s.passphrase(to, "New passphrase", true)
+	defer mk.Destroy()
+	slot, err := passphraseToChange(cfg, opened, name)
+	if err != nil {
+		return err
+	}
+	kdf, err := kdfParams(slot.KDF, mib, time)
+	if err != nil {
+		return err
+	}
+	fresh, err := a.secrets().passphrase(to, "New passphrase", true)
 	if err != nil {
 		return err
 	}
 	defer wipe(fresh)
-	if err := vault.ChangePassphrase(path, old, fresh, kdf, deriver()); err != nil {
+	if slot, err = cfg.NewPassphrase(mk, slot, fresh, kdf); err != nil {
 		return kdfUsage(err)
+	}
+	if err := vault.ReplaceSlot(path, mk, slot); err != nil {
+		return err
 	}
 	a.say("the passphrase was changed")
 	return nil
+}
+
+// passphraseToChange is the slot that name says, else the one that opened, else the only one of its kind.
+func passphraseToChange(cfg *vault.Config, opened vault.Slot, name string) (vault.Slot, error) {
+	var id [8]byte
+	if name != "" {
+		var err error
+		if id, err = findSlot(cfg, name); err != nil {
+			return vault.Slot{}, err
+		}
+	} else if opened.Kind == vault.KindPassphrase {
+		return opened, nil
+	}
+	var found []vault.Slot
+	for _, s := range cfg.Slots {
+		if s.Kind == vault.KindPassphrase && (name == "" || s.ID == id) {
+			found = append(found, s)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case name != "":
+		return vault.Slot{}, failf(exitUsage, "see the slots with: coffer key list VAULT", "slot %q has no passphrase", oneLine(name))
+	case len(found) == 0:
+		return vault.Slot{}, failf(exitUsage, "add one with: coffer key add VAULT", "the vault has no passphrase to change")
+	}
+	return vault.Slot{}, failf(exitUsage, "say which one with --slot; see: coffer key list VAULT", "the vault has %d passphrases", len(found))
 }
 
 // kdfUsage makes bounds of the KDF an error of usage, where flags chose it.
@@ -114,7 +134,7 @@ func kdfUsage(err error) error {
 func (a *app) recoverCmd() *cobra.Command {
 	var show bool
 	var file string
-	var secret secretFlags
+	var secret unlockFlags
 	var mib, time uint32
 	cmd := &cobra.Command{
 		Use:   "recover VAULT",
@@ -125,7 +145,10 @@ is rebuilt from any file of the vault.
 The key is asked for on the terminal, read from --recovery-file, or is the first line of standard input; the new passphrase is
 the next one.
 
-With --show the current passphrase is asked for, and the recovery key is shown on the terminal or written to --recovery-file.`,
+Key files and age recipients stay; all passphrases are replaced by the new one.
+
+With --show the vault is unlocked with the current passphrase, --keyfile or --identity, and the recovery key is shown on the
+terminal or written to --recovery-file.`,
 		Args: exactArgs("VAULT"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			path, err := absolute(args[0])
@@ -135,17 +158,20 @@ With --show the current passphrase is asked for, and the recovery key is shown o
 			if show {
 				return a.showRecovery(path, file, secret)
 			}
-			return a.recover(path, file, secret, mib, time)
+			if secret.keyfile != "" || secret.identity != "" {
+				return failf(exitUsage, "set a passphrase with: coffer passwd or coffer key add", "with the recovery key there is nothing else to unlock with")
+			}
+			return a.recover(path, file, secret.secretFlags, mib, time)
 		},
 	}
-	cmd.Flags().BoolVar(&show, "show", false, "show the recovery key; needs the passphrase")
+	cmd.Flags().BoolVar(&show, "show", false, "show the recovery key; needs the passphrase, a key file or an identity")
 	cmd.Flags().StringVar(&file, "recovery-file", "", "read the recovery key from the first line of `FILE`; with --show: write it to this new file")
 	secret.register(cmd.Flags())
 	registerKDF(cmd.Flags(), &mib, &time)
 	return cmd
 }
 
-func (a *app) showRecovery(path, file string, secret secretFlags) (err error) {
+func (a *app) showRecovery(path, file string, secret unlockFlags) (err error) {
 	cfg, err := a.loadConfig(path)
 	if err != nil {
 		return err
@@ -158,7 +184,7 @@ func (a *app) showRecovery(path, file string, secret secretFlags) (err error) {
 	if sink.file == nil && !hasTerminal() {
 		return failf(exitReadSecret, "write it to a file: --recovery-file FILE", "there is no terminal to show the recovery key on")
 	}
-	mk, err := a.unlock(cfg, secret, "Passphrase")
+	mk, _, err := a.unlock(path, cfg, secret, "Current passphrase")
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ type mountFlags struct {
 	force      bool
 	log        string
 	words      []string
-	secret     secretFlags
+	secret     unlockFlags
 	new        createFlags
 	frameSet   bool
 }
@@ -118,7 +118,10 @@ func (a *app) mount(vaultPath, mountpoint string, f mountFlags) (err error) {
 // openKey returns the master key of an existing vault, or of the one it makes.
 func (a *app) openKey(job mountJob, missing bool, f mountFlags) (*keys.MasterKey, error) {
 	if missing {
-		pass, err := a.createVault(job.Vault, f.new, f.secret, f.frameSet)
+		if f.secret.keyfile != "" || f.secret.identity != "" {
+			return nil, failf(exitUsage, "make it with a passphrase; then: coffer key add VAULT", "a new vault has no key file and no recipient yet")
+		}
+		pass, err := a.createVault(job.Vault, f.new, f.secret.secretFlags, f.frameSet)
 		if err != nil {
 			return nil, err
 		}
@@ -139,7 +142,8 @@ func (a *app) openKey(job mountJob, missing bool, f mountFlags) (*keys.MasterKey
 	if err := checkUnused(job.Vault, job.Words.ReadOnly); err != nil {
 		return nil, err
 	}
-	return a.unlock(cfg, f.secret, "Passphrase")
+	mk, _, err := a.unlock(job.Vault, cfg, f.secret, "Passphrase")
+	return mk, err
 }
 
 // vaultExists tells --create whether there is a vault to mount or one to make: whatever has a .coffer is left alone.

@@ -4,6 +4,7 @@
 //	coffer mount VAULT MOUNTPOINT        mount it (--create makes what is missing first)
 //	coffer umount MOUNTPOINT             unmount it and wait until the vault is released
 //	coffer passwd VAULT                  change the passphrase
+//	coffer key add|list|remove VAULT     what else opens it: passphrases, key files, age recipients
 //	coffer recover VAULT                 open a vault with its recovery key
 //	coffer info VAULT                    say what a vault is, without a secret
 //

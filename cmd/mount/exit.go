@@ -39,13 +39,13 @@ var exitTable = []struct {
 	text string
 }{
 	{exitOK, "success"},
-	{exitUsage, "wrong usage: unknown command, flag, mount option or size"},
+	{exitUsage, "wrong usage: unknown command, flag, mount option, size or key slot"},
 	{exitVaultDir, "the vault directory is missing, not a directory, not a vault, or not empty at init"},
 	{exitConfig, "the vault's config cannot be loaded: damaged, foreign, or of an unknown version or feature"},
-	{exitReadSecret, "a passphrase or recovery key could not be read"},
+	{exitReadSecret, "a passphrase, key file, identity or recovery key could not be read"},
 	{exitMountpoint, "the mount point is missing, not a directory, not empty, or not a coffer mount"},
 	{exitOther, "any other error, I/O errors of the host among them"},
-	{exitPassphrase, "wrong passphrase"},
+	{exitPassphrase, "wrong passphrase, key file or identity"},
 	{exitRecoveryKey, "wrong or mistyped recovery key"},
 	{exitInterrupted, "interrupted"},
 	{exitDaemon, "the daemon could not be started or died"},

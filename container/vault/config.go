@@ -49,9 +49,12 @@ type Config struct {
 // Slot is one wrapped copy of the vault master key.
 type Slot struct {
 	ID         [8]byte
-	Kind       string // "passphrase"
+	Kind       string // KindPassphrase, KindKeyFile or KindAge
+	Label      string // may be empty
 	Created    time.Time
-	KDF        KDF
+	KDF        KDF    // of a passphrase
+	Recipient  string // of an age slot, as its encoding
+	AgeFile    []byte // of an age slot
 	Salt       [saltSize]byte
 	Commitment [32]byte // of the key-encrypting key
 	Nonce      [24]byte

@@ -107,7 +107,7 @@ func TestParseRejects(t *testing.T) {
 		{"unknown digest", sub(`"crc32c"`, `"crc64"`), ErrFeature},
 		{"unknown geometry", sub(`"frame_size": 4096`, `"frame_size": 8192`), ErrFeature},
 		{"unknown kdf", sub(`"argon2id"`, `"pbkdf2"`), ErrFeature},
-		{"unknown slot kind", sub(`"passphrase"`, `"keyfile"`), ErrFeature},
+		{"unknown slot kind", sub(`"passphrase"`, `"smoke signals"`), ErrFeature},
 		{"short salt", sub(`"salt": "`, `"salt": "00`), ErrConfig},
 		{"no hex", regexp.MustCompile(`"vault_id": ".`).ReplaceAllString(body, `"vault_id": "g`) + trailer, ErrConfig},
 		{"time", regexp.MustCompile(`"created": "20`).ReplaceAllString(body, `"created": "+20`) + trailer, ErrConfig},
@@ -289,7 +289,7 @@ func TestGraftedConfig(t *testing.T) {
 	cfg, mk := unlock(t, other, testPass)
 	graft := *cfg
 	graft.VaultID = keys.RandomVaultID()
-	if _, _, err := graft.unlock(testPass); !errors.Is(err, ErrTampered) {
+	if _, _, err := graft.unlock(Passphrase(testPass)); !errors.Is(err, ErrTampered) {
 		t.Errorf("grafted slot: %v", err)
 	}
 	_, err = Open(path, &graft, mk, OpenOptions{})
@@ -405,6 +405,7 @@ func TestDifferingBackupIsNamed(t *testing.T) {
 func FuzzParseConfig(f *testing.F) {
 	body, trailer := form(f)
 	f.Add([]byte(body + trailer))
+	f.Add(vectorSlots(f).file())
 	f.Add([]byte(strings.ReplaceAll(strings.ReplaceAll(body, "\n", ""), "  ", "") + "\n" + trailer))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := parseConfig(data)

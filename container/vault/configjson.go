@@ -17,18 +17,18 @@ import (
 
 // The JSON of config, keys in the order of FORMAT.md section 9.
 type configJSON struct {
-	Format      string       `json:"format"`
-	Version     uint32       `json:"version"`
-	Features    featuresJSON `json:"features"`
-	VaultID     string       `json:"vault_id"`
-	Commitment  string       `json:"commitment"`
-	KeyEpoch    uint32       `json:"key_epoch"`
-	Suite       string       `json:"suite"`
-	Digest      string       `json:"digest"`
-	SegmentSize uint32       `json:"segment_size"`
-	FrameSize   uint32       `json:"frame_size"`
-	Created     string       `json:"created"`
-	Slots       []slotJSON   `json:"slots"`
+	Format      string            `json:"format"`
+	Version     uint32            `json:"version"`
+	Features    featuresJSON      `json:"features"`
+	VaultID     string            `json:"vault_id"`
+	Commitment  string            `json:"commitment"`
+	KeyEpoch    uint32            `json:"key_epoch"`
+	Suite       string            `json:"suite"`
+	Digest      string            `json:"digest"`
+	SegmentSize uint32            `json:"segment_size"`
+	FrameSize   uint32            `json:"frame_size"`
+	Created     string            `json:"created"`
+	Slots       []json.RawMessage `json:"slots"` // of slotJSON, by kind
 }
 
 type featuresJSON struct {
@@ -37,42 +37,22 @@ type featuresJSON struct {
 	Compat   uint32 `json:"compat"`
 }
 
-type slotJSON struct {
-	ID         string `json:"id"`
-	Kind       string `json:"kind"`
-	Created    string `json:"created"`
-	KDF        string `json:"kdf"`
-	Salt       string `json:"salt"`
-	Time       uint32 `json:"time"`
-	MemoryKiB  uint32 `json:"memory_kib"`
-	Threads    uint32 `json:"threads"`
-	Commitment string `json:"commitment"`
-	Nonce      string `json:"nonce"`
-	Wrapped    string `json:"wrapped"`
-}
-
 // Shapes of the same, for what encoding/json lets pass: keys in another case, repeated or missing keys, nulls.
 var (
 	featuresShape = shape{"incompat": nil, "ro_compat": nil, "compat": nil}
-	slotShape     = shape{"id": nil, "kind": nil, "created": nil, "kdf": nil, "salt": nil, "time": nil, "memory_kib": nil,
-		"threads": nil, "commitment": nil, "nonce": nil, "wrapped": nil}
-	configShape = shape{"format": nil, "version": nil, "features": &field{shape: featuresShape}, "vault_id": nil, "commitment": nil,
+	configShape   = shape{"format": nil, "version": nil, "features": &field{shape: featuresShape}, "vault_id": nil, "commitment": nil,
 		"key_epoch": nil, "suite": nil, "digest": nil, "segment_size": nil, "frame_size": nil, "created": nil,
-		"slots": &field{shape: slotShape, array: true}}
+		"slots": &field{slots: true}}
 )
 
-// shape lists the keys of an object, all of them required. A nil field is a string or a number.
+// shape lists the keys of an object. A nil field is a string or a number that is required.
 type shape map[string]*field
 
 type field struct {
-	shape shape
-	array bool // an array of such objects
+	shape    shape // an object
+	optional bool  // a string or a number
+	slots    bool  // the array of slots, which parseSlot looks into
 }
-
-const (
-	kindPassphrase = "passphrase"
-	kdfArgon2id    = "argon2id"
-)
 
 // parseConfig reads a whole config file. It believes version and features first, then the outer form, then the keys, then
 // the values, and nothing of it is authentic yet. Errors wrap ErrConfig, ErrVersion or ErrFeature.
@@ -175,15 +155,17 @@ func (s shape) walk(dec *json.Decoder) error {
 			return fmt.Errorf("key %q: %w", key, err)
 		}
 	}
-	if len(seen) != len(s) {
-		return errors.New("a key is missing")
+	for key, f := range s {
+		if !seen[key] && (f == nil || !f.optional) {
+			return errors.New("a key is missing")
+		}
 	}
 	return expect(dec, '}')
 }
 
 func (f *field) walk(dec *json.Decoder) error {
 	switch {
-	case f == nil:
+	case f == nil, f.optional:
 		tok, err := dec.Token()
 		if err != nil {
 			return err
@@ -193,7 +175,7 @@ func (f *field) walk(dec *json.Decoder) error {
 			return nil
 		}
 		return errors.New("neither a string nor a number")
-	case !f.array:
+	case !f.slots:
 		return f.shape.walk(dec)
 	}
 	if err := expect(dec, '['); err != nil {
@@ -203,7 +185,8 @@ func (f *field) walk(dec *json.Decoder) error {
 		if n == maxSlots {
 			return fmt.Errorf("more than %d slots", maxSlots)
 		}
-		if err := f.shape.walk(dec); err != nil {
+		var slot json.RawMessage
+		if err := dec.Decode(&slot); err != nil {
 			return err
 		}
 	}
@@ -264,7 +247,7 @@ func (c *Config) fromJSON(j *configJSON) error {
 	c.Slots = make([]Slot, len(j.Slots))
 	ids := make(map[[8]byte]bool)
 	for i := range j.Slots {
-		if err := c.Slots[i].fromJSON(&j.Slots[i]); err != nil {
+		if c.Slots[i], err = parseSlot(j.Slots[i]); err != nil {
 			return fmt.Errorf("slot %d: %w", i, err)
 		}
 		if ids[c.Slots[i].ID] {
@@ -275,50 +258,26 @@ func (c *Config) fromJSON(j *configJSON) error {
 	return nil
 }
 
-func (s *Slot) fromJSON(j *slotJSON) error {
-	if j.Kind != kindPassphrase || j.KDF != kdfArgon2id {
-		return fmt.Errorf("kind %.40q, kdf %.40q: %w", j.Kind, j.KDF, ErrFeature)
-	}
-	s.Kind = j.Kind
-	for _, f := range []struct {
-		dst []byte
-		src string
-	}{{s.ID[:], j.ID}, {s.Salt[:], j.Salt}, {s.Commitment[:], j.Commitment}, {s.Nonce[:], j.Nonce}, {s.Wrapped[:], j.Wrapped}} {
-		if err := decodeHex(f.dst, f.src); err != nil {
-			return err
-		}
-	}
-	if j.Threads > maxThreads {
-		return fmt.Errorf("threads %d: %w", j.Threads, ErrKDF)
-	}
-	s.KDF = KDF{Time: j.Time, MemoryKiB: j.MemoryKiB, Threads: uint8(j.Threads)}
-	if err := s.KDF.check(); err != nil {
-		return err
-	}
-	var err error
-	s.Created, err = parseTime(j.Created)
-	return err
-}
-
 // encodeConfig returns the bytes that the MAC is computed over: the JSON object and a newline.
 func encodeConfig(c *Config) ([]byte, error) {
 	j := configJSON{
 		Format: configFormat, Version: formatVersion, Features: featuresJSON{ROCompat: c.ROCompat, Compat: c.Compat},
 		VaultID: hex.EncodeToString(c.VaultID[:]), Commitment: hex.EncodeToString(c.Commitment[:]), KeyEpoch: c.Params.Epoch,
 		Suite: c.Params.Suite.String(), Digest: container.DigestAlg(c.Params.Digest).String(), SegmentSize: c.Params.SegmentSize, FrameSize: c.Params.FrameSize,
-		Created: c.Created.UTC().Format(timeLayout), Slots: make([]slotJSON, len(c.Slots)),
+		Created: c.Created.UTC().Format(timeLayout), Slots: make([]json.RawMessage, len(c.Slots)),
 	}
 	for i := range c.Slots {
-		s := &c.Slots[i]
-		j.Slots[i] = slotJSON{
-			ID: hex.EncodeToString(s.ID[:]), Kind: s.Kind, Created: s.Created.UTC().Format(timeLayout), KDF: kdfArgon2id,
-			Salt: hex.EncodeToString(s.Salt[:]), Time: s.KDF.Time, MemoryKiB: s.KDF.MemoryKiB, Threads: uint32(s.KDF.Threads),
-			Commitment: hex.EncodeToString(s.Commitment[:]), Nonce: hex.EncodeToString(s.Nonce[:]), Wrapped: hex.EncodeToString(s.Wrapped[:]),
+		var err error
+		if j.Slots[i], err = json.Marshal(c.Slots[i].toJSON()); err != nil {
+			return nil, fmt.Errorf("vault: encode config: %w", err)
 		}
 	}
 	body, err := json.MarshalIndent(&j, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("vault: encode config: %w", err)
+	}
+	if len(body) > maxConfigSize-trailerSize-1 {
+		return nil, fmt.Errorf("vault: encode config: %d bytes: %w", len(body), ErrSlots)
 	}
 	return append(body, '\n'), nil
 }

@@ -152,56 +152,12 @@ func removeCoffer(root disk.Dir) error {
 	return errors.Join(append(errs, root.Rmdir(cofferDir))...)
 }
 
-// ChangePassphrase rewraps the key slot that the old passphrase opens. config and config.bak are both replaced and durable when
-// it returns, so that the old slot is in neither; on failure the old passphrase still opens the vault. A zero KDF keeps the
-// slot's. The vault may be mounted meanwhile. It does not keep out who has the old slot and the old passphrase from before:
-// the master key is the same.
-//
-// Errors: those of ReadConfig and Unlock; ErrKDF; ErrInUse while another process changes the config.
-func ChangePassphrase(path string, old, passphrase []byte, k KDF, derive Deriver) error {
-	if len(passphrase) == 0 || len(old) == 0 {
-		return ErrEmptyPassphrase
-	}
-	root, dir, err := openDirs(path)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	defer dir.Close()
-	l, err := lockConfig(path, dir)
-	if err != nil {
-		return err
-	}
-	defer l.close()
-	c, err := readConfigs(dir) // with the lock held: nobody else changes it now
-	if err != nil {
-		return err
-	}
-	c.Derive = derive
-	if c.ROCompat != 0 {
-		return fmt.Errorf("vault: change passphrase: ro-compat features %#x: %w", c.ROCompat, ErrFeature)
-	}
-	mk, i, err := c.unlock(old)
-	if err != nil {
-		return err
-	}
-	defer mk.Destroy()
-	slot := c.Slots[i]
-	if k != (KDF{}) {
-		slot.KDF = k
-	}
-	slot.Created = time.Now().UTC().Truncate(time.Second)
-	if err := slot.wrap(mk, c.VaultID, passphrase, derive); err != nil {
-		return err
-	}
-	slots := slices.Clone(c.Slots)
-	slots[i] = slot
-	return replaceSlots(dir, c, mk, slots)
-}
-
 // replaceSlots writes c with other slots. The caller holds the config lock. A config that c had to stand in for is kept as
 // config.damaged.
 func replaceSlots(dir disk.Dir, c *Config, mk *keys.MasterKey, slots []Slot) error {
+	if len(slots) > maxSlots {
+		return fmt.Errorf("vault: more than %d: %w", maxSlots, ErrSlots)
+	}
 	ring := keys.NewRing(mk, c.VaultID)
 	defer ring.Destroy()
 	n := &Config{VaultID: c.VaultID, Commitment: c.Commitment, Params: c.Params, ROCompat: c.ROCompat, Compat: c.Compat, Created: c.Created, Slots: slots}

@@ -1,14 +1,16 @@
 // Package vault is what makes a directory a vault: the .coffer directory with the config and its key slots, the state, and the
 // lock (FORMAT.md sections 2 and 9 to 11).
 //
-//	passphrase --Argon2id--> KEK --unwrap--> master key --HKDF--> keys.Ring
-//	                          |                                      |
-//	.coffer/config   slots, parameters, MAC  <-----------------------+ authenticates
-//	.coffer/state    link sequences, unclean sessions  <-------------+
+//	passphrase --Argon2id-----> KEK --unwrap--> master key --HKDF--> keys.Ring
+//	key file   --HKDF----------> |                                      |
+//	identity   --age, HKDF-----> |                                      |
+//	.coffer/config   slots, parameters, MAC  <--------------------------+ authenticates
+//	.coffer/state    link sequences, unclean sessions  <----------------+
 //	.coffer/lock     who has the vault
 //
 // The order of things for a mount is ReadConfig, Config.Unlock, Open, and at the end Close. Create makes a vault,
-// ChangePassphrase rewraps a key slot, Recover starts from the recovery key when passphrase or config are lost.
+// AddSlot, ReplaceSlot, RemoveSlot and ChangePassphrase change key slots, of a mounted vault too; Recover starts from the
+// recovery key when passphrase or config are lost.
 //
 // It promises that nothing of the config is used before it has proved authentic, except what finding a key slot takes and
 // within stated bounds; that a link sequence is never drawn twice, whatever crashes; that a session which did not end cleanly

@@ -27,6 +27,24 @@ var (
 	ErrPassphrase = errors.New("wrong passphrase")
 	// ErrEmptyPassphrase: an empty passphrase is never accepted.
 	ErrEmptyPassphrase = errors.New("empty passphrase")
+	// ErrKeyFile: no key slot opens with the key file.
+	ErrKeyFile = errors.New("wrong key file")
+	// ErrKeyFileSize: a key file is shorter than MinKeyFile or longer than MaxKeyFile.
+	ErrKeyFileSize = errors.New("length of the key file is out of bounds")
+	// ErrIdentity: no key slot opens with the age identities.
+	ErrIdentity = errors.New("wrong identity")
+	// ErrAgeFailed: an identity, a recipient or its plugin failed, which does not say that it is the wrong one.
+	ErrAgeFailed = errors.New("age identity or recipient could not be used")
+	// ErrRecipient: no age recipient that a slot can hold.
+	ErrRecipient = errors.New("malformed recipient")
+	// ErrLabel: a slot's label is too long or cannot be shown.
+	ErrLabel = errors.New("a label is up to 64 bytes of printable text")
+	// ErrNoSlot: there is no slot of that id.
+	ErrNoSlot = errors.New("no such key slot")
+	// ErrLastSlot: the only slot cannot be removed.
+	ErrLastSlot = errors.New("the last key slot cannot be removed")
+	// ErrSlots: there are as many slots as a config can hold.
+	ErrSlots = errors.New("too many key slots")
 	// ErrState: the state is authentic to another key or vault: it was changed or comes from elsewhere.
 	ErrState = errors.New("state is not authentic")
 	// ErrCopied: a copy of a vault that was not closed cleanly; OpenOptions.Recover opens it.

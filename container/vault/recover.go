@@ -69,15 +69,26 @@ func Recover(path, recoveryKey string, passphrase []byte, k KDF, derive Deriver)
 		return fmt.Errorf("vault: recover: %w", err)
 	}
 	defer dir.Close()
-	l, err := lockConfig(path, dir)
+	l, err := waitConfig(path, dir)
 	if err != nil {
 		return err
 	}
 	defer l.close()
+	if len(c.Slots) > 0 { // with the lock held: another process may have changed them meanwhile
+		if c, good, err = recoverConfig(root, mk); err != nil {
+			return err
+		}
+	}
 	if !good {
 		c.warning = &FallbackError{Err: ErrConfig} // config is to be kept
 	}
-	return replaceSlots(dir, c, mk, []Slot{slot})
+	slots := []Slot{slot}
+	for _, s := range c.Slots {
+		if s.Kind != KindPassphrase {
+			slots = append(slots, s)
+		}
+	}
+	return replaceSlots(dir, c, mk, slots)
 }
 
 // recoverConfig returns an authentic config, or one without slots made from a container. good tells that the file config

@@ -58,11 +58,11 @@ func vectorConfig(t *testing.T) *Config {
 		Params: keys.FileParams{Suite: suite.XAES256GCM, Digest: 4, SegmentSize: 64 << 10, FrameSize: 4 << 10},
 	}
 	for i, pass := range []string{"first passphrase", "second passphrase"} {
-		s := Slot{Kind: kindPassphrase, Created: vectorTime, KDF: KDF{Time: 2, MemoryKiB: 64, Threads: 4}}
+		s := Slot{Kind: KindPassphrase, Created: vectorTime, KDF: KDF{Time: 2, MemoryKiB: 64, Threads: 4}}
 		copy(s.ID[:], []byte{'s', 'l', 'o', 't', ' ', 'i', 'd', byte('0' + i)})
 		copy(s.Salt[:], bytes.Repeat([]byte{byte(0xa0 + i)}, saltSize))
 		copy(s.Nonce[:], bytes.Repeat([]byte{byte(0xb0 + i)}, 24))
-		if err := s.seal(mk, vectorID, []byte(pass), nil); err != nil {
+		if err := s.seal(mk, vectorID, Passphrase([]byte(pass)), nil); err != nil {
 			t.Fatal(err)
 		}
 		c.Slots = append(c.Slots, s)

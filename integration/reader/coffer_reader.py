@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Reads a whole Coffer vault, verifies everything that FORMAT.md says a reader MUST reject, and prints a manifest.
 
-    coffer_reader.py VAULT --passphrase-file F | --recovery-key-file F  [--json] [--recover]
+    coffer_reader.py VAULT --passphrase-file F | --keyfile F | --identity F | --recovery-key-file F  [--json] [--recover]
 
 The layouts are read from FORMAT.md alone ("section" below is a section of it), to prove that it suffices. A few refusals of values
 that no writer makes were added when the vectors in container/testdata showed that its text had left them open. It needs Python 3.11 and Debian's python3-cryptography, writes nothing, and takes no lock. BLAKE3 is in neither: the
@@ -21,6 +21,7 @@ import sys
 
 sys.dont_write_bytecode = True  # leave nothing beside the source, which may be a checkout
 
+from agefile import read_identities  # noqa: E402
 from container import GEOMETRIES, Container  # noqa: E402
 from primitives import (VERSION, Keys, Refused, base64url_decode, escape, is_zero, mac, need, note, open_siv, text,  # noqa: E402
                         u16, u64)
@@ -92,14 +93,14 @@ def read_at(dir_fd, name, limit):
 
 
 class Vault:
-    def __init__(self, path, passphrase, recovery_key, recover):
+    def __init__(self, path, kind, secret, recover):
         self.root_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         data = read_at(self.root_fd, b".coffer/config", 1 << 20)
         need(data is not None, "config: not there")
         config, covered, made = read_config(data)
         if read_at(self.root_fd, b".coffer/config.bak", 1 << 20) != data:
             note("config.bak: not the same bytes as config")
-        master = unwrap(config, passphrase) if recovery_key is None else decode_recovery_key(recovery_key)
+        master = decode_recovery_key(secret) if kind == "recovery" else unwrap(config, kind, secret)
         self.keys = Keys(master, config["vault_id"])
         need(hmac.compare_digest(self.keys.commitment, config["commitment"]), "config: the key is another vault's")
         need(hmac.compare_digest(mac(self.keys.config, covered), made), "config: HMAC differs")
@@ -257,24 +258,32 @@ def print_lines(entries):
             print("        stored", r["offset"], r["length"], r["sha256"])
 
 
+def read_secret(args):
+    """The kind of key slot, or recovery, and the secret."""
+    with open(args.passphrase_file or args.keyfile or args.identity or args.recovery_key_file, "rb") as f:
+        data = f.read((1 << 20) + 1)
+    if args.passphrase_file:
+        return "passphrase", data.removesuffix(b"\n")
+    if args.keyfile:
+        return "keyfile", data
+    if args.identity:
+        return "age", read_identities(data.decode("ascii", "replace"))
+    return "recovery", data.decode("ascii", "replace")
+
+
 def main():
     parser = argparse.ArgumentParser(description="Verify a Coffer vault and print a manifest of it.")
     parser.add_argument("vault")
     secret = parser.add_mutually_exclusive_group(required=True)
     secret.add_argument("--passphrase-file", help="one newline at its end is not part of the passphrase")
+    secret.add_argument("--keyfile")
+    secret.add_argument("--identity", help="X25519 identities of age")
     secret.add_argument("--recovery-key-file")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.add_argument("--recover", action="store_true", help="open a vault that was copied while not clean")
     args = parser.parse_args()
     try:
-        passphrase = recovery_key = None
-        if args.passphrase_file:
-            with open(args.passphrase_file, "rb") as f:
-                passphrase = f.read().removesuffix(b"\n")
-        else:
-            with open(args.recovery_key_file, encoding="ascii") as f:
-                recovery_key = f.read()
-        entries = [entry for _, entry in Vault(args.vault, passphrase, recovery_key, args.recover).walk()]
+        entries = [entry for _, entry in Vault(args.vault, *read_secret(args), args.recover).walk()]
     except (Refused, OSError) as err:
         print("refused:", err, file=sys.stderr)
         return 1

@@ -1,5 +1,6 @@
 """Sections 9 and 10 of FORMAT.md: the config with its key slots, the recovery key, the state."""
 
+import base64
 import hashlib
 import hmac
 import json
@@ -10,14 +11,17 @@ import struct
 from cryptography.exceptions import InvalidTag
 
 from aead import xaes_256_gcm_open
+from agefile import age_open
 from argon2id import argon2id
 from container import GEOMETRIES, KIB
-from primitives import BLOCK, DIGESTS, SUITES, VERSION, Refused, crc_holds, is_zero, mac, need, note, text, u16, u32, u64
+from primitives import BLOCK, DIGESTS, SUITES, VERSION, Refused, crc_holds, hkdf_expand, is_zero, mac, need, note, text, u16, u32, u64
 
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
-SLOT_KEYS = {"id": 8, "kind": str, "created": "date", "kdf": str, "salt": 32, "time": int, "memory_kib": int,
-             "threads": int, "commitment": 32, "nonce": 24, "wrapped": 48}
+COMMON_KEYS = {"id": 8, "kind": str, "created": "date", "kdf": str, "salt": 32, "commitment": 32, "nonce": 24, "wrapped": 48}
+SLOT_KEYS = {"passphrase": ("argon2id", b"coffer slot v1", {"time": int, "memory_kib": int, "threads": int}),
+             "keyfile": ("hkdf-sha256", b"coffer kfile v1", {}),
+             "age": ("hkdf-sha256", b"coffer age v1", {"recipient": str, "age_file": str})}
 FEATURE_KEYS = {"incompat": int, "ro_compat": int, "compat": int}
 CONFIG_KEYS = {"format": str, "version": int, "features": dict, "vault_id": 16, "commitment": 32, "key_epoch": int, "suite": str,
                "digest": str, "segment_size": int, "frame_size": int, "created": "date", "slots": list}
@@ -64,27 +68,59 @@ def read_config(data):
     need(config["suite"] in [name for name, _ in SUITES.values()], f"{what}: unknown suite")
     need(config["digest"] in DIGESTS, f"{what}: unknown digest")
     need((config["segment_size"], config["frame_size"]) in GEOMETRIES.values(), f"{what}: no such geometry")
-    config["slots"] = [typed(f"{what}: slot {i}", slot, SLOT_KEYS) for i, slot in enumerate(config["slots"])]
+    config["slots"] = [read_slot(f"{what}: slot {i}", slot) for i, slot in enumerate(config["slots"])]
+    ids = {slot["id"] for slot in config["slots"]}
+    need(1 <= len(config["slots"]) <= 32 and len(ids) == len(config["slots"]), f"{what}: number or ids of the slots")
     return config, match[1], bytes.fromhex(match[2].decode())
 
 
-def unwrap(config, passphrase):
-    """The vault master key from the first key slot that this passphrase opens."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // KIB
+def read_slot(what, slot):
+    need(isinstance(slot, dict) and slot.get("kind") in SLOT_KEYS, f"{what}: unknown kind")
+    kdf, _, more = SLOT_KEYS[slot["kind"]]
+    keys = COMMON_KEYS | more | ({"label": str} if "label" in slot else {})
+    slot = typed(what, slot, keys)
+    need(slot["kdf"] == kdf, f"{what}: unknown kdf")
+    label = slot.get("label", "")
+    need(len(label.encode("utf-8", "replace")) <= 64 and label.isprintable(), f"{what}: label")
+    if slot["kind"] == "age":
+        need(re.fullmatch(r"age1[a-z0-9+._-]{1,8188}", slot["recipient"]), f"{what}: recipient")
+        try:
+            raw = base64.b64decode(slot["age_file"], validate=True)
+        except ValueError:
+            raise Refused(f"{what}: age_file is not base64") from None
+        need(0 < len(raw) <= 65536 and base64.b64encode(raw).decode() == slot["age_file"], f"{what}: age_file")
+        slot["age_file"] = raw
+    return slot
+
+
+def unwrap(config, kind, secret):
+    """The vault master key from the first key slot of this kind that the secret opens: a passphrase, the contents of a key file, or X25519
+    identities of age."""
+    need(kind != "keyfile" or 32 <= len(secret) <= 65536, "length of the key file")
     for slot in config["slots"]:
+        if slot["kind"] != kind:
+            continue
         what = f"config: slot {slot['id'].hex()}"
-        need(slot["kind"] == "passphrase" and slot["kdf"] == "argon2id", f"{what}: unknown kind or kdf")
-        t, m, p = slot["time"], slot["memory_kib"], slot["threads"]
-        need(1 <= t <= 64 and 1 <= p <= 64 and 8 * p <= m <= min(16 << 20, memory), f"{what}: kdf parameters out of bounds")
-        a = argon2id(passphrase, slot["salt"], t, m, p, 64)
+        label, numbers = SLOT_KEYS[kind][1], b""
+        if kind == "passphrase":
+            t, m, p = slot["time"], slot["memory_kib"], slot["threads"]
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // KIB
+            need(1 <= t <= 64 and 1 <= p <= 64 and 8 * p <= m <= min(16 << 20, memory), f"{what}: kdf parameters out of bounds")
+            a, numbers = argon2id(secret, slot["salt"], t, m, p, 64), struct.pack("<3I", t, m, p)
+        else:
+            raw = secret if kind == "keyfile" else age_open(slot["age_file"], secret, what)
+            if raw is None:
+                continue
+            need(kind == "keyfile" or len(raw) == 32, f"{what}: the age file holds no secret")
+            a = hkdf_expand(mac(slot["salt"], raw), label, 64)
         if not hmac.compare_digest(a[32:], slot["commitment"]):
             continue
-        ad = text(b"coffer slot v1", 16) + config["vault_id"] + slot["id"] + slot["salt"] + struct.pack("<3I", t, m, p)
+        ad = text(label, 16) + config["vault_id"] + slot["id"] + slot["salt"] + numbers
         try:
             return xaes_256_gcm_open(a[:32], slot["nonce"], slot["wrapped"], ad)
         except InvalidTag:
             raise Refused(f"{what}: the wrapped key does not open") from None
-    raise Refused("wrong passphrase")
+    raise Refused({"passphrase": "wrong passphrase", "keyfile": "wrong key file", "age": "wrong identity"}[kind])
 
 
 def decode_recovery_key(words):
