@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -28,6 +29,7 @@ type stack struct {
 	cache  *cache.Cache
 	tree   *dirs.Tree
 	fs     *fs.FS
+	watch  *fs.Watch
 }
 
 // serve opens the vault, mounts it, calls ready when the mount answers, and serves until it is unmounted or a signal asks for it. It
@@ -38,8 +40,7 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 	}
 	tuneMemory()
 	unix.Umask(0) // the kernel has applied the caller's umask to every mode that arrives
-	sink := (&eventLog{log: log}).sink
-	s, err := openStack(job, mk, log, sink)
+	s, err := openStack(job, mk, log)
 	if err != nil {
 		return err
 	}
@@ -60,10 +61,17 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 		server.Wait()
 		close(ended)
 	}()
+	idle := idler{after: job.Idle, quiet: s.watch.Quiet, inUse: s.fs.InUse}
+	alarm := time.NewTimer(job.Idle)
+	if job.Idle == 0 {
+		alarm.Stop()
+	}
 	for serving := true; serving; {
 		select {
 		case <-ended:
 			serving = false
+		case <-alarm.C:
+			alarm.Reset(idle.end(log, func() error { return unmountOwn(job.Mountpoint, m) }))
 		case sig := <-signals:
 			log.Info("asked to unmount", "signal", sig.String())
 			if err := unmountOwn(job.Mountpoint, m); err != nil {
@@ -79,13 +87,14 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 }
 
 // openStack opens the layers; what it opened is closed again where it fails.
-func openStack(job mountJob, mk *keys.MasterKey, log *slog.Logger, sink event.Sink) (*stack, error) {
+func openStack(job mountJob, mk *keys.MasterKey, log *slog.Logger) (*stack, error) {
 	cfg, err := vault.ReadConfig(job.Vault)
 	if err != nil {
 		return nil, err
 	}
 	cfg.Derive = deriver()
 	s := &stack{}
+	sink := (&eventLog{log: log}).sink
 	s.vault, err = vault.Open(job.Vault, cfg, mk, vault.OpenOptions{
 		ReadOnly: job.Words.ReadOnly, Recover: job.Recover, ForceUnlock: job.ForceUnlock, Mountpoint: job.Mountpoint, Events: sink,
 	})
@@ -116,6 +125,7 @@ func (s *stack) build(job mountJob, log *slog.Logger, sink event.Sink) (err erro
 		Tree: s.tree, Engine: s.engine, Cache: s.cache, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
 		ReadOnly: v.ReadOnly(), WriteBack: !job.Words.NoWriteBack, Events: sink, Log: log,
 	})
+	s.watch = fs.NewWatch(s.fs, nil)
 	return nil
 }
 
@@ -137,6 +147,7 @@ func (s *stack) headerless(l names.Link, d disk.Dir, host string) bool {
 func (s *stack) mount(job mountJob) (*fuse.Server, error) {
 	server, err := fs.Mount(s.fs, fs.MountOptions{
 		Mountpoint: job.Mountpoint, AllowOther: job.Words.AllowOther, FsName: job.Words.FsName, Options: job.Words.flags(),
+		Wrap: func(fuse.RawFileSystem) fuse.RawFileSystem { return s.watch },
 	})
 	if err != nil {
 		return nil, failf(exitFUSE, "the log has what fusermount3 or the kernel said: see --log in coffer help mount", "mount: %w", err)
