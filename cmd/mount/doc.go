@@ -6,6 +6,7 @@
 //	coffer passwd VAULT                  change the passphrase
 //	coffer recover VAULT                 open a vault with its recovery key
 //	coffer info VAULT                    say what a vault is, without a secret
+//	coffer status MOUNTPOINT             say how a mount is doing (status.go)
 //
 // The way of a mount:
 //

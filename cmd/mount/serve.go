@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"runtime/debug"
 	"time"
@@ -30,6 +31,7 @@ type stack struct {
 	tree   *dirs.Tree
 	fs     *fs.FS
 	watch  *fs.Watch
+	record recorder
 }
 
 // serve opens the vault, mounts it, calls ready when the mount answers, and serves until it is unmounted or a signal asks for it. It
@@ -54,6 +56,13 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 	}
 	log.Info("mounted", "mountpoint", job.Mountpoint, "pid", os.Getpid(), "device", fmt.Sprintf("%d:%d", m.major, m.minor))
 	debug.FreeOSMemory()
+	mon := &monitor{job: job, stack: s, started: time.Now()}
+	if l, err := net.ListenUnix("unix", statusAddr(m)); err != nil {
+		log.Info("there will be no status", "err", err)
+	} else {
+		defer func() { _ = l.Close() }()
+		go mon.serveStatus(l)
+	}
 	ready()
 
 	ended := make(chan struct{})
@@ -94,7 +103,11 @@ func openStack(job mountJob, mk *keys.MasterKey, log *slog.Logger) (*stack, erro
 	}
 	cfg.Derive = deriver()
 	s := &stack{}
-	sink := (&eventLog{log: log}).sink
+	logged := (&eventLog{log: log}).sink
+	sink := func(e event.Event) {
+		logged(e)
+		s.record.sink(e)
+	}
 	s.vault, err = vault.Open(job.Vault, cfg, mk, vault.OpenOptions{
 		ReadOnly: job.Words.ReadOnly, Recover: job.Recover, ForceUnlock: job.ForceUnlock, Mountpoint: job.Mountpoint, Events: sink,
 	})
@@ -125,7 +138,7 @@ func (s *stack) build(job mountJob, log *slog.Logger, sink event.Sink) (err erro
 		Tree: s.tree, Engine: s.engine, Cache: s.cache, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
 		ReadOnly: v.ReadOnly(), WriteBack: !job.Words.NoWriteBack, Events: sink, Log: log,
 	})
-	s.watch = fs.NewWatch(s.fs, nil)
+	s.watch = fs.NewWatch(s.fs, s.record.failed)
 	return nil
 }
 
