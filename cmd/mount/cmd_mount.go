@@ -36,7 +36,7 @@ func (a *app) mountCmd() *cobra.Command {
 		Long: `Mount VAULT on MOUNTPOINT, an empty directory. With --create the directories and the vault are made where they are missing.
 
 The command returns when the mount can be used; a daemon serves it until ` + "`coffer umount`" + `, SIGTERM or SIGINT, or until it was idle for as
-long as --idle says.
+long as --idle says. With --foreground readiness is told to systemd (sd_notify(3), Type=notify).
 
 Mount options (-o, separated by commas): ro rw allow_other default_permissions suid nosuid dev nodev exec noexec noatime
 fsname=NAME nowriteback. Mounts are rw,nosuid,nodev,default_permissions unless said otherwise; suid, dev are for root.`,
@@ -208,7 +208,12 @@ func (a *app) serveHere(job mountJob, mk *keys.MasterKey, f mountFlags) error {
 		defer log.Close()
 		out = log
 	}
-	return serve(job, mk, newLogger(out, job.Vault), a.takeSignals(), func() { a.sayMounted(job, f.quiet) })
+	return serve(job, mk, newLogger(out, job.Vault), a.takeSignals(), func() {
+		a.sayMounted(job, f.quiet)
+		if err := notifySystemd("READY=1\nSTATUS=Mounted on " + oneLine(job.Mountpoint)); err != nil {
+			a.say("warning: %s", oneLine(err.Error()))
+		}
+	})
 }
 
 // daemonLog opens the log. A default place that cannot be written is no reason not to mount; one that was asked for is.
