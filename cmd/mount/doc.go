@@ -8,6 +8,8 @@
 //	coffer info VAULT                    say what a vault is, without a secret
 //	coffer status MOUNTPOINT             say how a mount is doing (status.go)
 //
+// Called as mount.fuse.coffer it is mount(8)'s helper (mount8.go).
+//
 // The way of a mount:
 //
 //	coffer mount                        the daemon (the same binary, a new session)
