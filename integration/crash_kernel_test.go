@@ -21,7 +21,7 @@ type kernel struct {
 
 func newKernel(f *fs.FS) *kernel { return &kernel{fs: f, lookups: map[uint64]uint64{}} }
 
-func errno(s fuse.Status) error {
+func statusError(s fuse.Status) error {
 	if s == fuse.OK {
 		return nil
 	}
@@ -37,7 +37,7 @@ func (k *kernel) entered(s fuse.Status, out *fuse.EntryOut) (uint64, fuse.Attr, 
 	if s == fuse.OK {
 		k.lookups[out.NodeId]++
 	}
-	return out.NodeId, out.Attr, errno(s)
+	return out.NodeId, out.Attr, statusError(s)
 }
 
 func (k *kernel) lookup(dir uint64, name string) (uint64, fuse.Attr, error) {
@@ -79,37 +79,37 @@ func (k *kernel) link(node, dir uint64, name string) error {
 func (k *kernel) readlink(node uint64) (string, error) {
 	h := k.header(node)
 	b, s := k.fs.Readlink(nil, &h)
-	return string(b), errno(s)
+	return string(b), statusError(s)
 }
 
 func (k *kernel) unlink(dir uint64, name string) error {
 	h := k.header(dir)
-	return errno(k.fs.Unlink(nil, &h, name))
+	return statusError(k.fs.Unlink(nil, &h, name))
 }
 
 func (k *kernel) rmdir(dir uint64, name string) error {
 	h := k.header(dir)
-	return errno(k.fs.Rmdir(nil, &h, name))
+	return statusError(k.fs.Rmdir(nil, &h, name))
 }
 
 func (k *kernel) rename(dir uint64, name string, to uint64, toName string, flags uint32) error {
-	return errno(k.fs.Rename(nil, &fuse.RenameIn{InHeader: k.header(dir), Newdir: to, Flags: flags}, name, toName))
+	return statusError(k.fs.Rename(nil, &fuse.RenameIn{InHeader: k.header(dir), Newdir: to, Flags: flags}, name, toName))
 }
 
 func (k *kernel) open(node uint64, flags uint32) (uint64, error) {
 	out := fuse.OpenOut{}
 	s := k.fs.Open(nil, &fuse.OpenIn{InHeader: k.header(node), Flags: flags}, &out)
-	return out.Fh, errno(s)
+	return out.Fh, statusError(s)
 }
 
 func (k *kernel) read(node, fh uint64, off int64, n int) ([]byte, error) {
 	buf := make([]byte, n)
 	r, s := k.fs.Read(nil, &fuse.ReadIn{InHeader: k.header(node), Fh: fh, Offset: uint64(off), Size: uint32(n)}, buf)
 	if s != fuse.OK {
-		return nil, errno(s)
+		return nil, statusError(s)
 	}
 	b, s := r.Bytes(buf)
-	return b, errno(s)
+	return b, statusError(s)
 }
 
 // write sends requests of at most 1 MiB.
@@ -118,21 +118,21 @@ func (k *kernel) write(node, fh uint64, data []byte, off int64) error {
 	if s == fuse.OK && int(n) != len(data) {
 		return fmt.Errorf("%d of %d bytes are written", n, len(data))
 	}
-	return errno(s)
+	return statusError(s)
 }
 
 func (k *kernel) truncate(node uint64, size int64) error {
 	in := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: k.header(node), Valid: fuse.FATTR_SIZE, Size: uint64(size)}}
-	return errno(k.fs.SetAttr(nil, &in, &fuse.AttrOut{}))
+	return statusError(k.fs.SetAttr(nil, &in, &fuse.AttrOut{}))
 }
 
 func (k *kernel) chmod(node uint64, mode uint32) error {
 	in := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: k.header(node), Valid: fuse.FATTR_MODE, Mode: mode}}
-	return errno(k.fs.SetAttr(nil, &in, &fuse.AttrOut{}))
+	return statusError(k.fs.SetAttr(nil, &in, &fuse.AttrOut{}))
 }
 
 func (k *kernel) fallocate(node, fh uint64, off, n int64, mode uint32) error {
-	return errno(k.fs.Fallocate(nil, &fuse.FallocateIn{InHeader: k.header(node), Fh: fh, Offset: uint64(off), Length: uint64(n), Mode: mode}))
+	return statusError(k.fs.Fallocate(nil, &fuse.FallocateIn{InHeader: k.header(node), Fh: fh, Offset: uint64(off), Length: uint64(n), Mode: mode}))
 }
 
 func (k *kernel) fsync(node, fh uint64, dataOnly bool) error {
@@ -140,11 +140,11 @@ func (k *kernel) fsync(node, fh uint64, dataOnly bool) error {
 	if dataOnly {
 		in.FsyncFlags = 1
 	}
-	return errno(k.fs.Fsync(nil, &in))
+	return statusError(k.fs.Fsync(nil, &in))
 }
 
 func (k *kernel) fsyncDir(node uint64) error {
-	return errno(k.fs.FsyncDir(nil, &fuse.FsyncIn{InHeader: k.header(node)}))
+	return statusError(k.fs.FsyncDir(nil, &fuse.FsyncIn{InHeader: k.header(node)}))
 }
 
 // close is FLUSH and RELEASE; the error is close(2)'s.
@@ -154,21 +154,21 @@ func (k *kernel) close(node, fh uint64, flags uint32) error {
 	}
 	s := k.fs.Flush(nil, &fuse.FlushIn{InHeader: k.header(node), Fh: fh})
 	k.fs.Release(nil, &fuse.ReleaseIn{InHeader: k.header(node), Fh: fh, Flags: flags})
-	return errno(s)
+	return statusError(s)
 }
 
 // list answers the names in a directory but "." and "..".
 func (k *kernel) list(node uint64) (names []string, err error) {
 	out := fuse.OpenOut{}
 	if s := k.fs.OpenDir(nil, &fuse.OpenIn{InHeader: k.header(node)}, &out); s != fuse.OK {
-		return nil, errno(s)
+		return nil, statusError(s)
 	}
 	defer k.fs.ReleaseDir(&fuse.ReleaseIn{InHeader: k.header(node), Fh: out.Fh})
 	for off := uint64(0); ; {
 		buf := make([]byte, 8192) // cleared: where the list ends is found by its zeros
 		s := k.fs.ReadDir(nil, &fuse.ReadIn{InHeader: k.header(node), Fh: out.Fh, Offset: off, Size: uint32(len(buf))}, fuse.NewDirEntryList(buf, off))
 		if s != fuse.OK {
-			return nil, errno(s)
+			return nil, statusError(s)
 		}
 		n := 0
 		for ; len(buf) > 24; n++ { // struct fuse_dirent: ino, off, namelen, type, name padded to 8

@@ -184,9 +184,7 @@ func isEmptyDir(path string) (bool, error) {
 // clearDeadMount removes what a killed daemon left at mountpoint: a mount of ours that answers ENOTCONN. Nothing can be lost by
 // it, its daemon is gone.
 func clearDeadMount(mountpoint string) (note string, err error) {
-	// statfs is never answered from the kernel's memory, as stat is for as long as attributes are believed.
-	var st unix.Statfs_t
-	if err := unix.Statfs(mountpoint, &st); !errors.Is(err, unix.ENOTCONN) {
+	if !isDead(mountpoint) {
 		return "", nil
 	}
 	clear := "umount " + quote(mountpoint)
@@ -201,6 +199,13 @@ func clearDeadMount(mountpoint string) (note string, err error) {
 		return "", failf(exitMountpoint, "clear it with: "+clear, "%s is a dead mount, left by a killed daemon, and could not be cleared: %w", mountpoint, err)
 	}
 	return fmt.Sprintf("cleared a dead mount that a killed daemon had left at %s", mountpoint), nil
+}
+
+// isDead reports whether what is mounted at mountpoint has lost its daemon.
+func isDead(mountpoint string) bool {
+	// statfs is never answered from the kernel's memory, as stat is for as long as attributes are believed.
+	var st unix.Statfs_t
+	return errors.Is(unix.Statfs(mountpoint, &st), unix.ENOTCONN)
 }
 
 // checkFUSE makes sure that a mount can be asked for at all.

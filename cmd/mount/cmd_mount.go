@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +20,7 @@ type mountFlags struct {
 	quiet      bool
 	recover    bool
 	force      bool
+	idle       time.Duration
 	log        string
 	words      []string
 	secret     unlockFlags
@@ -33,7 +35,8 @@ func (a *app) mountCmd() *cobra.Command {
 		Short: "Mount a vault",
 		Long: `Mount VAULT on MOUNTPOINT, an empty directory. With --create the directories and the vault are made where they are missing.
 
-The command returns when the mount can be used; a daemon serves it until ` + "`coffer umount`" + `, SIGTERM or SIGINT.
+The command returns when the mount can be used; a daemon serves it until ` + "`coffer umount`" + `, SIGTERM or SIGINT, or until it was idle for as
+long as --idle says. With --foreground readiness is told to systemd (sd_notify(3), Type=notify).
 
 Mount options (-o, separated by commas): ro rw allow_other default_permissions suid nosuid dev nodev exec noexec noatime
 fsname=NAME nowriteback. Mounts are rw,nosuid,nodev,default_permissions unless said otherwise; suid, dev are for root.`,
@@ -49,6 +52,7 @@ fsname=NAME nowriteback. Mounts are rw,nosuid,nodev,default_permissions unless s
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but errors")
 	fl.BoolVar(&f.recover, "recover", false, "open a copy of a vault that was not cleanly unmounted")
 	fl.BoolVar(&f.force, "force-unlock", false, "ignore the lock of another host; only when that host is surely gone")
+	fl.DurationVar(&f.idle, "idle", 0, "unmount after no request and no open file for `DURATION`, such as 30m; a mount in use stays")
 	fl.StringVar(&f.log, "log", "", "log to `FILE` (default: coffer.log in $XDG_STATE_HOME/coffer or ~/.local/state/coffer)")
 	fl.StringArrayVarP(&f.words, "options", "o", nil, "mount `OPTIONS`")
 	f.secret.register(fl)
@@ -61,6 +65,9 @@ func (a *app) mount(vaultPath, mountpoint string, f mountFlags) (err error) {
 	words, err := parseWords(f.words)
 	if err != nil {
 		return err
+	}
+	if f.idle < 0 {
+		return failf(exitUsage, "give a duration such as 30m, or 0 for never", "--idle %s is negative", f.idle)
 	}
 	vaultPath, err = absolute(vaultPath)
 	if err != nil {
@@ -94,7 +101,7 @@ func (a *app) mount(vaultPath, mountpoint string, f mountFlags) (err error) {
 	if words.FsName == "" {
 		words.FsName = vaultPath
 	}
-	job := mountJob{Vault: vaultPath, Mountpoint: mountpoint, Words: words, Recover: f.recover, ForceUnlock: f.force}
+	job := mountJob{Vault: vaultPath, Mountpoint: mountpoint, Words: words, Recover: f.recover, ForceUnlock: f.force, Idle: f.idle}
 	mk, err := a.openKey(job, missing, f)
 	if err != nil {
 		return err
@@ -205,7 +212,12 @@ func (a *app) serveHere(job mountJob, mk *keys.MasterKey, f mountFlags) error {
 		defer log.Close()
 		out = log
 	}
-	return serve(job, mk, newLogger(out, job.Vault), a.takeSignals(), func() { a.sayMounted(job, f.quiet) })
+	return serve(job, mk, newLogger(out, job.Vault), a.takeSignals(), func() {
+		a.sayMounted(job, f.quiet)
+		if err := notifySystemd("READY=1\nSTATUS=Mounted on " + oneLine(job.Mountpoint)); err != nil {
+			a.say("warning: %s", oneLine(err.Error()))
+		}
+	})
 }
 
 // daemonLog opens the log. A default place that cannot be written is no reason not to mount; one that was asked for is.

@@ -18,43 +18,57 @@ const releasePoll = 20 * time.Millisecond
 
 func (a *app) umountCmd() *cobra.Command {
 	var timeout time.Duration
+	var lazy bool
 	cmd := &cobra.Command{
 		Use:     "umount MOUNTPOINT",
 		Aliases: []string{"unmount"},
 		Short:   "Unmount a vault and wait until everything is on the host",
 		Long: `Unmount what is mounted on MOUNTPOINT and return when the daemon has handed everything to the host, marked the vault clean and
-released it. A mount that is busy stays mounted, and those who use it are named.`,
+released it. A mount that is busy stays mounted, and those who use it are named. With --lazy it is detached then: nobody else can enter, those
+who are in go on, and the daemon ends, with everything on the host, when the last of them is gone; the command does not wait for that.
+What a killed daemon left mounted is cleared.`,
 		Args: exactArgs("MOUNTPOINT"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return a.umount(args[0], timeout)
+			return a.umount(args[0], timeout, lazy)
 		},
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "how long to wait for the daemon after the mount is gone")
+	cmd.Flags().BoolVar(&lazy, "lazy", false, "detach a mount that is busy, and let its daemon end when the last user is gone")
 	return cmd
 }
 
-func (a *app) umount(path string, timeout time.Duration) error {
+// findMount returns the coffer mount at path, a dead one too.
+func findMount(path string) (mountEntry, error) {
 	mountpoint, err := resolveMountpoint(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return failf(exitMountpoint, "check the path", "%s does not exist", path)
+		return mountEntry{}, failf(exitMountpoint, "check the path", "%s does not exist", path)
 	case errors.Is(err, fs.ErrPermission):
-		return failf(exitPermission, "run as the one who mounted it", "mount point: %w", err)
+		return mountEntry{}, failf(exitPermission, "run as the one who mounted it", "mount point: %w", err)
 	case err != nil:
-		return failf(exitMountpoint, "check the path", "mount point: %w", err)
+		return mountEntry{}, failf(exitMountpoint, "check the path", "mount point: %w", err)
 	}
 	m, ok, err := mountAt(mountpoint)
 	switch {
 	case err != nil:
-		return failf(exitOther, "", "cannot read the mounts: %w", err)
+		return mountEntry{}, failf(exitOther, "", "cannot read the mounts: %w", err)
 	case !ok:
 		if _, err := os.Stat(mountpoint); errors.Is(err, fs.ErrNotExist) {
-			return failf(exitMountpoint, "check the path", "%s does not exist", mountpoint)
+			return mountEntry{}, failf(exitMountpoint, "check the path", "%s does not exist", mountpoint)
 		}
-		return failf(exitMountpoint, "mounts are listed by: findmnt -t "+fsType, "nothing is mounted on %s", mountpoint)
+		return mountEntry{}, failf(exitMountpoint, "mounts are listed by: findmnt -t "+fsType, "nothing is mounted on %s", mountpoint)
 	case m.fsType != fsType:
-		return failf(exitMountpoint, "use: umount "+quote(mountpoint), "%s is not a coffer mount but %s", mountpoint, m.fsType)
+		return mountEntry{}, failf(exitMountpoint, "use: umount "+quote(mountpoint), "%s is not a coffer mount but %s", mountpoint, m.fsType)
 	}
+	return m, nil
+}
+
+func (a *app) umount(path string, timeout time.Duration, lazy bool) error {
+	m, err := findMount(path)
+	if err != nil {
+		return err
+	}
+	mountpoint := m.mountpoint
 	note, err := clearDeadMount(mountpoint)
 	if err != nil {
 		return err
@@ -66,6 +80,8 @@ func (a *app) umount(path string, timeout time.Duration) error {
 	daemon := findDaemon(m)
 	defer daemon.close()
 	switch err := unmountBusy(mountpoint); {
+	case errors.Is(err, unix.EBUSY) && lazy:
+		return a.detach(m, daemon)
 	case errors.Is(err, unix.EBUSY):
 		return busyError(mountpoint, m.dev())
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
@@ -74,6 +90,23 @@ func (a *app) umount(path string, timeout time.Duration) error {
 		return failf(exitOther, "", "cannot unmount %s: %w", mountpoint, err)
 	}
 	return a.awaitDaemon(daemon, mountpoint, timeout)
+}
+
+// detach takes a busy mount out of the tree and leaves its daemon to those who still use it.
+func (a *app) detach(m mountEntry, d daemon) error {
+	by := joinHolders(holders(m.dev()))
+	if by == "" {
+		by = "processes that are not visible to this user"
+	}
+	if err := unmountPath(m.mountpoint, true); err != nil {
+		return failf(exitOther, "", "cannot detach %s: %w", m.mountpoint, err)
+	}
+	who := "its daemon"
+	if d.pid > 0 {
+		who += fmt.Sprintf(" (pid %d)", d.pid)
+	}
+	a.say("detached %s, still used by %s: %s ends when the last of them is gone; until then the vault is in use", oneLine(m.mountpoint), by, who)
+	return nil
 }
 
 // daemon is the process that serves a mount, found before the mount goes: the pid may be another's afterwards, the pidfd not.

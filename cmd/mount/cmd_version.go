@@ -17,12 +17,16 @@ func (a *app) versionCmd() *cobra.Command {
 		Short: "Print the version",
 		Args:  exactArgs(),
 		RunE: func(*cobra.Command, []string) error {
-			version := "(devel)"
-			if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-				version = info.Main.Version
-			}
-			_, err := fmt.Fprintf(a.stdout, "coffer %s, on-disk format %d, %s %s/%s\n", version, formatVersion, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(a.stdout, "coffer %s, on-disk format %d, %s %s/%s\n", programVersion(), formatVersion, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
+}
+
+// programVersion is the version of the module that this program was built from.
+func programVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
 }

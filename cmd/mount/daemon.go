@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -33,6 +34,7 @@ type mountJob struct {
 	Words       mountWords
 	Recover     bool
 	ForceUnlock bool
+	Idle        time.Duration // 0: never unmounted by itself
 }
 
 // daemonReport is the daemon's answer to its parent; Code 0 means that the mount is usable.

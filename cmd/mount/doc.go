@@ -7,6 +7,9 @@
 //	coffer key add|list|remove VAULT     what else opens it: passphrases, key files, age recipients
 //	coffer recover VAULT                 open a vault with its recovery key
 //	coffer info VAULT                    say what a vault is, without a secret
+//	coffer status MOUNTPOINT             say how a mount is doing (status.go)
+//
+// Called as mount.fuse.coffer it is mount(8)'s helper (mount8.go).
 //
 // The way of a mount:
 //

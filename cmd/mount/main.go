@@ -6,5 +6,5 @@ import (
 )
 
 func main() {
-	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(runAs(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
 }

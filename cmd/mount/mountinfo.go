@@ -19,6 +19,7 @@ type mountEntry struct {
 	mountpoint   string
 	fsType       string
 	source       string
+	owner        uint32 // the user who mounted it, of FUSE mounts
 }
 
 // dev is the device number as stat(2) shows it for objects of the mount.
@@ -65,11 +66,24 @@ func parseMount(line string) (mountEntry, bool) {
 		major: uint32(major), minor: uint32(minor),
 		root: unescapeMount(l[3]), mountpoint: unescapeMount(l[4]), fsType: r[0],
 	}
+	m.owner = fuseOwner(r[len(r)-1])
 	// An empty source leaves two spaces, which Fields swallows: then there is no source to report.
 	if len(r) >= 2 {
 		m.source = unescapeMount(r[1])
 	}
 	return m, true
+}
+
+// fuseOwner reads user_id=N in the options of a FUSE superblock; 0 where it is not there.
+func fuseOwner(options string) uint32 {
+	for word := range strings.SplitSeq(options, ",") {
+		if v, ok := strings.CutPrefix(word, "user_id="); ok {
+			if uid, err := strconv.ParseUint(v, 10, 32); err == nil {
+				return uint32(uid)
+			}
+		}
+	}
+	return 0
 }
 
 // unescapeMount undoes the kernel's \ooo for space, tab, newline, backslash and '#'.

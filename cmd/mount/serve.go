@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -28,6 +30,8 @@ type stack struct {
 	cache  *cache.Cache
 	tree   *dirs.Tree
 	fs     *fs.FS
+	watch  *fs.Watch
+	record recorder
 }
 
 // serve opens the vault, mounts it, calls ready when the mount answers, and serves until it is unmounted or a signal asks for it. It
@@ -38,8 +42,7 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 	}
 	tuneMemory()
 	unix.Umask(0) // the kernel has applied the caller's umask to every mode that arrives
-	sink := (&eventLog{log: log}).sink
-	s, err := openStack(job, mk, log, sink)
+	s, err := openStack(job, mk, log)
 	if err != nil {
 		return err
 	}
@@ -53,6 +56,13 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 	}
 	log.Info("mounted", "mountpoint", job.Mountpoint, "pid", os.Getpid(), "device", fmt.Sprintf("%d:%d", m.major, m.minor))
 	debug.FreeOSMemory()
+	mon := &monitor{job: job, stack: s, started: time.Now()}
+	if l, err := net.ListenUnix("unix", statusAddr(m)); err != nil {
+		log.Info("there will be no status", "err", err)
+	} else {
+		defer func() { _ = l.Close() }()
+		go mon.serveStatus(l)
+	}
 	ready()
 
 	ended := make(chan struct{})
@@ -60,10 +70,17 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 		server.Wait()
 		close(ended)
 	}()
+	idle := idler{after: job.Idle, quiet: s.watch.Quiet, inUse: s.fs.InUse}
+	alarm := time.NewTimer(job.Idle)
+	if job.Idle == 0 {
+		alarm.Stop()
+	}
 	for serving := true; serving; {
 		select {
 		case <-ended:
 			serving = false
+		case <-alarm.C:
+			alarm.Reset(idle.end(log, func() error { return unmountOwn(job.Mountpoint, m) }))
 		case sig := <-signals:
 			log.Info("asked to unmount", "signal", sig.String())
 			if err := unmountOwn(job.Mountpoint, m); err != nil {
@@ -79,13 +96,18 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 }
 
 // openStack opens the layers; what it opened is closed again where it fails.
-func openStack(job mountJob, mk *keys.MasterKey, log *slog.Logger, sink event.Sink) (*stack, error) {
+func openStack(job mountJob, mk *keys.MasterKey, log *slog.Logger) (*stack, error) {
 	cfg, err := vault.ReadConfig(job.Vault)
 	if err != nil {
 		return nil, err
 	}
 	cfg.Derive = deriver()
 	s := &stack{}
+	logged := (&eventLog{log: log}).sink
+	sink := func(e event.Event) {
+		logged(e)
+		s.record.sink(e)
+	}
 	s.vault, err = vault.Open(job.Vault, cfg, mk, vault.OpenOptions{
 		ReadOnly: job.Words.ReadOnly, Recover: job.Recover, ForceUnlock: job.ForceUnlock, Mountpoint: job.Mountpoint, Events: sink,
 	})
@@ -116,6 +138,7 @@ func (s *stack) build(job mountJob, log *slog.Logger, sink event.Sink) (err erro
 		Tree: s.tree, Engine: s.engine, Cache: s.cache, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
 		ReadOnly: v.ReadOnly(), WriteBack: !job.Words.NoWriteBack, Events: sink, Log: log,
 	})
+	s.watch = fs.NewWatch(s.fs, s.record.failed)
 	return nil
 }
 
@@ -137,6 +160,7 @@ func (s *stack) headerless(l names.Link, d disk.Dir, host string) bool {
 func (s *stack) mount(job mountJob) (*fuse.Server, error) {
 	server, err := fs.Mount(s.fs, fs.MountOptions{
 		Mountpoint: job.Mountpoint, AllowOther: job.Words.AllowOther, FsName: job.Words.FsName, Options: job.Words.flags(),
+		Wrap: func(fuse.RawFileSystem) fuse.RawFileSystem { return s.watch },
 	})
 	if err != nil {
 		return nil, failf(exitFUSE, "the log has what fusermount3 or the kernel said: see --log in coffer help mount", "mount: %w", err)

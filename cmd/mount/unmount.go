@@ -17,8 +17,8 @@ const (
 	unmountPause = 100 * time.Millisecond
 )
 
-// unmountPath takes the mount at path away; EBUSY when something uses it. lazy is for a mount that no daemon serves any more: it is
-// detached even when something still stands in it.
+// unmountPath takes the mount at path away; EBUSY when something uses it. With lazy it is detached even when
+// something still stands in it.
 func unmountPath(path string, lazy bool) error {
 	if os.Geteuid() != 0 {
 		return fusermountUnmount(path, lazy)

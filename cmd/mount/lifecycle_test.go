@@ -1,0 +1,157 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// gone waits until nothing is mounted at mp and its daemon has released the vault.
+func (b *box) gone(v, mp string) {
+	b.t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		_, mounted, err := mountAt(mp)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if !mounted && !peekLock(v).Writer {
+			break
+		}
+		if time.Now().After(end) {
+			b.t.Fatalf("still mounted or in use: %+v", peekLock(v))
+		}
+	}
+	if clean, ok := peekState(v); !clean || !ok {
+		b.t.Error("the vault is not clean")
+	}
+}
+
+func TestIdle(t *testing.T) {
+	needFUSE(t, nil)
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	mp := b.mkdir("plain")
+	b.fails(exitUsage, "negative", "", "mount", "--idle", "-5m", v, mp)
+	b.ok(passphrase+"\n", "mount", "--idle", "300ms", v, mp)
+	b.gone(v, mp)
+
+	// In use: it stays for many times as long. An open file sends no request; a working directory is no open file.
+	f, after := b.openBeforeIdle(v, mp)
+	stays := func(why string) {
+		t.Helper()
+		for range 10 {
+			time.Sleep(after)
+			if m, ok, err := mountAt(mp); err != nil || !ok || m.fsType != fsType {
+				t.Fatalf("unmounted in spite of %s: %v", why, err)
+			}
+		}
+	}
+	stays("an open file")
+	stand := exec.Command("sleep", "100")
+	stand.Dir = mp
+	if err := stand.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("content"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	stays("a working directory")
+	_ = stand.Process.Kill()
+	_ = stand.Wait()
+	b.gone(v, mp)
+	b.mount(v, "plain")
+	if got := readFile(t, filepath.Join(mp, "file")); got != "content" {
+		t.Errorf("read %q", got)
+	}
+}
+
+// openBeforeIdle mounts with --idle and opens a new file. On a busy machine the mount may be faster and be gone: then with a longer time.
+func (b *box) openBeforeIdle(v, mp string) (*os.File, time.Duration) {
+	b.t.Helper()
+	for after := 50 * time.Millisecond; after < time.Minute; after *= 2 {
+		b.ok(passphrase+"\n", "mount", "--idle", after.String(), v, mp)
+		f, err := os.OpenFile(filepath.Join(mp, "file"), os.O_RDWR|os.O_CREATE, 0o644)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		var st unix.Statfs_t
+		if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+			b.t.Fatal(err)
+		}
+		if st.Type == unix.FUSE_SUPER_MAGIC {
+			return f, after
+		}
+		f.Close()
+		if err := os.Remove(f.Name()); err != nil {
+			b.t.Fatal(err)
+		}
+		b.gone(v, mp)
+	}
+	b.t.Fatal("no file could be opened within a minute")
+	return nil, 0
+}
+
+func TestIdler(t *testing.T) {
+	var quiet time.Duration
+	var used bool
+	i := idler{after: time.Minute, quiet: func() time.Duration { return quiet }, inUse: func() bool { return used }}
+	for _, c := range []struct {
+		quiet time.Duration
+		used  bool
+		want  time.Duration
+	}{
+		{0, false, time.Minute}, {20 * time.Second, false, 40 * time.Second}, {20 * time.Second, true, 40 * time.Second},
+		{time.Minute, true, time.Minute}, {time.Hour, true, time.Minute}, {time.Minute, false, 0}, {time.Hour, false, 0},
+	} {
+		quiet, used = c.quiet, c.used
+		if got := i.wait(); got != c.want {
+			t.Errorf("quiet for %v, used %v: wait %v, want %v", c.quiet, c.used, got, c.want)
+		}
+	}
+}
+
+func TestLazyUnmount(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	mp := b.mount(v, "plain")
+	pid := b.daemon(mp)
+	f, err := os.Create(filepath.Join(mp, "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.fails(exitBusy, "open file", "", "umount", mp)
+	r := b.ok("", "umount", "--lazy", mp)
+	for _, want := range []string{"detached", "(pid " + strconv.Itoa(os.Getpid()) + ", open file)", "its daemon (pid " + strconv.Itoa(pid) + ") ends when"} {
+		if !strings.Contains(r.stderr, want) {
+			t.Errorf("no %q in %q", want, r.stderr)
+		}
+	}
+	if _, ok, _ := mountAt(mp); ok {
+		t.Error("still mounted")
+	}
+	b.fails(exitInUse, "", passphrase+"\n", "mount", v, mp)
+	if _, err := f.WriteString("written after"); err != nil {
+		t.Error(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	b.gone(v, mp)
+	b.mount(v, "plain")
+	if got := readFile(t, filepath.Join(mp, "file")); got != "written after" {
+		t.Errorf("read %q", got)
+	}
+	// Nobody is in: it is as without --lazy.
+	if r := b.ok("", "umount", "--lazy", mp); r.stderr != "" || peekLock(v).Writer {
+		t.Errorf("returned before the vault was released: %q", r.stderr)
+	}
+}
