@@ -163,4 +163,15 @@ func utimesAt(fd int, name string, ts *[2]unix.Timespec) error {
 	return err
 }
 
+func birthTimeAt(fd int, name string) (int64, error) {
+	var st unix.Statx_t
+	err := retry(func() error {
+		return unix.Statx(fd, name, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BTIME, &st)
+	})
+	if err == unix.ENOSYS || err == nil && st.Mask&unix.STATX_BTIME == 0 {
+		return 0, nil
+	}
+	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec), err
+}
+
 func procLink(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

@@ -80,6 +80,40 @@ func (d *osDir) Create(name string, mode uint32) (File, error) {
 	return f, nil
 }
 
+func (d *osDir) Tmpfile(mode uint32) (File, error) {
+	var nfd int
+	err := d.self("create", "", func(fd int) (err error) {
+		nfd, err = openat(fd, ".", unix.O_RDWR|unix.O_TMPFILE|openFlags, mode)
+		if err == unix.EISDIR { // kernels before 3.11 take the flag for O_DIRECTORY
+			err = unix.EOPNOTSUPP
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &osFile{h: handle{fd: nfd}}, nil
+}
+
+func (d *osDir) LinkFile(f File, name string) error {
+	of, ok := f.(*osFile)
+	if !ok {
+		return wrap("link", name, syscall.EXDEV)
+	}
+	from, err := of.h.use()
+	if err != nil {
+		return wrap("link", name, err)
+	}
+	defer of.h.done()
+	return d.at("link", name, func(fd int) error {
+		err := unix.Linkat(from, "", fd, name, unix.AT_EMPTY_PATH)
+		if err == unix.ENOENT { // kernels before 6.10 want CAP_DAC_READ_SEARCH for that; the way through /proc is free to all
+			err = unix.Linkat(unix.AT_FDCWD, procLink(from), fd, name, unix.AT_SYMLINK_FOLLOW)
+		}
+		return err
+	})
+}
+
 func (d *osDir) OpenPath(name string) (File, error) {
 	f, err := d.open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -116,6 +150,11 @@ func (d *osDir) open(name string, flags int, mode uint32) (*osFile, error) {
 
 func (d *osDir) Stat(name string, st *unix.Stat_t) error {
 	return d.at("stat", name, func(fd int) error { return unix.Fstatat(fd, name, st, unix.AT_SYMLINK_NOFOLLOW) })
+}
+
+func (d *osDir) BirthTime(name string) (ns int64, err error) {
+	err = d.at("statx", name, func(fd int) (err error) { ns, err = birthTimeAt(fd, name); return err })
+	return ns, err
 }
 
 func (d *osDir) Mkdir(name string, mode uint32) error {
@@ -180,6 +219,11 @@ func (d *osDir) Utimes(name string, ts *[2]unix.Timespec) error {
 
 func (d *osDir) StatSelf(st *unix.Stat_t) error {
 	return d.self("stat", "", func(fd int) error { return unix.Fstat(fd, st) })
+}
+
+func (d *osDir) BirthTimeSelf() (ns int64, err error) {
+	err = d.self("statx", "", func(fd int) (err error) { ns, err = birthTimeAt(fd, ""); return err })
+	return ns, err
 }
 
 func (d *osDir) ChmodSelf(mode uint32) error {

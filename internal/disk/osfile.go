@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"errors"
 	"io"
 	"syscall"
 
@@ -91,17 +90,9 @@ func (f *osFile) Stat(st *unix.Stat_t) error {
 }
 
 func (f *osFile) BirthTime() (int64, error) {
-	var st unix.Statx_t
-	err := f.do("statx", func(fd int) error {
-		return unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BTIME, &st)
-	})
-	if errors.Is(err, unix.ENOSYS) || err == nil && st.Mask&unix.STATX_BTIME == 0 {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec), nil
+	var ns int64
+	err := f.do("statx", func(fd int) (err error) { ns, err = birthTimeAt(fd, ""); return err })
+	return ns, err
 }
 
 func (f *osFile) Chmod(mode uint32) error {
