@@ -52,11 +52,16 @@ func (fs *FS) create(in *fuse.CreateIn, name string, out *fuse.CreateOut) error 
 		return err
 	}
 	fs.changed(parent)
+	return fs.openNew(c, in.Flags, out, func(st *unix.Stat_t) (*inode, error) { return fs.enter(parent, e, st) })
+}
+
+// openNew answers with a file that was just made, open. enter makes its inode.
+func (fs *FS) openNew(c *container.File, flags uint32, out *fuse.CreateOut, enter func(st *unix.Stat_t) (*inode, error)) error {
 	var st unix.Stat_t
-	err = c.Host().Stat(&st)
+	err := c.Host().Stat(&st)
 	var n *inode
 	if err == nil {
-		n, err = fs.enter(parent, e, &st)
+		n, err = enter(&st)
 	}
 	if err != nil {
 		return errors.Join(err, c.Close())
@@ -65,8 +70,8 @@ func (fs *FS) create(in *fuse.CreateIn, name string, out *fuse.CreateOut) error 
 	fs.attach(n, c, st.Mtim)
 	n.mu.Unlock()
 	n.privFree.Store(st.Mode&(suid|sgid) == 0)
-	fs.opened(n, writable(in.Flags))
-	fs.handle(in.Flags, &out.OpenOut)
+	fs.opened(n, writable(flags))
+	fs.handle(flags, &out.OpenOut)
 	out.Fh |= hasData
 	return fs.answer(n, &st, &out.EntryOut)
 }
@@ -304,9 +309,4 @@ func (fs *FS) CopyFileRange(<-chan struct{}, *fuse.CopyFileRangeIn) (uint32, fus
 // Ioctl knows none.
 func (fs *FS) Ioctl(<-chan struct{}, *fuse.IoctlIn, []byte, *fuse.IoctlOut, []byte) fuse.Status {
 	return fuse.Status(unix.ENOTTY)
-}
-
-// Tmpfile is not offered: a file without a name has no place in the host tree before it is linked.
-func (fs *FS) Tmpfile(<-chan struct{}, *fuse.CreateIn, *fuse.CreateOut) fuse.Status {
-	return fuse.Status(unix.EOPNOTSUPP)
 }

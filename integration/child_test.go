@@ -64,6 +64,12 @@ func child(what string, args []string) error {
 			return err
 		}
 		return unix.Close(fd)
+	case "tmpfile": // DIR NAME
+		fd, err := unix.Open(args[0], unix.O_TMPFILE|unix.O_RDWR, 0o666)
+		if err != nil {
+			return err
+		}
+		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, args[1], unix.AT_SYMLINK_FOLLOW)
 	case "truncate": // FILE
 		return os.Truncate(args[0], 1)
 	case "opentrunc": // FILE

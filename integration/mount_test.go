@@ -266,3 +266,11 @@ func (f *findings) Handle(_ context.Context, r slog.Record) error {
 	f.lines = append(f.lines, line)
 	return nil
 }
+
+// needRoot skips what only root may do.
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root may do this")
+	}
+}
