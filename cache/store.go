@@ -18,7 +18,7 @@ type store interface {
 	SetSize(size int64) error
 	Discard(off, n int64) error
 	NextData(off int64) (int64, bool, error)
-	NextHole(off int64) (int64, error)
+	NextHole(off, limit int64) (int64, error)
 	Dirty() bool
 	Flush() error
 	Sync() error

@@ -52,6 +52,24 @@ func (f *File) truncate(size int64) (wrote bool, err error) {
 	return wrote, err
 }
 
+// Grow raises the size to size if it is lower, in memory until a Flush. Unlike a Truncate to a size that was looked up before it cuts nothing that
+// was written meanwhile. Errors: container.ErrTooLarge and ErrReadOnly.
+func (f *File) Grow(size int64) error {
+	if err := f.checkRange(size, 0); err != nil {
+		return err
+	}
+	f.rw.RLock()
+	defer f.rw.RUnlock()
+	if err := f.changeable(); err != nil {
+		return err
+	}
+	f.grow(size)
+	f.c.mu.Lock()
+	f.c.ageLocked(f)
+	f.c.mu.Unlock()
+	return nil
+}
+
 // zeroTail zeroes the cached frame that a smaller size cuts from there on. It is dirty only if it was: the store's is cut already, or was
 // never stored. flushMu and rw are held exclusively, as in all that follows: no frame is loading or in flight.
 func (f *File) zeroTail(size int64) {

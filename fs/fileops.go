@@ -301,11 +301,6 @@ func (fs *FS) fallocate(n *inode, in *fuse.FallocateIn) error {
 	})
 }
 
-// CopyFileRange is left to the kernel, which reads and writes.
-func (fs *FS) CopyFileRange(<-chan struct{}, *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
-	return 0, fuse.ENOSYS
-}
-
 // Ioctl knows none.
 func (fs *FS) Ioctl(<-chan struct{}, *fuse.IoctlIn, []byte, *fuse.IoctlOut, []byte) fuse.Status {
 	return fuse.Status(unix.ENOTTY)

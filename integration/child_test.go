@@ -70,6 +70,8 @@ func child(what string, args []string) error {
 			return err
 		}
 		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, args[1], unix.AT_SYMLINK_FOLLOW)
+	case "copy": // FROM TO
+		return childCopy(args[0], args[1])
 	case "truncate": // FILE
 		return os.Truncate(args[0], 1)
 	case "opentrunc": // FILE
@@ -87,6 +89,19 @@ func child(what string, args []string) error {
 		return childMmap(args[0])
 	}
 	return errors.New("no such program")
+}
+
+func childCopy(from, to string) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	dst, err := os.OpenFile(to, os.O_WRONLY, 0)
+	if err != nil {
+		return errors.Join(err, src.Close())
+	}
+	_, err = unix.CopyFileRange(int(src.Fd()), nil, int(dst.Fd()), nil, 1000, 0)
+	return errors.Join(err, src.Close(), dst.Close())
 }
 
 func childLock(path string) error {
