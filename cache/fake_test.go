@@ -209,6 +209,8 @@ func (s *fakeStore) Discard(off, n int64) error {
 	return s.flush()
 }
 
+func (s *fakeStore) Allocate(off, n int64) error { return s.call("Allocate") }
+
 func (s *fakeStore) NextData(off int64) (int64, bool, error) {
 	if err := s.call("NextData"); err != nil {
 		return 0, false, err

@@ -255,8 +255,7 @@ func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	_ = fs.status("release", err)
 }
 
-// Fallocate extends files, punches holes and zeroes ranges. Blocks are not reserved: what will be written there is not known before it
-// is sealed.
+// Fallocate reserves room, punches holes and zeroes ranges. What is reserved are the slots on the host, and the metadata above them.
 func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	n, err := fs.node(in.NodeId)
 	if err == nil {
@@ -286,14 +285,21 @@ func (fs *FS) fallocate(n *inode, in *fuse.FallocateIn) error {
 		if in.Offset > uint64(limit) || in.Length > uint64(limit)-in.Offset {
 			return container.ErrTooLarge
 		}
-		off, end, size := int64(in.Offset), int64(in.Offset+in.Length), f.Size()
-		if in.Mode&(punch|zero) != 0 && off < size {
+		off, end := int64(in.Offset), int64(in.Offset+in.Length)
+		if in.Mode&(punch|zero) != 0 && off < f.Size() {
 			fs.changedNow(n)
-			if err := f.Discard(off, min(end, size)-off); err != nil {
+			if err := f.Discard(off, end-off); err != nil {
 				return err
 			}
 		}
-		if in.Mode&keep == 0 && end > size {
+		if in.Mode&punch != 0 {
+			return nil
+		}
+		err := f.Allocate(off, end-off)
+		if err != nil && (in.Mode&zero == 0 || !errors.Is(err, unix.EOPNOTSUPP)) { // zeros are zeros, reserved or not
+			return err
+		}
+		if in.Mode&keep == 0 && end > f.Size() {
 			fs.changedNow(n)
 			return fs.resize(f, end)
 		}

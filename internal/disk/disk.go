@@ -59,6 +59,9 @@ type File interface {
 	Truncate(size int64) error
 	// Punch frees the host's blocks of a range, which then reads as zeros; the length stays. EOPNOTSUPP where the host cannot.
 	Punch(off, n int64) error
+	// Allocate reserves the host's blocks of a range, for writes to come; what is read and the length stay as they are. ENOSPC where there are
+	// not that many, EOPNOTSUPP where the host cannot.
+	Allocate(off, n int64) error
 	// Datasync makes the data and the length durable; Sync also the attributes.
 	Datasync() error
 	Sync() error

@@ -81,6 +81,13 @@ func (f *osFile) Punch(off, n int64) error {
 	})
 }
 
+func (f *osFile) Allocate(off, n int64) error {
+	if n == 0 {
+		return nil
+	}
+	return f.do("allocate", func(fd int) error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n) })
+}
+
 func (f *osFile) Datasync() error { return f.do("fdatasync", unix.Fdatasync) }
 
 func (f *osFile) Sync() error { return f.do("fsync", unix.Fsync) }

@@ -20,6 +20,7 @@ func TestDir(t *testing.T, newRoot func(t *testing.T) disk.Dir) {
 		{"create_open", testCreateOpen},
 		{"read_write", testReadWrite},
 		{"truncate_punch", testTruncatePunch},
+		{"allocate", testAllocate},
 		{"not_regular", testNotRegular},
 		{"bad_component", testBadComponent},
 		{"directories", testDirectories},
