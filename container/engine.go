@@ -151,7 +151,7 @@ func (e *Engine) open(h disk.File, id keys.ObjectID, opt OpenOptions) (*File, er
 			if cerr != nil {
 				return nil, cerr
 			}
-			f.readOnly = opt.ReadOnly
+			f.readOnly, f.headerDirty = opt.ReadOnly, !opt.ReadOnly
 			f.hostLen = -1
 			e.events.Emit(event.Event{Kind: event.Repaired, Object: id.String(), Offset: -1, Err: err, Note: "unclean session left no header: an empty file"})
 			return f, nil

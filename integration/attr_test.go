@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"errors"
 	"os"
 	"testing"
 	"time"
@@ -186,29 +185,6 @@ func TestStatfs(t *testing.T) {
 	m.must(unix.Statfs(m.vault, &want))
 	if got.Blocks != want.Blocks || got.Bsize != want.Bsize || got.Namelen != 255 || got.Files != want.Files {
 		t.Errorf("got %+v, want %+v", got, want)
-	}
-}
-
-func TestReadOnly(t *testing.T) {
-	m := mount(t, options{})
-	path := m.write("file", patterned(10_000))
-	m.must(os.Symlink("x", m.path("link")))
-	m.stop()
-	m.options.readOnly = true
-	m.start()
-	m.want(path, patterned(10_000))
-	for what, err := range map[string]error{
-		"write":  os.WriteFile(path, nil, 0o644),
-		"create": os.WriteFile(m.path("new"), nil, 0o644),
-		"mkdir":  os.Mkdir(m.path("new"), 0o755),
-		"remove": os.Remove(path),
-		"rename": os.Rename(path, m.path("new")),
-		"chmod":  os.Chmod(path, 0o600),
-		"utimes": os.Chtimes(path, time.Now(), time.Now()),
-	} {
-		if !errors.Is(err, unix.EROFS) {
-			t.Errorf("%s: %v", what, err)
-		}
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func listing(t *testing.T, dir string) (all []string) {
+func listing(t testing.TB, dir string) (all []string) {
 	t.Helper()
 	list, err := os.ReadDir(dir)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func statx(t *testing.T, path string) (st unix.Statx_t) {
+func statx(t testing.TB, path string) (st unix.Statx_t) {
 	t.Helper()
 	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st); err != nil {
 		t.Fatalf("statx %s: %v", path, err)

@@ -151,7 +151,7 @@ func TestKilledHolder(t *testing.T) {
 // A lock on a file that lost its name keeps nobody out, so such a file is not locked.
 func TestReplacedLockFile(t *testing.T) {
 	path, _ := newVault(t)
-	root, dir, err := openDirs(path)
+	root, dir, err := openDirs(path, false)
 	if err != nil {
 		t.Fatal(err)
 	}

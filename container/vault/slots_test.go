@@ -160,7 +160,7 @@ func TestChangePassphrase(t *testing.T) {
 }
 
 func lockConfigAt(t *testing.T, path string) (*lockFile, error) {
-	root, dir, err := openDirs(path)
+	root, dir, err := openDirs(path, false)
 	if err != nil {
 		t.Fatal(err)
 	}

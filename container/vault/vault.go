@@ -46,7 +46,7 @@ type OpenOptions struct {
 //
 // Errors: *InUseError (ErrInUse), ErrCopied, ErrState, ErrTampered, ErrVersion, ErrFeature, or the host's.
 func Open(path string, cfg *Config, mk *keys.MasterKey, o OpenOptions) (*Vault, error) {
-	root, dir, err := openDirs(path)
+	root, dir, err := openDirs(path, o.ReadOnly)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,10 @@ import (
 )
 
 // osDir is a Dir of the host kernel.
-type osDir struct{ h handle }
+type osDir struct {
+	h     handle
+	flags int // added where something is opened to be read
+}
 
 func newOSDir(fd int) *osDir { return &osDir{h: handle{fd: fd}} }
 
@@ -51,7 +54,7 @@ func (d *osDir) between(op, name string, dst Dir, dstName string, f func(from, t
 func (d *osDir) Open(name string, readOnly bool) (File, error) {
 	flags := unix.O_RDWR | openFlags
 	if readOnly {
-		flags = unix.O_RDONLY | openFlags
+		flags = unix.O_RDONLY | openFlags | d.flags
 	}
 	f, err := d.open(name, flags, 0)
 	switch err {
@@ -124,11 +127,13 @@ func (d *osDir) OpenPath(name string) (File, error) {
 }
 
 func (d *osDir) OpenDir(name string) (Dir, error) {
-	f, err := d.open(name, dirFlags, 0)
+	f, err := d.open(name, dirFlags|d.flags, 0)
 	if err != nil {
 		return nil, wrap("open", name, err)
 	}
-	return newOSDir(f.h.fd), nil
+	sub := newOSDir(f.h.fd)
+	sub.flags = d.flags
+	return sub, nil
 }
 
 // open answers bare errors.
@@ -262,7 +267,7 @@ func (d *osDir) List(fn func(name string, ino uint64, typ uint8) error) error {
 	if err != nil {
 		return wrap("list", "", err)
 	}
-	dup, err := openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dup, err := openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|d.flags, 0)
 	d.h.done()
 	if err != nil {
 		return wrap("list", "", err)
