@@ -120,7 +120,7 @@ func TestHardLinks(t *testing.T) {
 			t.Helper()
 			ino := lstat(t, paths[0]).Ino
 			for _, p := range paths {
-				if st := lstat(t, p); st.Ino != ino || st.Nlink != links || st.Size != int64(len(data)) {
+				if st := lstat(t, p); st.Ino != ino || uint64(st.Nlink) != links || st.Size != int64(len(data)) {
 					t.Errorf("%s: inode %d of %d, %d links, %d bytes", p, st.Ino, ino, st.Nlink, st.Size)
 				}
 				m.want(p, data)

@@ -57,7 +57,7 @@ func TestBirthTime(t *testing.T) {
 			if x.Btime != born[name] {
 				t.Errorf("%s: born at %v, want %v", name, x.Btime, born[name])
 			}
-			if uint32(x.Mode) != st.Mode || x.Ino != st.Ino || int64(x.Size) != st.Size || uint64(x.Nlink) != st.Nlink ||
+			if uint32(x.Mode) != st.Mode || x.Ino != st.Ino || int64(x.Size) != st.Size || uint64(x.Nlink) != uint64(st.Nlink) ||
 				x.Mtime.Sec != st.Mtim.Sec || int64(x.Mtime.Nsec) != st.Mtim.Nsec {
 				t.Errorf("%s: statx says %+v, stat %+v", name, x, st)
 			}
