@@ -32,7 +32,7 @@ const (
 // and config.bak is good, the latter is returned and Warning tells. Errors wrap ErrNotVault, ErrConfig (with fs.ErrNotExist
 // when both files are missing), ErrVersion or ErrFeature, or are the host's.
 func ReadConfig(path string) (*Config, error) {
-	root, dir, err := openDirs(path, true)
+	root, dir, err := openDirs(path, disk.OpenReadOnly)
 	if err != nil {
 		return nil, err
 	}
@@ -42,11 +42,7 @@ func ReadConfig(path string) (*Config, error) {
 }
 
 // openDirs opens the vault directory and the .coffer directory in it.
-func openDirs(path string, readOnly bool) (root, dir disk.Dir, err error) {
-	open := disk.OpenRoot
-	if readOnly {
-		open = disk.OpenReadOnly
-	}
+func openDirs(path string, open func(path string) (disk.Dir, error)) (root, dir disk.Dir, err error) {
 	root, err = open(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("vault: open: %w", err)

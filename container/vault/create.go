@@ -157,7 +157,7 @@ func ChangePassphrase(path string, old, passphrase []byte, k KDF, derive Deriver
 	if len(passphrase) == 0 || len(old) == 0 {
 		return ErrEmptyPassphrase
 	}
-	root, dir, err := openDirs(path, false)
+	root, dir, err := openDirs(path, disk.OpenRoot)
 	if err != nil {
 		return err
 	}

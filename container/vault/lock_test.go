@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 func inUse(t *testing.T, err error) *InUseError {
@@ -151,7 +153,7 @@ func TestKilledHolder(t *testing.T) {
 // A lock on a file that lost its name keeps nobody out, so such a file is not locked.
 func TestReplacedLockFile(t *testing.T) {
 	path, _ := newVault(t)
-	root, dir, err := openDirs(path, false)
+	root, dir, err := openDirs(path, disk.OpenRoot)
 	if err != nil {
 		t.Fatal(err)
 	}

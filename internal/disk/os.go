@@ -33,10 +33,15 @@ func OpenRoot(path string) (Dir, error) {
 // kernel refuses with EROFS whatever would change the host; it also keeps a filesystem in use that is unmounted meanwhile. Elsewhere files and
 // directories are opened with O_NOATIME where they are the caller's own, and only reading a symlink may set its atime.
 func OpenReadOnly(path string) (Dir, error) {
-	fd, err := privateMount(path)
-	if err != nil { // not root, or a kernel before 5.12: any other reason shows again
-		fd, err = openat(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if fd, err := privateMount(path); err == nil {
+		return newOSDir(fd), nil
 	}
+	return OpenNoAtime(path) // not root, or a kernel before 5.12: any other reason shows again
+}
+
+// OpenNoAtime is OpenRoot with O_NOATIME for all that is opened below, as far as it is the caller's own.
+func OpenNoAtime(path string) (Dir, error) {
+	fd, err := openat(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOATIME, 0)
 	if err != nil {
 		return nil, wrap("open", path, err)
 	}

@@ -71,6 +71,20 @@ func TestOpenReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	// Even what is open for writing leaves them alone, where that is wanted.
+	n, err := disk.OpenNoAtime(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if f, err = n.Open("file", false); err == nil {
+		_, _ = f.ReadAt(make([]byte, 10), 0)
+		err = f.Close()
+	}
+	if err := errors.Join(err, n.List(func(string, uint64, uint8) error { return nil })); err != nil {
+		t.Fatal(err)
+	}
+
 	d, err := disk.OpenReadOnly(path)
 	if err != nil {
 		t.Fatal(err)

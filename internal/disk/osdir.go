@@ -12,7 +12,7 @@ import (
 // osDir is a Dir of the host kernel.
 type osDir struct {
 	h     handle
-	flags int // added where something is opened to be read
+	flags int // added where a file or directory is opened
 }
 
 func newOSDir(fd int) *osDir { return &osDir{h: handle{fd: fd}} }
@@ -52,7 +52,7 @@ func (d *osDir) between(op, name string, dst Dir, dstName string, f func(from, t
 }
 
 func (d *osDir) Open(name string, readOnly bool) (File, error) {
-	flags := unix.O_RDWR | openFlags
+	flags := unix.O_RDWR | openFlags | d.flags
 	if readOnly {
 		flags = unix.O_RDONLY | openFlags | d.flags
 	}
@@ -76,7 +76,7 @@ func (d *osDir) Open(name string, readOnly bool) (File, error) {
 }
 
 func (d *osDir) Create(name string, mode uint32) (File, error) {
-	f, err := d.open(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|openFlags, mode)
+	f, err := d.open(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|openFlags|d.flags, mode)
 	if err != nil {
 		return nil, wrap("create", name, err)
 	}
@@ -86,7 +86,7 @@ func (d *osDir) Create(name string, mode uint32) (File, error) {
 func (d *osDir) Tmpfile(mode uint32) (File, error) {
 	var nfd int
 	err := d.self("create", "", func(fd int) (err error) {
-		nfd, err = openat(fd, ".", unix.O_RDWR|unix.O_TMPFILE|openFlags, mode)
+		nfd, err = openat(fd, ".", unix.O_RDWR|unix.O_TMPFILE|openFlags|d.flags, mode)
 		if err == unix.EISDIR { // kernels before 3.11 take the flag for O_DIRECTORY
 			err = unix.EOPNOTSUPP
 		}
