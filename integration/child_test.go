@@ -74,6 +74,17 @@ func child(what string, args []string) error {
 		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, args[1], unix.AT_SYMLINK_FOLLOW)
 	case "copy": // FROM TO
 		return childCopy(args[0], args[1])
+	case "direct": // FILE
+		fd, err := unix.Open(args[0], unix.O_WRONLY|unix.O_DIRECT, 0)
+		if err != nil {
+			return err
+		}
+		page, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ, unix.MAP_ANON|unix.MAP_PRIVATE)
+		if err != nil {
+			return err
+		}
+		_, err = unix.Pwrite(fd, page, 0)
+		return errors.Join(err, unix.Close(fd))
 	case "fsize": // FILE SOURCE
 		return childFileSize(args[0], args[1])
 	case "truncate": // FILE

@@ -140,6 +140,9 @@ func TestCopyAttributes(t *testing.T) {
 			m.must(os.Chtimes(dst, past, past))
 			m.must(unix.Chmod(dst, 0o6777))
 			m.must(runChild(t, nobody, "copy", m.path("src"), dst))
+			if mode := modeOf(t, dst); mode != 0o777 {
+				t.Errorf("mode %o", mode)
+			}
 			for range 2 {
 				if st := lstat(t, dst); st.Mode&0o7777 != 0o777 || st.Size != 20_000 || st.Mtim.Sec == past.Unix() {
 					t.Errorf("mode %o, %d bytes, mtime %v", st.Mode, st.Size, st.Mtim)
