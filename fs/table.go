@@ -78,6 +78,7 @@ func (fs *FS) newNodeLocked(e dirs.Entry, st *unix.Stat_t) *inode {
 	n := &inode{node: fs.lastNode, id: e.ID, typ: e.Type, ino: st.Ino, geometry: e.Geometry, lookups: 1, found: e}
 	fs.nodes[n.node] = n
 	fs.objects[n.id] = n
+	fs.pruneLocked()
 	return n
 }
 

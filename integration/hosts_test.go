@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	gofs "github.com/hanwen/go-fuse/v2/fs"
+	fusefs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
@@ -230,11 +230,11 @@ func (p plainHost) Rename(cancel <-chan struct{}, in *fuse.RenameIn, from, to st
 }
 
 func mountPlain(t *testing.T, dir string) {
-	root, err := gofs.NewLoopbackRoot(t.TempDir())
+	root, err := fusefs.NewLoopbackRoot(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := fuse.NewServer(plainHost{gofs.NewNodeFS(root, &gofs.Options{})}, dir, &fuse.MountOptions{
+	server, err := fuse.NewServer(plainHost{fusefs.NewNodeFS(root, &fusefs.Options{})}, dir, &fuse.MountOptions{
 		AllowOther: true, DirectMount: true, Options: []string{"default_permissions", "dev", "suid"}, DisableSplice: true,
 	})
 	if err != nil {
