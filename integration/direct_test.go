@@ -1,9 +1,13 @@
 package integration
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"os"
+	"runtime"
+	"sync"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,3 +86,94 @@ func TestDirectIO(t *testing.T) {
 		m.want(path, want)
 	})
 }
+
+// Asynchronous direct writes beside buffered reads: once a write has ended, nobody reads what was there before it.
+func TestAsyncDirectIO(t *testing.T) {
+	m := mount(t, options{})
+	const size = 640 << 10
+	path := m.write("file", make([]byte, size))
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
+	m.must(err)
+	defer f.Close()
+	var ctx uintptr
+	if _, _, errno := unix.Syscall(unix.SYS_IO_SETUP, 1, uintptr(unsafe.Pointer(&ctx)), 0); errno != 0 {
+		t.Skipf("no asynchronous I/O: %v", errno)
+	}
+	defer unix.Syscall(unix.SYS_IO_DESTROY, ctx, 0, 0)
+	memory, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	m.must(err)
+	defer unix.Munmap(memory)
+
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := os.ReadFile(path); err != nil {
+					t.Errorf("read: %v", err)
+					return
+				}
+			}
+		})
+	}
+	got := make([]byte, size)
+	for i := range times(150, 2000) {
+		for k := range memory {
+			memory[k] = byte(i + 1)
+		}
+		cb := iocb{opcode: iocbPwrite, fd: uint32(f.Fd()), buf: uint64(uintptr(unsafe.Pointer(&memory[0]))), n: size}
+		list := [1]*iocb{&cb}
+		if _, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, ctx, 1, uintptr(unsafe.Pointer(&list[0]))); errno != 0 {
+			t.Fatalf("io_submit: %v", errno)
+		}
+		var done ioEvent
+		for {
+			n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, ctx, 1, 1, uintptr(unsafe.Pointer(&done)), 0, 0)
+			if n == 1 {
+				break
+			}
+			if errno != unix.EINTR {
+				t.Fatalf("io_getevents: %v", errno)
+			}
+		}
+		runtime.KeepAlive(&cb)
+		if done.res != size {
+			t.Fatalf("wrote %d bytes", done.res)
+		}
+		r, err := os.Open(path)
+		m.must(err)
+		_, err = r.ReadAt(got, 0)
+		m.must(err)
+		r.Close()
+		if !bytes.Equal(got, memory) {
+			t.Errorf("round %d: a read shows what was there before", i)
+			break
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// iocb and ioEvent are those of linux/aio_abi.h, as far as they are used here.
+type iocb struct {
+	_      [2]uint64
+	opcode uint16
+	_      int16
+	fd     uint32
+	buf    uint64
+	n      uint64
+	_      [3]uint64 // offset 0 and flags
+}
+
+type ioEvent struct {
+	_   [2]uint64
+	res int64
+	_   int64
+}
+
+const iocbPwrite = 1
