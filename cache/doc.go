@@ -1,7 +1,7 @@
 // Package cache holds plaintext: the dirty frames that the host does not have yet, and the clean frames that partial requests
 // touch. It stands between fs, which speaks in byte ranges, and container, which speaks in whole frames.
 //
-//	fs ── ReadAt, WriteAt, Truncate, Discard, Flush, Sync ──> cache.File
+//	fs ── ReadAt, WriteAt, CopyFrom, Truncate, Discard, Flush, Sync ──> cache.File
 //	                                                            │
 //	            segment 0        segment 1        segment 2     │  one map of segments per file;
 //	          ┌──┬──┬──┬──┐    ┌──┬──┬──┬──┐                    │  a frame is absent, loading, clean, dirty

@@ -209,6 +209,8 @@ func (s *fakeStore) Discard(off, n int64) error {
 	return s.flush()
 }
 
+func (s *fakeStore) Allocate(off, n int64) error { return s.call("Allocate") }
+
 func (s *fakeStore) NextData(off int64) (int64, bool, error) {
 	if err := s.call("NextData"); err != nil {
 		return 0, false, err
@@ -224,17 +226,18 @@ func (s *fakeStore) NextData(off int64) (int64, bool, error) {
 	return max(best, off), ok && off < s.size, nil
 }
 
-func (s *fakeStore) NextHole(off int64) (int64, error) {
+func (s *fakeStore) NextHole(off, limit int64) (int64, error) {
 	if err := s.call("NextHole"); err != nil {
 		return 0, err
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	frame := int64(s.geo.FrameSize)
-	for off < s.size && s.frames[off&^(frame-1)] != nil {
+	limit = min(limit, s.size)
+	for off < limit && s.frames[off&^(frame-1)] != nil {
 		off = off&^(frame-1) + frame
 	}
-	return min(off, s.size), nil
+	return min(off, limit), nil
 }
 
 func (s *fakeStore) Flush() error {

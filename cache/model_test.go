@@ -99,9 +99,13 @@ func (m *model) step() (string, error) {
 		return "flush", m.f.Flush()
 	case op < 92:
 		return "sync", m.f.Sync()
-	case op < 94:
+	case op < 93:
 		_, err := m.f.writeAll(1) // what pressure does
 		return "write-back", err
+	case op < 96:
+		return m.copy(m.offset(m.most), m.offset(m.most), m.length())
+	case op < 97:
+		return m.grow(m.offset(m.most))
 	default:
 		return "seek", m.seek(m.offset(m.most))
 	}
@@ -136,6 +140,30 @@ func (m *model) discard(off, n int64) (string, error) {
 		clear(m.data[off:min(off+n, int64(len(m.data)))])
 	}
 	return "discard", err
+}
+
+// copy copies within the file, as far as the ranges do not overlap.
+func (m *model) copy(src, dst, n int64) (string, error) {
+	n = min(n, m.most-src, m.most-dst, max(src-dst, dst-src))
+	done, err := m.f.CopyFrom(m.f, src, dst, n, nil)
+	if err == nil && done != n {
+		m.t.Fatalf("copied %d of %d bytes", done, n)
+	}
+	if err == nil && n > 0 {
+		size := max(int64(len(m.data)), dst+n)
+		all := append(m.data, make([]byte, max(size, src+n)-int64(len(m.data)))...)
+		copy(all[dst:], all[src:src+n])
+		m.data = all[:size:size]
+	}
+	return "copy", err
+}
+
+func (m *model) grow(size int64) (string, error) {
+	err := m.f.Grow(size)
+	if err == nil && size > int64(len(m.data)) {
+		m.data = append(m.data, make([]byte, size-int64(len(m.data)))...)
+	}
+	return "grow", err
 }
 
 // seek checks that everything that SeekData and SeekHole call a hole is zeros, and that they agree with each other.

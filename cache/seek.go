@@ -12,6 +12,11 @@ import (
 func (f *File) SeekData(off int64) (int64, error) {
 	f.rw.RLock()
 	defer f.rw.RUnlock()
+	return f.seekData(off)
+}
+
+// seekData is SeekData under rw.
+func (f *File) seekData(off int64) (int64, error) {
 	size, err := f.seekable(off)
 	if err != nil {
 		return 0, err
@@ -39,7 +44,12 @@ func (f *File) SeekHole(off int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	for off < size {
+	return f.seekHole(off, size)
+}
+
+// seekHole is SeekHole under rw, for an off below the size; it looks no further than limit, and answers that where all before it is data.
+func (f *File) seekHole(off, limit int64) (int64, error) {
+	for off < limit {
 		if f.isDirty(off) {
 			off = (off + int64(f.frameSize)) &^ int64(f.frameSize-1)
 			continue
@@ -47,7 +57,7 @@ func (f *File) SeekHole(off int64) (int64, error) {
 		if off >= f.store.Size() {
 			return off, nil
 		}
-		hole, err := f.store.NextHole(off)
+		hole, err := f.store.NextHole(off, limit)
 		if err != nil {
 			return 0, err
 		}
@@ -56,7 +66,7 @@ func (f *File) SeekHole(off int64) (int64, error) {
 		}
 		off = hole
 	}
-	return size, nil
+	return limit, nil
 }
 
 func (f *File) seekable(off int64) (size int64, err error) {

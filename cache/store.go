@@ -17,8 +17,9 @@ type store interface {
 	WriteFrames(size int64, ws []container.SegmentWrite) error
 	SetSize(size int64) error
 	Discard(off, n int64) error
+	Allocate(off, n int64) error
 	NextData(off int64) (int64, bool, error)
-	NextHole(off int64) (int64, error)
+	NextHole(off, limit int64) (int64, error)
 	Dirty() bool
 	Flush() error
 	Sync() error

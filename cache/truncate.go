@@ -52,6 +52,38 @@ func (f *File) truncate(size int64) (wrote bool, err error) {
 	return wrote, err
 }
 
+// Grow raises the size to size if it is lower, in memory until a Flush. Unlike a Truncate to a size that was looked up before it cuts nothing that
+// was written meanwhile. Errors: container.ErrTooLarge and ErrReadOnly.
+func (f *File) Grow(size int64) error {
+	if err := f.checkRange(size, 0); err != nil {
+		return err
+	}
+	f.rw.RLock()
+	defer f.rw.RUnlock()
+	if err := f.changeable(); err != nil {
+		return err
+	}
+	f.grow(size)
+	f.c.mu.Lock()
+	f.c.ageLocked(f)
+	f.c.mu.Unlock()
+	return nil
+}
+
+// Allocate has the host set aside what writes to a range will need there, so that none of them finds it full. The size stays. It holds until the range is
+// discarded or cut off. Errors are the host's: ENOSPC, or EOPNOTSUPP where it cannot.
+func (f *File) Allocate(off, n int64) error {
+	if err := f.checkRange(off, n); err != nil {
+		return err
+	}
+	f.rw.RLock()
+	defer f.rw.RUnlock()
+	if err := f.changeable(); err != nil {
+		return err
+	}
+	return f.store.Allocate(off, n)
+}
+
 // zeroTail zeroes the cached frame that a smaller size cuts from there on. It is dirty only if it was: the store's is cut already, or was
 // never stored. flushMu and rw are held exclusively, as in all that follows: no frame is loading or in flight.
 func (f *File) zeroTail(size int64) {

@@ -184,7 +184,7 @@ func (e *Engine) replace(h disk.File, id keys.ObjectID, opt OpenOptions, why err
 	if err != nil {
 		return nil, err
 	}
-	f.readOnly = opt.ReadOnly
+	f.readOnly, f.headerDirty = opt.ReadOnly, !opt.ReadOnly
 	f.hostLen = st.Size // whatever it is, the first Flush puts it right
 	e.events.Emit(event.Event{Kind: event.Repaired, Object: id.String(), Offset: -1, Err: why, Note: note})
 	return f, nil

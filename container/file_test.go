@@ -302,7 +302,7 @@ func TestSparse(t *testing.T) {
 			if !ok || data != off {
 				t.Errorf("NextData(%d) = %d, %v, want %d", at, data, ok, off)
 			}
-			hole, err := f.NextHole(off)
+			hole, err := f.NextHole(off, f.Size())
 			r.must(err)
 			if want := min(off+int64(g.FrameSize), f.Size()); hole != want {
 				t.Errorf("NextHole(%d) = %d, want %d", off, hole, want)

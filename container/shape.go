@@ -204,9 +204,10 @@ func (f *File) NextData(off int64) (int64, bool, error) {
 	return max(at, off), ok, err
 }
 
-// NextHole returns the first plain offset at or after off that no stored frame covers; Size counts as one.
-func (f *File) NextHole(off int64) (int64, error) {
-	g, size := f.geo, f.Size()
+// NextHole returns the first plain offset at or after off that no stored frame covers; Size counts as one. It looks no further than limit, and
+// answers that where everything before it is stored.
+func (f *File) NextHole(off, limit int64) (int64, error) {
+	g, size := f.geo, min(f.Size(), limit)
 	if at, ok, err := f.NextData(off); err != nil || !ok || at > off {
 		return min(off, size), err
 	}

@@ -105,7 +105,11 @@ const sureSize = 1<<31 - 1<<20
 // handed over would hold up everything behind it.
 func (fs *FS) resize(f *cache.File, size int64) error {
 	old := f.Size()
-	err := f.Truncate(size)
+	change := f.Truncate
+	if size > old {
+		change = f.Grow // pages that are written back meanwhile may make the file longer still
+	}
+	err := change(size)
 	if err != nil || size <= max(old, sureSize) {
 		return err
 	}

@@ -156,8 +156,9 @@ func (fs *FS) link(in *fuse.LinkIn, name string, out *fuse.EntryOut) error {
 	}
 	var e dirs.Entry
 	n.loc.RLock()
-	if len(n.links) == 0 {
-		err = unix.ENOENT // as Linux answers for a file without a name
+	nameless := len(n.links) == 0
+	if nameless {
+		e, err = n.linkNameless(d, name)
 	} else {
 		err = n.byName(func(src *dirs.Dir, old string) (err error) {
 			e, err = d.Link(name, src, old, n.id, n.hasHeader())
@@ -169,7 +170,11 @@ func (fs *FS) link(in *fuse.LinkIn, name string, out *fuse.EntryOut) error {
 		return err
 	}
 	n.linksSynced.Store(false)
-	return fs.made(parent, d, e, out)
+	err = fs.made(parent, d, e, out)
+	if err == nil && nameless {
+		err = fs.named(n)
+	}
+	return err
 }
 
 // Unlink removes a name of anything but a directory.

@@ -24,7 +24,7 @@
 // on. The size in that first answer must be right, and host times that our own flush changes are put back (times.go).
 //
 // Locks, in this order: inode.loc (links; held over host calls by name), inode.mu (open file), FS.mu (node table), inode.timeMu,
-// FS.syncMu. The node table's lock is never held over a call of another package. No notification is sent under a lock.
+// FS.syncMu. The node table's lock is never held over a call of another package. No notification is sent under a lock, but for attributes alone (killpriv.go).
 //
 // Errors become errno in errno.go, the only place that does so and the only place that logs.
 //

@@ -93,6 +93,8 @@ func errnoOf(err error) syscall.Errno {
 		syscall.EINTR, syscall.EAGAIN, // nobody may be told to try again what was half done
 		0:
 		return syscall.EIO
+	case syscall.EMFILE: // the limit of this process, not of the one that asks
+		return syscall.ENFILE
 	}
 	return errno
 }

@@ -57,6 +57,7 @@ func TestErrnoOfErrno(t *testing.T) {
 		syscall.EBADF:       syscall.EIO,
 		syscall.EINTR:       syscall.EIO,
 		syscall.ELOOP:       syscall.EIO,
+		syscall.EMFILE:      syscall.ENFILE,
 		errors.New("other"): syscall.EIO,
 		&iofs.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}:                                     syscall.ENOSPC,
 		fmt.Errorf("%w: %w", container.ErrCorrupt, syscall.ENOENT):                                       syscall.EIO,

@@ -52,11 +52,16 @@ func (fs *FS) create(in *fuse.CreateIn, name string, out *fuse.CreateOut) error 
 		return err
 	}
 	fs.changed(parent)
+	return fs.openNew(c, in.Flags, out, func(st *unix.Stat_t) (*inode, error) { return fs.enter(parent, e, st) })
+}
+
+// openNew answers with a file that was just made, open. enter makes its inode.
+func (fs *FS) openNew(c *container.File, flags uint32, out *fuse.CreateOut, enter func(st *unix.Stat_t) (*inode, error)) error {
 	var st unix.Stat_t
-	err = c.Host().Stat(&st)
+	err := c.Host().Stat(&st)
 	var n *inode
 	if err == nil {
-		n, err = fs.enter(parent, e, &st)
+		n, err = enter(&st)
 	}
 	if err != nil {
 		return errors.Join(err, c.Close())
@@ -66,8 +71,8 @@ func (fs *FS) create(in *fuse.CreateIn, name string, out *fuse.CreateOut) error 
 	n.mu.Unlock()
 	n.privFree.Store(st.Mode&(suid|sgid) == 0)
 	n.metaDirty.Store(false) // the first fdatasync makes a length durable, and with it all that the inode was made with
-	fs.opened(n, writable(in.Flags))
-	fs.handle(in.Flags, &out.OpenOut)
+	fs.opened(n, writable(flags))
+	fs.handle(flags, &out.OpenOut)
 	out.Fh |= hasData
 	return fs.answer(n, &st, &out.EntryOut)
 }
@@ -251,8 +256,7 @@ func (fs *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	_ = fs.status("release", err)
 }
 
-// Fallocate extends files, punches holes and zeroes ranges. Blocks are not reserved: what will be written there is not known before it
-// is sealed.
+// Fallocate reserves room, punches holes and zeroes ranges. What is reserved are the slots on the host, and the metadata above them.
 func (fs *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	n, err := fs.node(in.NodeId)
 	if err == nil {
@@ -282,31 +286,28 @@ func (fs *FS) fallocate(n *inode, in *fuse.FallocateIn) error {
 		if in.Offset > uint64(limit) || in.Length > uint64(limit)-in.Offset {
 			return container.ErrTooLarge
 		}
-		off, end, size := int64(in.Offset), int64(in.Offset+in.Length), f.Size()
+		off, end := int64(in.Offset), int64(in.Offset+in.Length)
 		fs.changedNow(n) // whatever the range holds: so do the host's filesystems
-		if in.Mode&(punch|zero) != 0 && off < size {
-			if err := f.Discard(off, min(end, size)-off); err != nil {
+		if in.Mode&(punch|zero) != 0 && off < f.Size() {
+			if err := f.Discard(off, end-off); err != nil {
 				return err
 			}
 		}
-		if in.Mode&keep == 0 && end > size {
+		if in.Mode&punch != 0 {
+			return nil
+		}
+		err := f.Allocate(off, end-off)
+		if err != nil && (in.Mode&zero == 0 || !errors.Is(err, unix.EOPNOTSUPP)) { // zeros are zeros, reserved or not
+			return err
+		}
+		if in.Mode&keep == 0 && end > f.Size() {
 			return fs.resize(f, end)
 		}
 		return nil
 	})
 }
 
-// CopyFileRange is left to the kernel, which reads and writes.
-func (fs *FS) CopyFileRange(<-chan struct{}, *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
-	return 0, fuse.ENOSYS
-}
-
 // Ioctl knows none.
 func (fs *FS) Ioctl(<-chan struct{}, *fuse.IoctlIn, []byte, *fuse.IoctlOut, []byte) fuse.Status {
 	return fuse.Status(unix.ENOTTY)
-}
-
-// Tmpfile is not offered: a file without a name has no place in the host tree before it is linked.
-func (fs *FS) Tmpfile(<-chan struct{}, *fuse.CreateIn, *fuse.CreateOut) fuse.Status {
-	return fuse.Status(unix.EOPNOTSUPP)
 }

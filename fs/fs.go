@@ -38,6 +38,7 @@ type Config struct {
 	ReadOnly  bool
 	WriteBack bool          // the kernel's write-back cache is asked for
 	Timeout   time.Duration // of names and attributes; 0: DefaultTimeout
+	MaxNodes  int           // inodes that the kernel may know before it is asked to forget some; 0: DefaultMaxNodes
 	Events    event.Sink
 	Log       *slog.Logger // nil: slog.Default
 }
@@ -58,6 +59,7 @@ type FS struct {
 	nodes    map[uint64]*inode
 	objects  map[keys.ObjectID]*inode
 	lastNode uint64
+	pruneAt  int // number of inodes beyond which the kernel is asked to forget; see prune.go
 	root     *inode
 
 	handleMu   sync.Mutex // guards the open directories; see readdir.go
@@ -74,6 +76,9 @@ func New(c Config) *FS {
 	if c.Timeout == 0 {
 		c.Timeout = DefaultTimeout
 	}
+	if c.MaxNodes == 0 {
+		c.MaxNodes = DefaultMaxNodes
+	}
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
@@ -86,6 +91,7 @@ func New(c Config) *FS {
 	fs := &FS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		cfg:           c,
+		pruneAt:       c.MaxNodes,
 		asRoot:        os.Geteuid() == 0,
 		nodes:         map[uint64]*inode{},
 		objects:       map[keys.ObjectID]*inode{},

@@ -161,6 +161,7 @@ func (n *inode) byName(fn func(d *dirs.Dir, name string) error) error {
 // attrs is what an open host file, a directory and a name in a directory can do.
 type attrs interface {
 	Stat(st *unix.Stat_t) error
+	BirthTime() (int64, error)
 	Chmod(mode uint32) error
 	Chown(uid, gid int) error
 	Utimes(ts *[2]unix.Timespec) error
@@ -194,6 +195,7 @@ func (n *inode) stat(st *unix.Stat_t) error {
 type dirSelf struct{ d *dirs.Dir }
 
 func (s dirSelf) Stat(st *unix.Stat_t) error        { return s.d.StatSelf(st) }
+func (s dirSelf) BirthTime() (int64, error)         { return s.d.BirthTimeSelf() }
 func (s dirSelf) Chmod(mode uint32) error           { return s.d.ChmodSelf(mode) }
 func (s dirSelf) Chown(uid, gid int) error          { return s.d.ChownSelf(uid, gid) }
 func (s dirSelf) Utimes(ts *[2]unix.Timespec) error { return s.d.UtimesSelf(ts) }
@@ -205,6 +207,7 @@ type dirName struct {
 }
 
 func (s dirName) Stat(st *unix.Stat_t) error        { return s.d.Stat(s.name, s.id, st) }
+func (s dirName) BirthTime() (int64, error)         { return s.d.BirthTime(s.name, s.id) }
 func (s dirName) Chmod(mode uint32) error           { return s.d.Chmod(s.name, s.id, mode) }
 func (s dirName) Chown(uid, gid int) error          { return s.d.Chown(s.name, s.id, uid, gid) }
 func (s dirName) Utimes(ts *[2]unix.Timespec) error { return s.d.Utimes(s.name, s.id, ts) }

@@ -40,6 +40,10 @@ func (fs *FS) killPriv(n *inode) error {
 				return err
 			}
 			st.Mode = mode
+			// The kernel goes on with the mode that it knows, also where it runs the file: it is to ask again. This takes no lock there.
+			if s := fs.server.Load(); s != nil {
+				s.InodeNotify(n.node, -1, 0)
+			}
 		}
 		n.privFree.Store(st.Mode&(suid|sgid) == 0)
 		return nil

@@ -89,7 +89,9 @@ func (fs *FS) serverOptions(o MountOptions, w mountWords) *fuse.MountOptions {
 	if name == "" {
 		name = fs.String()
 	}
-	caps := uint64(fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_ASYNC_DIO)
+	// Without CAP_ASYNC_DIO: the kernel drops its pages when it has sent an asynchronous direct write, not when that has ended, so that what a buffered
+	// read finds in between stays. One at a time for each file is the price.
+	caps := uint64(fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO)
 	if fs.cfg.WriteBack {
 		caps |= fuse.CAP_WRITEBACK_CACHE
 	}

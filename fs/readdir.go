@@ -64,7 +64,10 @@ func (fs *FS) dirHandle(fh uint64) (*dirHandle, error) {
 func (fs *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	return fs.status("readdir", fs.readDir(in, func(h *dirHandle, e *dirs.Entry, de fuse.DirEntry) bool {
 		if e != nil {
-			de.Ino = fs.listedIno(h, e)
+			var err error
+			if de.Ino, err = fs.listedIno(h, e); errors.Is(err, dirs.ErrStale) {
+				return true // gone since the snapshot
+			}
 		}
 		return out.AddDirEntry(de)
 	}))
@@ -140,16 +143,14 @@ func (n *inode) parentIno() uint64 {
 }
 
 // listedIno is the inode number of a listed name, 0 (which go-fuse replaces) where the host does not answer.
-func (fs *FS) listedIno(h *dirHandle, e *dirs.Entry) uint64 {
+func (fs *FS) listedIno(h *dirHandle, e *dirs.Entry) (uint64, error) {
 	fs.mu.RLock()
 	n := fs.objects[e.ID]
 	fs.mu.RUnlock()
 	if n != nil {
-		return n.ino
+		return n.ino, nil
 	}
 	var st unix.Stat_t
-	if h.dir.Stat(e.Name, e.ID, &st) != nil {
-		return 0
-	}
-	return st.Ino
+	err := h.dir.Stat(e.Name, e.ID, &st)
+	return st.Ino, err
 }

@@ -60,16 +60,27 @@ func (fs *FS) enterNode(parent *inode, e dirs.Entry, st *unix.Stat_t) (n *inode,
 		n.lookups++
 		return n, false, nil
 	}
-	fs.lastNode++
-	n = &inode{
-		node: fs.lastNode, id: e.ID, typ: e.Type, ino: st.Ino, geometry: e.Geometry,
-		lookups: 1, links: []link{{parent, e}}, found: e,
-	}
+	n = fs.newNodeLocked(e, st)
+	n.links = []link{{parent, e}}
 	n.metaDirty.Store(true) // an earlier life of the inode may have set them and been forgotten before an fsync
 	parent.holds++
+	return n, true, nil
+}
+
+// enterNameless makes the inode of a new file without a name.
+func (fs *FS) enterNameless(e dirs.Entry, st *unix.Stat_t) *inode {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.newNodeLocked(e, st)
+}
+
+func (fs *FS) newNodeLocked(e dirs.Entry, st *unix.Stat_t) *inode {
+	fs.lastNode++
+	n := &inode{node: fs.lastNode, id: e.ID, typ: e.Type, ino: st.Ino, geometry: e.Geometry, lookups: 1, found: e}
 	fs.nodes[n.node] = n
 	fs.objects[n.id] = n
-	return n, true, nil
+	fs.pruneLocked()
+	return n
 }
 
 // known returns the inode of an object if there is one, held: the caller gives it back with release.

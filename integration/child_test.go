@@ -7,9 +7,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,6 +66,27 @@ func child(what string, args []string) error {
 			return err
 		}
 		return unix.Close(fd)
+	case "tmpfile": // DIR NAME
+		fd, err := unix.Open(args[0], unix.O_TMPFILE|unix.O_RDWR, 0o666)
+		if err != nil {
+			return err
+		}
+		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, args[1], unix.AT_SYMLINK_FOLLOW)
+	case "copy": // FROM TO
+		return childCopy(args[0], args[1])
+	case "direct": // FILE
+		fd, err := unix.Open(args[0], unix.O_WRONLY|unix.O_DIRECT, 0)
+		if err != nil {
+			return err
+		}
+		page, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ, unix.MAP_ANON|unix.MAP_PRIVATE)
+		if err != nil {
+			return err
+		}
+		_, err = unix.Pwrite(fd, page, 0)
+		return errors.Join(err, unix.Close(fd))
+	case "fsize": // FILE SOURCE
+		return childFileSize(args[0], args[1])
 	case "truncate": // FILE
 		return os.Truncate(args[0], 1)
 	case "opentrunc": // FILE
@@ -81,6 +104,59 @@ func child(what string, args []string) error {
 		return childMmap(args[0])
 	}
 	return errors.New("no such program")
+}
+
+func childCopy(from, to string) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	dst, err := os.OpenFile(to, os.O_WRONLY, 0)
+	if err != nil {
+		return errors.Join(err, src.Close())
+	}
+	_, err = unix.CopyFileRange(int(src.Fd()), nil, int(dst.Fd()), nil, 1000, 0)
+	return errors.Join(err, src.Close(), dst.Close())
+}
+
+// childFileSize may make files of 50,000 bytes, and tries to make a longer one in all ways that there are.
+func childFileSize(path, source string) error {
+	const limit = 50_000
+	signals := make(chan os.Signal, 100)
+	signal.Notify(signals, unix.SIGXFSZ)
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	src, err := os.Open(source)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	fd, off := int(f.Fd()), int64(limit)
+	for what, grow := range map[string]func() error{
+		"write":           func() error { _, err := unix.Pwrite(fd, []byte("x"), limit); return err },
+		"copy_file_range": func() error { _, err := unix.CopyFileRange(int(src.Fd()), nil, fd, &off, 100, 0); return err },
+		"truncate":        func() error { return f.Truncate(limit + 1) },
+		"fallocate":       func() error { return unix.Fallocate(fd, 0, 0, limit+1) },
+	} {
+		if err := grow(); !errors.Is(err, unix.EFBIG) {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		select {
+		case <-signals:
+		case <-time.After(10 * time.Second):
+			return errors.New("no SIGXFSZ")
+		}
+	}
+	if n, err := unix.Pwrite(fd, make([]byte, 1000), limit-10); n != 10 || err != nil {
+		return fmt.Errorf("write up to the limit: %d, %w", n, err)
+	}
+	return nil
 }
 
 func childLock(path string) error {

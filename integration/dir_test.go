@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func listing(t *testing.T, dir string) (all []string) {
+func listing(t testing.TB, dir string) (all []string) {
 	t.Helper()
 	list, err := os.ReadDir(dir)
 	if err != nil {
@@ -120,7 +122,7 @@ func TestHardLinks(t *testing.T) {
 			t.Helper()
 			ino := lstat(t, paths[0]).Ino
 			for _, p := range paths {
-				if st := lstat(t, p); st.Ino != ino || st.Nlink != links || st.Size != int64(len(data)) {
+				if st := lstat(t, p); st.Ino != ino || uint64(st.Nlink) != links || st.Size != int64(len(data)) {
 					t.Errorf("%s: inode %d of %d, %d links, %d bytes", p, st.Ino, ino, st.Nlink, st.Size)
 				}
 				m.want(p, data)
@@ -353,5 +355,38 @@ func TestRemovedDirectory(t *testing.T) {
 	m.must(os.Mkdir(m.path("d"), 0o711))
 	if st := lstat(t, m.path("d")); st.Mode != unix.S_IFDIR|0o711 {
 		t.Errorf("its successor has mode %o", st.Mode)
+	}
+}
+
+// A name that goes while its directory is being listed is not listed with a made-up inode number.
+func TestReaddirInodeNumbers(t *testing.T) {
+	m := mount(t, options{})
+	const count = 300
+	for i := range count {
+		m.write(fmt.Sprint(i), nil)
+	}
+	m.remount() // nothing is known but by listing
+	f, err := os.Open(m.dir)
+	m.must(err)
+	defer f.Close()
+	buf := make([]byte, 256)
+	for listed := 0; ; {
+		n, err := unix.Getdents(int(f.Fd()), buf)
+		m.must(err)
+		if n == 0 {
+			break
+		}
+		if listed++; listed == 5 {
+			for i := count / 2; i < count; i++ {
+				m.must(os.Remove(m.path(fmt.Sprint(i))))
+			}
+		}
+		for b := buf[:n]; len(b) > 0; {
+			size := binary.NativeEndian.Uint16(b[16:])
+			if ino := binary.NativeEndian.Uint64(b); ino == 0 || ino == 1<<32-1 {
+				t.Errorf("%q has inode number %d", bytes.TrimRight(b[19:size], "\x00"), ino)
+			}
+			b = b[size:]
+		}
 	}
 }

@@ -275,29 +275,6 @@ func TestWriteOnlyHandle(t *testing.T) {
 	})
 }
 
-func TestDirectIO(t *testing.T) {
-	bothModes(t, func(t *testing.T, m *mounted) {
-		want := patterned(1 << 20)
-		path := m.write("file", want)
-		f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
-		m.must(err)
-		defer f.Close()
-		page, err := unix.Mmap(-1, 0, 64<<10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
-		m.must(err)
-		defer unix.Munmap(page)
-		_, err = f.ReadAt(page, 64<<10)
-		m.must(err)
-		same(t, "direct read", page, want[64<<10:128<<10])
-		for i := range page {
-			page[i] = byte(i)
-		}
-		_, err = f.WriteAt(page, 128<<10)
-		m.must(err)
-		copy(want[128<<10:], page)
-		m.want(path, want)
-	})
-}
-
 // Random reads, writes and truncates of one file against a model, with remounts in between.
 
 func TestAgainstModel(t *testing.T) {

@@ -11,16 +11,6 @@ import (
 // A full host: the error comes no later than with close, what was complete stays so, and deleting makes room again.
 func TestFullHost(t *testing.T) {
 	test := func(t *testing.T, m *mounted) {
-		m.stop()
-		small := t.TempDir()
-		if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=8m"); err != nil {
-			t.Skipf("cannot mount a small host filesystem: %v", err)
-		}
-		defer unix.Unmount(small, unix.MNT_DETACH)
-		m.must(os.CopyFS(small, os.DirFS(m.vault)))
-		home := m.vault
-		m.vault = small
-		m.start()
 		data := patterned(3 << 20)
 		kept := m.write("kept", data)
 		for range 3 {
@@ -42,11 +32,8 @@ func TestFullHost(t *testing.T) {
 		m.must(os.Rename(kept, m.path("big")))
 		m.remount()
 		m.want(m.path("big"), data)
-		m.stop() // before the host goes
-		m.vault = home
-		m.start()
 	}
 	for _, o := range []options{{wantErrors: true}, {writeThrough: true, wantErrors: true}} {
-		t.Run(o.String(), func(t *testing.T) { test(t, mount(t, o)) })
+		t.Run(o.String(), func(t *testing.T) { m := mount(t, o); m.onSmallHost("8m", func() { test(t, m) }) })
 	}
 }

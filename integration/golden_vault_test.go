@@ -245,7 +245,7 @@ func (line *manifestEntry) describe(f *container.File) (err error) {
 		if err != nil || !ok {
 			return err
 		}
-		to, err := f.NextHole(from)
+		to, err := f.NextHole(from, f.Size())
 		if err != nil {
 			return err
 		}

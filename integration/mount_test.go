@@ -34,6 +34,7 @@ type options struct {
 	readOnly     bool
 	allowOther   bool
 	words        []string
+	maxNodes     int  // inodes before the kernel is asked to forget
 	wantErrors   bool // what is logged is part of the test
 }
 
@@ -131,7 +132,7 @@ func (m *mounted) start() {
 	m.must(err)
 	m.fs = fs.New(fs.Config{
 		Tree: m.tree, Engine: m.engine, Cache: m.cache, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
-		ReadOnly: v.ReadOnly(), WriteBack: !m.options.writeThrough, Events: m.findings.event, Log: slog.New(m.findings),
+		ReadOnly: v.ReadOnly(), WriteBack: !m.options.writeThrough, MaxNodes: m.options.maxNodes, Events: m.findings.event, Log: slog.New(m.findings),
 	})
 	m.counter = &counter{}
 	m.server, err = fs.Mount(m.fs, fs.MountOptions{
@@ -265,4 +266,12 @@ func (f *findings) Handle(_ context.Context, r slog.Record) error {
 	defer f.mu.Unlock()
 	f.lines = append(f.lines, line)
 	return nil
+}
+
+// needRoot skips what only root may do.
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root may do this")
+	}
 }

@@ -193,7 +193,7 @@ func TestFallocate(t *testing.T) {
 			}
 			m.want(path, want)
 		}
-		for _, mode := range []uint32{unix.FALLOC_FL_COLLAPSE_RANGE, unix.FALLOC_FL_INSERT_RANGE} {
+		for _, mode := range []uint32{unix.FALLOC_FL_COLLAPSE_RANGE, unix.FALLOC_FL_INSERT_RANGE, unix.FALLOC_FL_UNSHARE_RANGE} {
 			if err := unix.Fallocate(int(f.Fd()), mode, 0, 4096); err != unix.EOPNOTSUPP {
 				t.Errorf("mode %d: %v", mode, err)
 			}

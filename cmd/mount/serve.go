@@ -109,7 +109,7 @@ func openStack(job mountJob, mk *keys.MasterKey, log *slog.Logger) (*stack, erro
 		s.record.sink(e)
 	}
 	s.vault, err = vault.Open(job.Vault, cfg, mk, vault.OpenOptions{
-		ReadOnly: job.Words.ReadOnly, Recover: job.Recover, ForceUnlock: job.ForceUnlock, Mountpoint: job.Mountpoint, Events: sink,
+		ReadOnly: job.Words.ReadOnly, NoAtime: job.Words.NoAtime, Recover: job.Recover, ForceUnlock: job.ForceUnlock, Mountpoint: job.Mountpoint, Events: sink,
 	})
 	if err != nil {
 		return nil, err

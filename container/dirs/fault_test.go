@@ -69,6 +69,14 @@ var faultCases = map[string]func(v *vault, root, a, b *Dir) error{
 		e, _ := a.Lookup("f")
 		return second(b.Link(longName+"new", a, "f", e.ID, true))
 	},
+	"tmpfile": func(v *vault, root, a, b *Dir) error {
+		f, e, err := a.Tmpfile(0o2751, os.Getuid(), os.Getgid())
+		if err == nil {
+			err = second(b.LinkFile(longName+"new", f, e, false))
+			f.Close()
+		}
+		return err
+	},
 	"unlink":      func(v *vault, root, a, b *Dir) error { return second(a.Unlink("f")) },
 	"unlink long": func(v *vault, root, a, b *Dir) error { return second(a.Unlink(longName)) },
 	"unlink with losers": func(v *vault, root, a, b *Dir) error {

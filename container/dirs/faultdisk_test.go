@@ -97,6 +97,17 @@ func (d faultDir) Create(name string, mode uint32) (disk.File, error) {
 	return d.file(d.Dir.Create(name, mode))
 }
 
+func (d faultDir) Tmpfile(mode uint32) (disk.File, error) {
+	if err := d.f.next(); err != nil {
+		return nil, err
+	}
+	return d.file(d.Dir.Tmpfile(mode))
+}
+
+func (d faultDir) LinkFile(f disk.File, name string) error {
+	return d.f.do(func() error { return d.Dir.LinkFile(f.(faultFile).File, name) })
+}
+
 func (d faultDir) OpenPath(name string) (disk.File, error) {
 	if err := d.f.next(); err != nil {
 		return nil, err

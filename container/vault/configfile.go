@@ -32,7 +32,7 @@ const (
 // and config.bak is good, the latter is returned and Warning tells. Errors wrap ErrNotVault, ErrConfig (with fs.ErrNotExist
 // when both files are missing), ErrVersion or ErrFeature, or are the host's.
 func ReadConfig(path string) (*Config, error) {
-	root, dir, err := openDirs(path)
+	root, dir, err := openDirs(path, disk.OpenReadOnly)
 	if err != nil {
 		return nil, err
 	}
@@ -52,8 +52,8 @@ func ReadConfigDir(root disk.Dir) (*Config, error) {
 }
 
 // openDirs opens the vault directory and the .coffer directory in it.
-func openDirs(path string) (root, dir disk.Dir, err error) {
-	root, err = disk.OpenRoot(path)
+func openDirs(path string, open func(path string) (disk.Dir, error)) (root, dir disk.Dir, err error) {
+	root, err = open(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("vault: open: %w", err)
 	}

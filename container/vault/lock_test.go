@@ -194,7 +194,7 @@ func TestKilledHolder(t *testing.T) {
 // A lock on a file that lost its name keeps nobody out, so such a file is not locked.
 func TestReplacedLockFile(t *testing.T) {
 	path, _ := newVault(t)
-	root, dir, err := openDirs(path)
+	root, dir, err := openDirs(path, disk.OpenRoot)
 	if err != nil {
 		t.Fatal(err)
 	}

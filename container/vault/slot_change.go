@@ -129,7 +129,7 @@ func changeSlots(path string, mk *keys.MasterKey, change func(*Config) ([]Slot, 
 }
 
 func withConfigLock(path string, do func(dir disk.Dir) error) error {
-	root, dir, err := openDirs(path)
+	root, dir, err := openDirs(path, disk.OpenRoot)
 	if err != nil {
 		return err
 	}

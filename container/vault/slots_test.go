@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/argon2"
+
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 // Known answers of the reference implementation (phc-winner-argon2, src/test.c, version 0x13). RFC 9106's own vector uses a
@@ -160,7 +162,7 @@ func TestChangePassphrase(t *testing.T) {
 }
 
 func lockConfigAt(t *testing.T, path string) (*lockFile, error) {
-	root, dir, err := openDirs(path)
+	root, dir, err := openDirs(path, disk.OpenRoot)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,7 @@ type Vault struct {
 // OpenOptions of Open.
 type OpenOptions struct {
 	ReadOnly    bool // write nothing at all to the host; share the vault with other readers
+	NoAtime     bool // leave access times on the host alone, as far as the files are this user's
 	Recover     bool // open a copy that was not closed cleanly, or one whose state is not authentic
 	ForceUnlock bool // ignore the note of another host
 	Mountpoint  string
@@ -46,7 +47,14 @@ type OpenOptions struct {
 //
 // Errors: *InUseError (ErrInUse), ErrCopied, ErrState, ErrTampered, ErrVersion, ErrFeature, or the host's.
 func Open(path string, cfg *Config, mk *keys.MasterKey, o OpenOptions) (*Vault, error) {
-	root, dir, err := openDirs(path)
+	open := disk.OpenRoot
+	switch {
+	case o.ReadOnly:
+		open = disk.OpenReadOnly
+	case o.NoAtime:
+		open = disk.OpenNoAtime
+	}
+	root, dir, err := openDirs(path, open)
 	if err != nil {
 		return nil, err
 	}

@@ -11,12 +11,19 @@ type Dir interface {
 	Open(name string, readOnly bool) (File, error)
 	// Create makes a new regular file, opened for reading and writing; EEXIST where the name is taken.
 	Create(name string, mode uint32) (File, error)
+	// Tmpfile makes a new regular file without a name, opened for reading and writing. It is gone with its last descriptor unless LinkFile
+	// names it before. EOPNOTSUPP where the host cannot.
+	Tmpfile(mode uint32) (File, error)
+	// LinkFile makes name a name of an open file: the first one of what Tmpfile made, or one more. ENOENT where it had names and all are gone.
+	LinkFile(f File, name string) error
 	// OpenDir opens a subdirectory.
 	OpenDir(name string) (Dir, error)
 	// OpenPath pins any object (O_PATH) so that its attributes stay reachable once its name is gone; data calls fail with EBADF.
 	OpenPath(name string) (File, error)
 
 	Stat(name string, st *unix.Stat_t) error
+	// BirthTime returns the host's creation time in ns since 1970, 0 where it has none.
+	BirthTime(name string) (int64, error)
 	Mkdir(name string, mode uint32) error
 	Mknod(name string, mode uint32, dev uint64) error
 	Symlink(target, name string) error
@@ -34,6 +41,7 @@ type Dir interface {
 	// List calls fn for every name but "." and ".."; typ is a DT_ value, DT_UNKNOWN where the host does not say.
 	List(fn func(name string, ino uint64, typ uint8) error) error
 	StatSelf(st *unix.Stat_t) error
+	BirthTimeSelf() (int64, error)
 	ChmodSelf(mode uint32) error
 	ChownSelf(uid, gid int) error
 	UtimesSelf(ts *[2]unix.Timespec) error
@@ -53,12 +61,14 @@ type File interface {
 	Truncate(size int64) error
 	// Punch frees the host's blocks of a range, which then reads as zeros; the length stays. EOPNOTSUPP where the host cannot.
 	Punch(off, n int64) error
+	// Allocate reserves the host's blocks of a range, for writes to come; what is read and the length stay as they are. ENOSPC where there are
+	// not that many, EOPNOTSUPP where the host cannot.
+	Allocate(off, n int64) error
 	// Datasync makes the data and the length durable; Sync also the attributes.
 	Datasync() error
 	Sync() error
 	Stat(st *unix.Stat_t) error
-	// BirthTime returns the host's creation time in ns since 1970, 0 where it has none.
-	BirthTime() (int64, error)
+	BirthTime() (int64, error) // as Dir's
 	Chmod(mode uint32) error
 	Chown(uid, gid int) error
 	Utimes(ts *[2]unix.Timespec) error

@@ -29,6 +29,41 @@ func OpenRoot(path string) (Dir, error) {
 	return newOSDir(fd), nil
 }
 
+// OpenReadOnly is OpenRoot for whoever writes nothing. Root gets a private mount of the directory, read-only and without access times, so that the
+// kernel refuses with EROFS whatever would change the host; it also keeps a filesystem in use that is unmounted meanwhile. Elsewhere files and
+// directories are opened with O_NOATIME where they are the caller's own, and only reading a symlink may set its atime.
+func OpenReadOnly(path string) (Dir, error) {
+	if fd, err := privateMount(path); err == nil {
+		return newOSDir(fd), nil
+	}
+	return OpenNoAtime(path) // not root, or a kernel before 5.12: any other reason shows again
+}
+
+// OpenNoAtime is OpenRoot with O_NOATIME for all that is opened below, as far as it is the caller's own.
+func OpenNoAtime(path string) (Dir, error) {
+	fd, err := openat(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOATIME, 0)
+	if err != nil {
+		return nil, wrap("open", path, err)
+	}
+	d := newOSDir(fd)
+	d.flags = unix.O_NOATIME
+	return d, nil
+}
+
+// privateMount opens a directory on a mount of its own, which nobody else sees and which goes with the last descriptor on it.
+func privateMount(path string) (int, error) {
+	tree, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(tree)
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOATIME, Attr_clr: unix.MOUNT_ATTR__ATIME}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
+		return -1, err
+	}
+	return openat(tree, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+}
+
 // handle is a descriptor that is closed when Close was called and no call uses it any more. Without the count a call that
 // runs beside Close could act on a descriptor that was meanwhile given to another file.
 type handle struct {
@@ -108,7 +143,10 @@ func retry(f func() error) error {
 func openat(dir int, name string, flags int, mode uint32) (int, error) {
 	for {
 		fd, err := unix.Openat(dir, name, flags, mode)
-		if err != unix.EINTR {
+		switch {
+		case err == unix.EPERM && flags&unix.O_NOATIME != 0: // another user's
+			flags &^= unix.O_NOATIME
+		case err != unix.EINTR:
 			return fd, err
 		}
 	}
@@ -161,6 +199,17 @@ func utimesAt(fd int, name string, ts *[2]unix.Timespec) error {
 		err = retry(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, procLink(fd), ts[:], 0) })
 	}
 	return err
+}
+
+func birthTimeAt(fd int, name string) (int64, error) {
+	var st unix.Statx_t
+	err := retry(func() error {
+		return unix.Statx(fd, name, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BTIME, &st)
+	})
+	if err == unix.ENOSYS || err == nil && st.Mask&unix.STATX_BTIME == 0 {
+		return 0, nil
+	}
+	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec), err
 }
 
 func procLink(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

@@ -45,6 +45,94 @@ func TestOpenRoot(t *testing.T) {
 	}
 }
 
+// Nothing on the host changes by reading, access times included; symlinks only where root reads.
+func TestOpenReadOnly(t *testing.T) {
+	path := t.TempDir()
+	root := openRoot(t, path)
+	defer root.Close()
+	for _, err := range []error{root.Mkdir("dir", 0o755), root.Symlink("target", "link")} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := root.Create("file", 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	past := [2]unix.Timespec{{Sec: 1000}, {Sec: 2000}} // so long ago that relatime would set them
+	names := []string{"file", "dir", "link"}
+	for _, name := range names {
+		if err := root.Utimes(name, &past); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := root.UtimesSelf(&past); err != nil {
+		t.Fatal(err)
+	}
+
+	// Even what is open for writing leaves them alone, where that is wanted.
+	n, err := disk.OpenNoAtime(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if f, err = n.Open("file", false); err == nil {
+		_, _ = f.ReadAt(make([]byte, 10), 0)
+		err = f.Close()
+	}
+	if err := errors.Join(err, n.List(func(string, uint64, uint8) error { return nil })); err != nil {
+		t.Fatal(err)
+	}
+
+	d, err := disk.OpenReadOnly(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if f, err = d.Open("file", true); err == nil {
+		_, _ = f.ReadAt(make([]byte, 10), 0)
+		err = f.Close()
+	}
+	sub, serr := d.OpenDir("dir")
+	if serr == nil {
+		serr = errors.Join(sub.List(func(string, uint64, uint8) error { return nil }), sub.Close())
+	}
+	if err := errors.Join(err, serr, d.List(func(string, uint64, uint8) error { return nil })); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if _, err := d.Readlink("link"); err != nil {
+			t.Fatal(err)
+		}
+		for what, err := range map[string]error{
+			"mkdir": d.Mkdir("new", 0o755), "unlink": d.Unlink("file"), "chmod": d.Chmod("file", 0o600), "utimes": d.UtimesSelf(&past),
+			"rename": d.Rename("file", d, "new", 0),
+		} {
+			if !errors.Is(err, syscall.EROFS) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if _, err := d.Open("file", false); !errors.Is(err, syscall.EROFS) {
+			t.Errorf("open for writing: %v", err)
+		}
+	}
+	var st unix.Stat_t
+	for _, name := range names {
+		if err := root.Stat(name, &st); err != nil || st.Atim.Sec != 1000 || st.Mtim.Sec != 2000 {
+			t.Errorf("%s: atime %v, mtime %v, %v", name, st.Atim, st.Mtim, err)
+		}
+	}
+	if err := root.StatSelf(&st); err != nil || st.Atim.Sec != 1000 {
+		t.Errorf("the directory: atime %v, %v", st.Atim, err)
+	}
+	for name, want := range map[string]error{"none": syscall.ENOENT, "file": syscall.ENOTDIR} {
+		if _, err := disk.OpenReadOnly(filepath.Join(path, name)); !errors.Is(err, want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // A device in a file's place is refused, here one that would swallow every write.
 func TestDeviceRefused(t *testing.T) {
 	if _, err := os.Stat("/dev/full"); err != nil {

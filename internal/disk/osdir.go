@@ -10,7 +10,10 @@ import (
 )
 
 // osDir is a Dir of the host kernel.
-type osDir struct{ h handle }
+type osDir struct {
+	h     handle
+	flags int // added where a file or directory is opened
+}
 
 func newOSDir(fd int) *osDir { return &osDir{h: handle{fd: fd}} }
 
@@ -49,9 +52,9 @@ func (d *osDir) between(op, name string, dst Dir, dstName string, f func(from, t
 }
 
 func (d *osDir) Open(name string, readOnly bool) (File, error) {
-	flags := unix.O_RDWR | openFlags
+	flags := unix.O_RDWR | openFlags | d.flags
 	if readOnly {
-		flags = unix.O_RDONLY | openFlags
+		flags = unix.O_RDONLY | openFlags | d.flags
 	}
 	f, err := d.open(name, flags, 0)
 	switch err {
@@ -73,11 +76,45 @@ func (d *osDir) Open(name string, readOnly bool) (File, error) {
 }
 
 func (d *osDir) Create(name string, mode uint32) (File, error) {
-	f, err := d.open(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|openFlags, mode)
+	f, err := d.open(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|openFlags|d.flags, mode)
 	if err != nil {
 		return nil, wrap("create", name, err)
 	}
 	return f, nil
+}
+
+func (d *osDir) Tmpfile(mode uint32) (File, error) {
+	var nfd int
+	err := d.self("create", "", func(fd int) (err error) {
+		nfd, err = openat(fd, ".", unix.O_RDWR|unix.O_TMPFILE|openFlags|d.flags, mode)
+		if err == unix.EISDIR { // kernels before 3.11 take the flag for O_DIRECTORY
+			err = unix.EOPNOTSUPP
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &osFile{h: handle{fd: nfd}}, nil
+}
+
+func (d *osDir) LinkFile(f File, name string) error {
+	of, ok := f.(*osFile)
+	if !ok {
+		return wrap("link", name, syscall.EXDEV)
+	}
+	from, err := of.h.use()
+	if err != nil {
+		return wrap("link", name, err)
+	}
+	defer of.h.done()
+	return d.at("link", name, func(fd int) error {
+		err := unix.Linkat(from, "", fd, name, unix.AT_EMPTY_PATH)
+		if err == unix.ENOENT { // kernels before 6.10 want CAP_DAC_READ_SEARCH for that; the way through /proc is free to all
+			err = unix.Linkat(unix.AT_FDCWD, procLink(from), fd, name, unix.AT_SYMLINK_FOLLOW)
+		}
+		return err
+	})
 }
 
 func (d *osDir) OpenPath(name string) (File, error) {
@@ -90,11 +127,13 @@ func (d *osDir) OpenPath(name string) (File, error) {
 }
 
 func (d *osDir) OpenDir(name string) (Dir, error) {
-	f, err := d.open(name, dirFlags, 0)
+	f, err := d.open(name, dirFlags|d.flags, 0)
 	if err != nil {
 		return nil, wrap("open", name, err)
 	}
-	return newOSDir(f.h.fd), nil
+	sub := newOSDir(f.h.fd)
+	sub.flags = d.flags
+	return sub, nil
 }
 
 // open answers bare errors.
@@ -116,6 +155,11 @@ func (d *osDir) open(name string, flags int, mode uint32) (*osFile, error) {
 
 func (d *osDir) Stat(name string, st *unix.Stat_t) error {
 	return d.at("stat", name, func(fd int) error { return unix.Fstatat(fd, name, st, unix.AT_SYMLINK_NOFOLLOW) })
+}
+
+func (d *osDir) BirthTime(name string) (ns int64, err error) {
+	err = d.at("statx", name, func(fd int) (err error) { ns, err = birthTimeAt(fd, name); return err })
+	return ns, err
 }
 
 func (d *osDir) Mkdir(name string, mode uint32) error {
@@ -182,6 +226,11 @@ func (d *osDir) StatSelf(st *unix.Stat_t) error {
 	return d.self("stat", "", func(fd int) error { return unix.Fstat(fd, st) })
 }
 
+func (d *osDir) BirthTimeSelf() (ns int64, err error) {
+	err = d.self("statx", "", func(fd int) (err error) { ns, err = birthTimeAt(fd, ""); return err })
+	return ns, err
+}
+
 func (d *osDir) ChmodSelf(mode uint32) error {
 	return d.self("chmod", "", func(fd int) error { return unix.Fchmod(fd, mode) })
 }
@@ -220,7 +269,7 @@ func (d *osDir) List(fn func(name string, ino uint64, typ uint8) error) error {
 	if err != nil {
 		return wrap("list", "", err)
 	}
-	dup, err := openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dup, err := openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|d.flags, 0)
 	d.h.done()
 	if err != nil {
 		return wrap("list", "", err)

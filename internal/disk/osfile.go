@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"errors"
 	"io"
 	"syscall"
 
@@ -82,6 +81,13 @@ func (f *osFile) Punch(off, n int64) error {
 	})
 }
 
+func (f *osFile) Allocate(off, n int64) error {
+	if n == 0 {
+		return nil
+	}
+	return f.do("allocate", func(fd int) error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n) })
+}
+
 func (f *osFile) Datasync() error { return f.do("fdatasync", unix.Fdatasync) }
 
 func (f *osFile) Sync() error { return f.do("fsync", unix.Fsync) }
@@ -91,17 +97,9 @@ func (f *osFile) Stat(st *unix.Stat_t) error {
 }
 
 func (f *osFile) BirthTime() (int64, error) {
-	var st unix.Statx_t
-	err := f.do("statx", func(fd int) error {
-		return unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BTIME, &st)
-	})
-	if errors.Is(err, unix.ENOSYS) || err == nil && st.Mask&unix.STATX_BTIME == 0 {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec), nil
+	var ns int64
+	err := f.do("statx", func(fd int) (err error) { ns, err = birthTimeAt(fd, ""); return err })
+	return ns, err
 }
 
 func (f *osFile) Chmod(mode uint32) error {

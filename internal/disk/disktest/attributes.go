@@ -5,6 +5,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cofferfs/coffer/internal/disk"
 	"golang.org/x/sys/unix"
@@ -49,6 +50,34 @@ func owner() (uid, gid int) {
 		return 12345, 54321
 	}
 	return os.Getuid(), os.Getgid()
+}
+
+func testBirthTime(t *testing.T, d disk.Dir) {
+	began := time.Now().Add(-10 * time.Second).UnixNano() // the host's clock is coarser
+	write(t, d, "f", "x")
+	ok(t, d.Symlink("nothing", "l"))
+	f, err := d.Open("f", true)
+	ok(t, err)
+	defer f.Close()
+	birth, err := f.BirthTime()
+	ok(t, err)
+	if birth == 0 {
+		t.Skip("the host has no birth times")
+	}
+	if now := time.Now().UnixNano(); birth < began || birth > now {
+		t.Errorf("born at %d, between %d and %d", birth, began, now)
+	}
+	again, err := d.BirthTime("f")
+	ok(t, err)
+	self, err := d.BirthTimeSelf()
+	ok(t, err)
+	link, err := d.BirthTime("l")
+	ok(t, err)
+	if again != birth || self == 0 || self > birth || link < birth {
+		t.Errorf("file %d and %d, its directory %d, a link after it %d", birth, again, self, link)
+	}
+	_, err = d.BirthTime("none")
+	fails(t, err, syscall.ENOENT, "none")
 }
 
 func testAttributes(t *testing.T, d disk.Dir) {

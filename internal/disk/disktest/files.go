@@ -129,6 +129,26 @@ func testTruncatePunch(t *testing.T, d disk.Dir) {
 	fails(t, f.Truncate(-1), syscall.EINVAL, "")
 }
 
+func testAllocate(t *testing.T, d disk.Dir) {
+	f, err := d.Create("a", 0o600)
+	ok(t, err)
+	defer f.Close()
+	_, err = f.WriteAt([]byte("content"), 0)
+	ok(t, err)
+	if err := f.Allocate(0, 1<<20); errors.Is(err, syscall.EOPNOTSUPP) {
+		t.Skip("the host reserves nothing")
+	} else {
+		ok(t, err)
+	}
+	ok(t, f.Allocate(5<<20, 0))
+	var st unix.Stat_t
+	ok(t, f.Stat(&st))
+	if st.Size != 7 || st.Blocks < 1<<20/512 || read(t, d, "a") != "content" {
+		t.Fatalf("%d bytes in %d blocks: %q", st.Size, st.Blocks, read(t, d, "a"))
+	}
+	fails(t, f.Allocate(-1, 10), syscall.EINVAL, "")
+}
+
 func testNotRegular(t *testing.T, d disk.Dir) {
 	ok(t, d.Mkdir("dir", 0o700))
 	ok(t, d.Mknod("fifo", unix.S_IFIFO|0o600, 0))

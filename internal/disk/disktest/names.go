@@ -182,6 +182,45 @@ func testLink(t *testing.T, d disk.Dir) {
 	}
 }
 
+func testTmpfile(t *testing.T, d disk.Dir) {
+	f, err := d.Tmpfile(0o640)
+	if errors.Is(err, syscall.EOPNOTSUPP) {
+		t.Skip("the host makes no files without names")
+	}
+	ok(t, err)
+	defer f.Close()
+	_, err = f.WriteAt([]byte("content"), 0)
+	ok(t, err)
+	var st unix.Stat_t
+	ok(t, f.Stat(&st))
+	if st.Nlink != 0 || st.Mode != unix.S_IFREG|0o640 || list(t, d) != "" {
+		t.Fatalf("%d links, mode %o, names %q", st.Nlink, st.Mode, list(t, d))
+	}
+	ok(t, d.Mkdir("sub", 0o700))
+	sub, err := d.OpenDir("sub")
+	ok(t, err)
+	defer sub.Close()
+	ok(t, sub.LinkFile(f, "a"))
+	ok(t, d.LinkFile(f, "b"))
+	fails(t, d.LinkFile(f, "b"), syscall.EEXIST, "b")
+	fails(t, d.LinkFile(f, "x/y"), syscall.EINVAL, "x/y")
+	if got := read(t, sub, "a"); got != "content" {
+		t.Fatalf("read %q", got)
+	}
+	ok(t, sub.Unlink("a"))
+	ok(t, d.Unlink("b"))
+	fails(t, d.LinkFile(f, "b"), syscall.ENOENT, "b")
+	_, err = f.WriteAt([]byte("more"), 0)
+	ok(t, err)
+	p, err := func() (disk.File, error) { write(t, d, "c", "by path"); return d.OpenPath("c") }()
+	ok(t, err)
+	defer p.Close()
+	ok(t, d.LinkFile(p, "d"))
+	if got := read(t, d, "d"); got != "by path" {
+		t.Fatalf("read %q", got)
+	}
+}
+
 func testRename(t *testing.T, d disk.Dir) {
 	write(t, d, "a", "one")
 	write(t, d, "b", "two")
