@@ -57,6 +57,11 @@ func (fs *FS) parent(node uint64, name string) (*inode, *dirs.Dir, error) {
 
 // found answers with the object of a name, and counts that the kernel knows it.
 func (fs *FS) found(parent *inode, d *dirs.Dir, e dirs.Entry, out *fuse.EntryOut) error {
+	return fs.foundNew(parent, d, e, 0, out)
+}
+
+// foundNew is found; of an inode that is new, h is known already.
+func (fs *FS) foundNew(parent *inode, d *dirs.Dir, e dirs.Entry, h held, out *fuse.EntryOut) error {
 	var st unix.Stat_t
 	if err := d.Stat(e.Name, e.ID, &st); err != nil {
 		return err
@@ -65,13 +70,14 @@ func (fs *FS) found(parent *inode, d *dirs.Dir, e dirs.Entry, out *fuse.EntryOut
 	if err != nil {
 		return err
 	}
+	n.held.CompareAndSwap(0, uint32(h))
 	return fs.answer(n, &st, out)
 }
 
 // made answers with an object that was just created.
 func (fs *FS) made(parent *inode, d *dirs.Dir, e dirs.Entry, out *fuse.EntryOut) error {
 	fs.changed(parent)
-	return fs.found(parent, d, e, out)
+	return fs.foundNew(parent, d, e, fs.fresh(parent), out)
 }
 
 // Mknod makes a regular file, FIFO, socket or device.

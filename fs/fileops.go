@@ -61,6 +61,7 @@ func (fs *FS) create(in *fuse.CreateIn, name string, out *fuse.CreateOut) error 
 	if err != nil {
 		return errors.Join(err, c.Close())
 	}
+	n.held.CompareAndSwap(0, uint32(fs.fresh(parent)))
 	n.mu.Lock()
 	fs.attach(n, c, st.Mtim)
 	n.mu.Unlock()
@@ -98,6 +99,9 @@ func (fs *FS) open(node uint64, flags, openFlags uint32, out *fuse.OpenOut) erro
 			fs.changedNow(n)
 			return f.Truncate(0)
 		})
+		if err == nil && flags&unix.O_TRUNC != 0 {
+			err = fs.killCaps(n)
+		}
 	}
 	if err == nil && openFlags&fuse.OPEN_KILL_SUIDGID != 0 {
 		err = fs.killPriv(n)
@@ -136,6 +140,11 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 	}
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 		if err := fs.killPriv(n); err != nil {
+			return 0, fs.status("write", err)
+		}
+	}
+	if in.WriteFlags&fuse.WRITE_CACHE == 0 { // else the kernel did, when the page became dirty
+		if err := fs.killCaps(n); err != nil {
 			return 0, fs.status("write", err)
 		}
 	}
@@ -276,6 +285,9 @@ func (fs *FS) fallocate(n *inode, in *fuse.FallocateIn) error {
 		if err := fs.killPriv(n); err != nil {
 			return err
 		}
+	}
+	if err := fs.killCaps(n); err != nil {
+		return err
 	}
 	return fs.with(n, func(f *cache.File) error {
 		limit := f.Container().Geometry().MaxSize()

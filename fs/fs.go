@@ -15,6 +15,7 @@ import (
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/dirs"
 	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/internal/event"
 )
 
@@ -29,6 +30,7 @@ type Config struct {
 	Tree   *dirs.Tree
 	Engine *container.Engine
 	Cache  *cache.Cache
+	Attrs  *xattrs.Codec
 
 	// NoHeaderOK reports whether a link with this sequence may lack a header (vault.UncleanSeq). Nil: none may.
 	NoHeaderOK func(seq uint64) bool
@@ -46,11 +48,12 @@ type Config struct {
 type FS struct {
 	fuse.RawFileSystem // answers ENOSYS to what is not here
 
-	cfg    Config
-	asRoot bool // the daemon may give files away
-	server atomic.Pointer[fuse.Server]
-	log    errorLog
-	panics atomic.Uint64
+	cfg     Config
+	asRoot  bool // the daemon may give files away
+	noAttrs bool // the host has no extended attributes
+	server  atomic.Pointer[fuse.Server]
+	log     errorLog
+	panics  atomic.Uint64
 
 	orphans atomic.Int64 // files without a name that the host still has because of us
 
@@ -94,6 +97,7 @@ func New(c Config) *FS {
 	}
 	fs.log.to = c.Log
 	fs.enterRoot(c.Tree.Root())
+	fs.noAttrs = !hasAttrs(c.Tree.Root())
 	return fs
 }
 

@@ -1,13 +1,15 @@
 package fs
 
 import (
+	"errors"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
 // With HANDLE_KILLPRIV_V2 the kernel leaves it to us to clear suid and sgid: on WRITE with WRITE_KILL_SUIDGID, on OPEN and CREATE with
 // OPEN_KILL_SUIDGID, on SETATTR with FATTR_KILL_SUIDGID (truncate, and chown by anyone of what is no directory). A daemon that is root
-// keeps CAP_FSETID, so the host would not do it for us.
+// keeps CAP_FSETID, so the host would not do it for us. File capabilities go with every write, truncate and chown, root's included.
 
 const (
 	suid     = unix.S_ISUID
@@ -30,20 +32,36 @@ func (fs *FS) killPriv(n *inode) error {
 		return nil
 	}
 	var st unix.Stat_t
-	return n.host(func(a attrs) error {
-		if err := a.Stat(&st); err != nil {
+	if err := n.stat(&st); err != nil {
+		return err
+	}
+	if err := fs.showMode(n, &st); err != nil {
+		return err
+	}
+	mode := killed(st.Mode)
+	if mode != st.Mode {
+		if err := fs.chmod(n, mode); err != nil {
 			return err
 		}
-		if mode := killed(st.Mode); mode != st.Mode {
-			n.metaDirty.Store(true)
-			if err := a.Chmod(mode & 0o7777); err != nil {
-				return err
-			}
-			st.Mode = mode
-		}
-		n.privFree.Store(st.Mode&(suid|sgid) == 0)
+	}
+	n.privFree.Store(mode&(suid|sgid) == 0)
+	return nil
+}
+
+// killCaps takes the file capabilities from n, whoever the caller is. The kernel does that itself where it may ask for attributes and the
+// request is one that it makes of several; all others are left to us.
+func (fs *FS) killCaps(n *inode) error {
+	if n.typ == typeDir {
 		return nil
-	})
+	}
+	h, err := fs.heldBy(n)
+	if err != nil || h&heldCaps == 0 {
+		return err
+	}
+	if err = fs.removeAttr(n, capability); errors.Is(err, unix.ENODATA) {
+		return nil
+	}
+	return err
 }
 
 // dirOwner is what new objects take from their directory.

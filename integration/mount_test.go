@@ -21,6 +21,7 @@ import (
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/fs"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
@@ -33,8 +34,11 @@ type options struct {
 	writeThrough bool // without the kernel's write-back cache
 	readOnly     bool
 	allowOther   bool
+	acl          bool
+	noXattr      bool
 	words        []string
-	wantErrors   bool // what is logged is part of the test
+	vault        string // host directory; a temporary one where empty
+	wantErrors   bool   // what is logged is part of the test
 }
 
 func (o options) String() string {
@@ -66,7 +70,10 @@ type mounted struct {
 func mount(t testing.TB, o options) *mounted {
 	t.Helper()
 	needFUSE(t)
-	m := &mounted{t: t, options: o, vault: t.TempDir(), dir: t.TempDir(), findings: &findings{t: t}}
+	m := &mounted{t: t, options: o, vault: o.vault, dir: t.TempDir(), findings: &findings{t: t}}
+	if m.vault == "" {
+		m.vault = t.TempDir()
+	}
 	_, err := vault.Create(m.vault, vault.Options{KDF: vault.KDF{Time: 1, MemoryKiB: 8, Threads: 1}}, passphrase)
 	m.must(err)
 	if o.allowOther {
@@ -130,12 +137,12 @@ func (m *mounted) start() {
 	})
 	m.must(err)
 	m.fs = fs.New(fs.Config{
-		Tree: m.tree, Engine: m.engine, Cache: m.cache, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
+		Tree: m.tree, Engine: m.engine, Cache: m.cache, Attrs: xattrs.New(v.Ring().Xattr()), NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
 		ReadOnly: v.ReadOnly(), WriteBack: !m.options.writeThrough, Events: m.findings.event, Log: slog.New(m.findings),
 	})
 	m.counter = &counter{}
 	m.server, err = fs.Mount(m.fs, fs.MountOptions{
-		Mountpoint: m.dir, AllowOther: m.options.allowOther, Options: m.options.words,
+		Mountpoint: m.dir, AllowOther: m.options.allowOther, NoXAttrs: m.options.noXattr, Options: m.options.words,
 		Wrap: func(raw fuse.RawFileSystem) fuse.RawFileSystem { m.counter.RawFileSystem = raw; return m.counter },
 	})
 	m.must(err)

@@ -312,6 +312,19 @@ func TestMountWords(t *testing.T) {
 	}
 }
 
+func TestNoXAttrWord(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	want := unix.Setxattr(v, "user.probe", nil, 0) // the host's answer
+	for words, want := range map[string]error{"rw": want, "noxattr": unix.EOPNOTSUPP} {
+		mp := b.mount(v, "plain", "-o", words)
+		if err := unix.Setxattr(mp, "user.x", []byte("y"), 0); err != want {
+			t.Errorf("-o %s: set: %v, want %v", words, err, want)
+		}
+		b.ok("", "umount", mp)
+	}
+}
+
 // Paths are bytes: anything but NUL may be in them.
 func TestOddPaths(t *testing.T) {
 	b := newBox(t)

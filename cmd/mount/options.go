@@ -15,13 +15,14 @@ type mountWords struct {
 	NoExec      bool
 	NoAtime     bool
 	NoWriteBack bool
+	NoXAttr     bool
 	FsName      string
 }
 
 // knownWords are the words that -o takes, as help and the error for an unknown one list them.
 var knownWords = []string{
 	"ro", "rw", "allow_other", "default_permissions", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "noatime",
-	"fsname=NAME", "nowriteback",
+	"fsname=NAME", "nowriteback", "noxattr",
 }
 
 // parseWords reads the values of all -o flags. Of contradicting words the last wins, as in mount(8).
@@ -74,6 +75,8 @@ func (w *mountWords) set(word string) error {
 		w.NoAtime = true
 	case "nowriteback":
 		w.NoWriteBack = true
+	case "noxattr":
+		w.NoXAttr = true
 	default:
 		return unknownWord(word)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/fs"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
@@ -113,7 +114,7 @@ func (s *stack) build(job mountJob, log *slog.Logger, sink event.Sink) (err erro
 		return err
 	}
 	s.fs = fs.New(fs.Config{
-		Tree: s.tree, Engine: s.engine, Cache: s.cache, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
+		Tree: s.tree, Engine: s.engine, Cache: s.cache, Attrs: xattrs.New(v.Ring().Xattr()), NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
 		ReadOnly: v.ReadOnly(), WriteBack: !job.Words.NoWriteBack, Events: sink, Log: log,
 	})
 	return nil
@@ -137,6 +138,7 @@ func (s *stack) headerless(l names.Link, d disk.Dir, host string) bool {
 func (s *stack) mount(job mountJob) (*fuse.Server, error) {
 	server, err := fs.Mount(s.fs, fs.MountOptions{
 		Mountpoint: job.Mountpoint, AllowOther: job.Words.AllowOther, FsName: job.Words.FsName, Options: job.Words.flags(),
+		NoXAttrs: job.Words.NoXAttr,
 	})
 	if err != nil {
 		return nil, failf(exitFUSE, "the log has what fusermount3 or the kernel said: see --log in coffer help mount", "mount: %w", err)
