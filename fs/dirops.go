@@ -74,10 +74,10 @@ func (fs *FS) foundNew(parent *inode, d *dirs.Dir, e dirs.Entry, h held, out *fu
 	return fs.answer(n, &st, out)
 }
 
-// made answers with an object that was just created.
-func (fs *FS) made(parent *inode, d *dirs.Dir, e dirs.Entry, out *fuse.EntryOut) error {
+// made answers with an object that was just created with a mode.
+func (fs *FS) made(parent *inode, d *dirs.Dir, e dirs.Entry, mode uint32, out *fuse.EntryOut) error {
 	fs.changed(parent)
-	return fs.foundNew(parent, d, e, fs.fresh(parent), out)
+	return fs.foundNew(parent, d, e, fs.fresh(parent, e.Type, mode), out)
 }
 
 // Mknod makes a regular file, FIFO, socket or device.
@@ -90,7 +90,7 @@ func (fs *FS) mknod(in *fuse.MknodIn, name string, out *fuse.EntryOut) error {
 	if err != nil {
 		return err
 	}
-	uid, gid, mode, err := fs.ownership(parent, &in.Caller, in.Mode)
+	uid, gid, mode, err := fs.ownership(parent, &in.Caller, in.Mode, in.Umask)
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (fs *FS) mknod(in *fuse.MknodIn, name string, out *fuse.EntryOut) error {
 		if err != nil {
 			return err
 		}
-		return fs.made(parent, d, e, out)
+		return fs.made(parent, d, e, mode, out)
 	}
 	c, e, err := fs.createFile(d, name, mode, uid, gid)
 	if err != nil {
@@ -109,7 +109,7 @@ func (fs *FS) mknod(in *fuse.MknodIn, name string, out *fuse.EntryOut) error {
 	if err := errors.Join(c.Flush(), c.Close()); err != nil {
 		return err
 	}
-	return fs.made(parent, d, e, out)
+	return fs.made(parent, d, e, mode, out)
 }
 
 // createFile makes an empty container under a new name. Its header is not on the host before a flush.
@@ -135,7 +135,7 @@ func (fs *FS) mkdir(in *fuse.MkdirIn, name string, out *fuse.EntryOut) error {
 	if err != nil {
 		return err
 	}
-	uid, gid, mode, err := fs.ownership(parent, &in.Caller, unix.S_IFDIR|in.Mode)
+	uid, gid, mode, err := fs.ownership(parent, &in.Caller, unix.S_IFDIR|in.Mode, in.Umask)
 	if err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (fs *FS) mkdir(in *fuse.MkdirIn, name string, out *fuse.EntryOut) error {
 	if err != nil {
 		return err
 	}
-	return fs.made(parent, d, e, out)
+	return fs.made(parent, d, e, mode, out)
 }
 
 // Link gives a file another name.
@@ -175,7 +175,8 @@ func (fs *FS) link(in *fuse.LinkIn, name string, out *fuse.EntryOut) error {
 		return err
 	}
 	n.linksSynced.Store(false)
-	return fs.made(parent, d, e, out)
+	fs.changed(parent)
+	return fs.found(parent, d, e, out)
 }
 
 // Unlink removes a name of anything but a directory.

@@ -24,7 +24,7 @@
 // on. The size in that first answer must be right, and host times that our own flush changes are put back (times.go).
 //
 // Extended attributes and modes that the host cannot have are sealed by container/xattrs. What an object has of them is asked of the host once and
-// remembered on the inode (held.go): the kernel probes every file that is written.
+// remembered on the inode (held.go): the kernel probes every file that is written. ACLs are the host's own (acl.go).
 //
 // Locks, in this order: inode.xattrMu, inode.loc (links; held over host calls by name), inode.mu (open file), FS.mu (node table), inode.timeMu,
 // FS.syncMu. The node table's lock is never held over a call of another package. No notification is sent under a lock.

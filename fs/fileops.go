@@ -43,7 +43,7 @@ func (fs *FS) create(in *fuse.CreateIn, name string, out *fuse.CreateOut) error 
 	if err != nil {
 		return err
 	}
-	uid, gid, mode, err := fs.ownership(parent, &in.Caller, unix.S_IFREG|in.Mode)
+	uid, gid, mode, err := fs.ownership(parent, &in.Caller, unix.S_IFREG|in.Mode, in.Umask)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (fs *FS) create(in *fuse.CreateIn, name string, out *fuse.CreateOut) error 
 	if err != nil {
 		return errors.Join(err, c.Close())
 	}
-	n.held.CompareAndSwap(0, uint32(fs.fresh(parent)))
+	n.held.CompareAndSwap(0, uint32(fs.fresh(parent, typeFile, mode)))
 	n.mu.Lock()
 	fs.attach(n, c, st.Mtim)
 	n.mu.Unlock()
@@ -143,7 +143,7 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 			return 0, fs.status("write", err)
 		}
 	}
-	if in.WriteFlags&fuse.WRITE_CACHE == 0 { // else the kernel did, when the page became dirty
+	if in.WriteFlags&fuse.WRITE_CACHE == 0 || fs.noAsk { // else the kernel did, when the page became dirty
 		if err := fs.killCaps(n); err != nil {
 			return 0, fs.status("write", err)
 		}

@@ -39,6 +39,7 @@ type Config struct {
 
 	ReadOnly  bool
 	WriteBack bool          // the kernel's write-back cache is asked for
+	ACL       bool          // the host's POSIX ACLs count; those of Tree must, too
 	Timeout   time.Duration // of names and attributes; 0: DefaultTimeout
 	Events    event.Sink
 	Log       *slog.Logger // nil: slog.Default
@@ -51,6 +52,7 @@ type FS struct {
 	cfg     Config
 	asRoot  bool // the daemon may give files away
 	noAttrs bool // the host has no extended attributes
+	noAsk   bool // the kernel asks for none: set by Mount
 	server  atomic.Pointer[fuse.Server]
 	log     errorLog
 	panics  atomic.Uint64

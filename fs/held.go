@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container/dirs"
+	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
@@ -119,12 +120,18 @@ func (n *inode) changeHeld(set, clear held) {
 	}
 }
 
-// fresh is what an object holds that was just made in parent: nothing, unless it inherits or its mode is sealed.
-func (fs *FS) fresh(parent *inode) held {
-	if !fs.asRoot || parent.has(heldDefaultACL) {
+// fresh is what an object holds that was just made in parent with a mode, 0 where only the host can tell.
+func (fs *FS) fresh(parent *inode, typ names.Type, mode uint32) held {
+	needed := dirs.NeededMode(typ)
+	switch {
+	case fs.cfg.ACL && !parent.has(heldKnown), parent.has(heldDefaultACL): // it may have inherited
+		return 0
+	case fs.asRoot || mode&needed == needed:
+		return heldKnown
+	case fs.noAttrs:
 		return 0
 	}
-	return heldKnown
+	return heldKnown | heldMode | held(mode&0o7777)<<modeAt
 }
 
 // hasAttrs reports whether the host of a vault has extended attributes. An error other than that it has none comes again when it matters.

@@ -69,7 +69,10 @@ type dirOwner struct{ mode, gid uint32 }
 
 // ownership returns owner and mode of a new object. A setgid directory gives its group, and the bit to directories in it. A
 // daemon that is not root cannot give files away: -1 leaves the host's choice, which follows the same rule.
-func (fs *FS) ownership(parent *inode, c *fuse.Caller, mode uint32) (uid, gid int, _ uint32, err error) {
+func (fs *FS) ownership(parent *inode, c *fuse.Caller, mode, umask uint32) (uid, gid int, _ uint32, err error) {
+	if mode, err = fs.masked(parent, mode, umask); err != nil {
+		return 0, 0, 0, err
+	}
 	if !fs.asRoot {
 		return -1, -1, mode, nil
 	}

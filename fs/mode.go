@@ -3,6 +3,7 @@ package fs
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/cofferfs/coffer/container/dirs"
 	"github.com/cofferfs/coffer/internal/disk"
 )
 
@@ -11,15 +12,7 @@ import (
 // that for nothing, but keeps it up where it finds it, so that the vault stays usable for its user.
 
 // needed are the owner's bits that a daemon which is not root cannot do without.
-func (n *inode) needed() uint32 {
-	switch n.typ {
-	case typeFile:
-		return 0o600
-	case typeDir:
-		return 0o700
-	}
-	return 0
-}
+func (n *inode) needed() uint32 { return dirs.NeededMode(n.typ) }
 
 // showMode puts the plain permission bits in place of the host's. A sealed mode whose host bits are others than it was sealed with does not
 // count: somebody changed them since. One that does not open lets nobody in.
@@ -57,9 +50,14 @@ func (fs *FS) sealedMode(n *inode) (mode uint32, err error) {
 
 // chmod sets the plain permission bits of n. A host without attributes keeps the owner's bits that we need.
 func (fs *FS) chmod(n *inode, mode uint32) error {
-	mode &= 0o7777
 	n.xattrMu.Lock()
 	defer n.xattrMu.Unlock()
+	return fs.chmodLocked(n, mode)
+}
+
+// chmodLocked is chmod under xattrMu.
+func (fs *FS) chmodLocked(n *inode, mode uint32) error {
+	mode &= 0o7777
 	h, err := fs.heldLocked(n)
 	if err != nil {
 		return err

@@ -63,6 +63,9 @@ func (fs *FS) getAttr(node uint64, attr string) (value []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if is, ok := isACL(attr); ok {
+		return fs.getACL(n, attr, is)
+	}
 	if err := checkAttr(attr); err != nil {
 		return nil, err
 	}
@@ -89,10 +92,13 @@ func (fs *FS) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, valu
 
 func (fs *FS) setAttrValue(in *fuse.SetXAttrIn, attr string, value []byte) error {
 	n, err := fs.node(in.NodeId)
-	if err == nil {
-		err = checkAttr(attr)
-	}
 	if err != nil {
+		return err
+	}
+	if _, ok := isACL(attr); ok {
+		return fs.setACL(n, attr, value, in)
+	}
+	if err := checkAttr(attr); err != nil {
 		return err
 	}
 	n.xattrMu.Lock()
@@ -114,14 +120,21 @@ func (fs *FS) setAttrValue(in *fuse.SetXAttrIn, attr string, value []byte) error
 
 // RemoveXAttr removes an attribute.
 func (fs *FS) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, attr string) fuse.Status {
-	n, err := fs.node(in.NodeId)
-	if err == nil {
-		err = checkAttr(attr)
+	return fs.status("removexattr", fs.removeXAttr(in.NodeId, attr))
+}
+
+func (fs *FS) removeXAttr(node uint64, attr string) error {
+	n, err := fs.node(node)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		err = fs.removeAttr(n, attr)
+	if _, ok := isACL(attr); ok {
+		return fs.setACL(n, attr, nil, nil)
 	}
-	return fs.status("removexattr", err)
+	if err := checkAttr(attr); err != nil {
+		return err
+	}
+	return fs.removeAttr(n, attr)
 }
 
 func (fs *FS) removeAttr(n *inode, attr string) error {
@@ -177,6 +190,9 @@ func (fs *FS) listAttrs(in *fuse.InHeader) (list []byte, err error) {
 
 // listed returns the plain name of a host attribute, "" where it has none.
 func (fs *FS) listed(x disk.Xattrs, n *inode, host string) (string, error) {
+	if _, ok := isACL(host); ok && fs.checkACL(n) == nil {
+		return host, nil
+	}
 	if !xattrs.IsSealed(n.object(), host) {
 		return "", nil
 	}

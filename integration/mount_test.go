@@ -133,12 +133,12 @@ func (m *mounted) start() {
 	m.cache = cache.New(cache.Config{Events: m.findings.event})
 	m.tree, err = dirs.New(dirs.Config{
 		Root: v.Root(), RootID: keys.ObjectID(v.Config().VaultID), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
-		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: m.headerless, ReadOnly: v.ReadOnly(), Events: m.findings.event,
+		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: m.headerless, ReadOnly: v.ReadOnly(), Events: m.findings.event, Seal: m.sealer(), ACL: m.options.acl,
 	})
 	m.must(err)
 	m.fs = fs.New(fs.Config{
 		Tree: m.tree, Engine: m.engine, Cache: m.cache, Attrs: xattrs.New(v.Ring().Xattr()), NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
-		ReadOnly: v.ReadOnly(), WriteBack: !m.options.writeThrough, Events: m.findings.event, Log: slog.New(m.findings),
+		ReadOnly: v.ReadOnly(), WriteBack: !m.options.writeThrough, ACL: m.options.acl, Events: m.findings.event, Log: slog.New(m.findings),
 	})
 	m.counter = &counter{}
 	m.server, err = fs.Mount(m.fs, fs.MountOptions{
@@ -146,6 +146,14 @@ func (m *mounted) start() {
 		Wrap: func(raw fuse.RawFileSystem) fuse.RawFileSystem { m.counter.RawFileSystem = raw; return m.counter },
 	})
 	m.must(err)
+}
+
+// sealer is the codec of those who cannot work with every mode.
+func (m *mounted) sealer() *xattrs.Codec {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	return xattrs.New(m.v.Ring().Xattr())
 }
 
 func (m *mounted) headerless(l names.Link, d disk.Dir, host string) bool {

@@ -36,7 +36,7 @@ func (a *app) mountCmd() *cobra.Command {
 The command returns when the mount can be used; a daemon serves it until ` + "`coffer umount`" + `, SIGTERM or SIGINT.
 
 Mount options (-o, separated by commas): ro rw allow_other default_permissions suid nosuid dev nodev exec noexec noatime
-fsname=NAME nowriteback noxattr. Mounts are rw,nosuid,nodev,default_permissions unless said otherwise; suid, dev are for root.`,
+fsname=NAME nowriteback noxattr acl. Mounts are rw,nosuid,nodev,default_permissions unless said otherwise; suid, dev are for root.`,
 		Args: exactArgs("VAULT", "MOUNTPOINT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.frameSet = cmd.Flags().Changed("frame-size")

@@ -106,16 +106,22 @@ func (s *stack) build(job mountJob, log *slog.Logger, sink event.Sink) (err erro
 		return err
 	}
 	s.cache = cache.New(cache.Config{Events: sink})
+	attrs := xattrs.New(v.Ring().Xattr())
+	var seal *xattrs.Codec
+	if os.Geteuid() != 0 {
+		seal = attrs
+	}
 	s.tree, err = dirs.New(dirs.Config{
 		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
 		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: s.headerless, ReadOnly: v.ReadOnly(), Events: sink,
+		Seal: seal, ACL: job.Words.ACL,
 	})
 	if err != nil {
 		return err
 	}
 	s.fs = fs.New(fs.Config{
-		Tree: s.tree, Engine: s.engine, Cache: s.cache, Attrs: xattrs.New(v.Ring().Xattr()), NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
-		ReadOnly: v.ReadOnly(), WriteBack: !job.Words.NoWriteBack, Events: sink, Log: log,
+		Tree: s.tree, Engine: s.engine, Cache: s.cache, Attrs: attrs, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
+		ReadOnly: v.ReadOnly(), WriteBack: !job.Words.NoWriteBack, ACL: job.Words.ACL, Events: sink, Log: log,
 	})
 	return nil
 }
