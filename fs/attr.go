@@ -47,17 +47,7 @@ func (fs *FS) setAttr(n *inode, in *fuse.SetAttrIn) error {
 		}
 	}
 	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
-		uid, gid := -1, -1
-		if in.Valid&fuse.FATTR_UID != 0 {
-			uid = int(in.Uid)
-		}
-		if in.Valid&fuse.FATTR_GID != 0 {
-			gid = int(in.Gid)
-		}
-		n.metaDirty.Store(true)
-		err := n.host(func(a attrs) error { return a.Chown(uid, gid) })
-		n.owner.Store(nil)
-		if err != nil {
+		if err := fs.chown(n, in); err != nil {
 			return err
 		}
 	}
@@ -67,11 +57,7 @@ func (fs *FS) setAttr(n *inode, in *fuse.SetAttrIn) error {
 		}
 	}
 	if in.Valid&fuse.FATTR_MODE != 0 {
-		n.metaDirty.Store(true)
-		err := n.host(func(a attrs) error { return a.Chmod(in.Mode & 0o7777) })
-		n.owner.Store(nil)
-		n.privFree.Store(false)
-		if err != nil {
+		if err := fs.chmod(n, in.Mode); err != nil {
 			return err
 		}
 	}
@@ -85,8 +71,35 @@ func (fs *FS) setAttr(n *inode, in *fuse.SetAttrIn) error {
 	return nil
 }
 
+func (fs *FS) chown(n *inode, in *fuse.SetAttrIn) error {
+	uid, gid := -1, -1
+	if in.Valid&fuse.FATTR_UID != 0 {
+		uid = int(in.Uid)
+	}
+	if in.Valid&fuse.FATTR_GID != 0 {
+		gid = int(in.Gid)
+	}
+	if err := fs.killCaps(n); err != nil {
+		return err
+	}
+	mode, err := fs.sealedMode(n)
+	if err != nil {
+		return err
+	}
+	n.metaDirty.Store(true)
+	err = n.host(func(a attrs) error { return a.Chown(uid, gid) })
+	n.owner.Store(nil)
+	if err == nil && mode != 0 && n.typ != typeDir { // the host took set-id bits from its own mode only
+		err = fs.chmod(n, killed(mode))
+	}
+	return err
+}
+
 // truncate sets the size of a file, whether it has handles or not.
 func (fs *FS) truncate(n *inode, size uint64) error {
+	if err := fs.killCaps(n); err != nil {
+		return err
+	}
 	return fs.using(n, size == 0, func(f *cache.File) error {
 		if size > uint64(f.Container().Geometry().MaxSize()) {
 			return container.ErrTooLarge
@@ -169,6 +182,9 @@ func (fs *FS) fill(n *inode, st *unix.Stat_t, closes uint64, out *fuse.Attr) err
 		if err := fs.measure(n, st, closes); err != nil {
 			return err
 		}
+	}
+	if err := fs.showMode(n, st); err != nil {
+		return err
 	}
 	*out = fuse.Attr{
 		Ino: st.Ino, Size: uint64(st.Size), Blocks: uint64(st.Blocks),

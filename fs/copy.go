@@ -39,6 +39,9 @@ func (fs *FS) copyRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (int64
 			return 0, err
 		}
 	}
+	if err := fs.killCaps(to); err != nil {
+		return 0, err
+	}
 	var done int64
 	err = fs.with(from, func(src *cache.File) error {
 		// Dirty pages outside of the range may make the file longer than it is known to be here: then the kernel has cut the range to its size, and

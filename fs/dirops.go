@@ -57,6 +57,11 @@ func (fs *FS) parent(node uint64, name string) (*inode, *dirs.Dir, error) {
 
 // found answers with the object of a name, and counts that the kernel knows it.
 func (fs *FS) found(parent *inode, d *dirs.Dir, e dirs.Entry, out *fuse.EntryOut) error {
+	return fs.foundNew(parent, d, e, 0, out)
+}
+
+// foundNew is found; of an inode that is new, h is known already.
+func (fs *FS) foundNew(parent *inode, d *dirs.Dir, e dirs.Entry, h held, out *fuse.EntryOut) error {
 	var st unix.Stat_t
 	if err := d.Stat(e.Name, e.ID, &st); err != nil {
 		return err
@@ -65,13 +70,14 @@ func (fs *FS) found(parent *inode, d *dirs.Dir, e dirs.Entry, out *fuse.EntryOut
 	if err != nil {
 		return err
 	}
+	n.held.CompareAndSwap(0, uint32(h))
 	return fs.answer(n, &st, out)
 }
 
-// made answers with an object that was just created.
-func (fs *FS) made(parent *inode, d *dirs.Dir, e dirs.Entry, out *fuse.EntryOut) error {
+// made answers with an object that was just created with a mode.
+func (fs *FS) made(parent *inode, d *dirs.Dir, e dirs.Entry, mode uint32, out *fuse.EntryOut) error {
 	fs.changed(parent)
-	return fs.found(parent, d, e, out)
+	return fs.foundNew(parent, d, e, fs.fresh(parent, e.Type, mode), out)
 }
 
 // Mknod makes a regular file, FIFO, socket or device.
@@ -84,7 +90,7 @@ func (fs *FS) mknod(in *fuse.MknodIn, name string, out *fuse.EntryOut) error {
 	if err != nil {
 		return err
 	}
-	uid, gid, mode, err := fs.ownership(parent, &in.Caller, in.Mode)
+	uid, gid, mode, err := fs.ownership(parent, &in.Caller, in.Mode, in.Umask)
 	if err != nil {
 		return err
 	}
@@ -93,7 +99,7 @@ func (fs *FS) mknod(in *fuse.MknodIn, name string, out *fuse.EntryOut) error {
 		if err != nil {
 			return err
 		}
-		return fs.made(parent, d, e, out)
+		return fs.made(parent, d, e, mode, out)
 	}
 	c, e, err := fs.createFile(d, name, mode, uid, gid)
 	if err != nil {
@@ -103,7 +109,7 @@ func (fs *FS) mknod(in *fuse.MknodIn, name string, out *fuse.EntryOut) error {
 	if err := errors.Join(c.Flush(), c.Close()); err != nil {
 		return err
 	}
-	return fs.made(parent, d, e, out)
+	return fs.made(parent, d, e, mode, out)
 }
 
 // createFile makes an empty container under a new name. Its header is not on the host before a flush.
@@ -129,7 +135,7 @@ func (fs *FS) mkdir(in *fuse.MkdirIn, name string, out *fuse.EntryOut) error {
 	if err != nil {
 		return err
 	}
-	uid, gid, mode, err := fs.ownership(parent, &in.Caller, unix.S_IFDIR|in.Mode)
+	uid, gid, mode, err := fs.ownership(parent, &in.Caller, unix.S_IFDIR|in.Mode, in.Umask)
 	if err != nil {
 		return err
 	}
@@ -137,7 +143,7 @@ func (fs *FS) mkdir(in *fuse.MkdirIn, name string, out *fuse.EntryOut) error {
 	if err != nil {
 		return err
 	}
-	return fs.made(parent, d, e, out)
+	return fs.made(parent, d, e, mode, out)
 }
 
 // Link gives a file another name.
@@ -170,7 +176,8 @@ func (fs *FS) link(in *fuse.LinkIn, name string, out *fuse.EntryOut) error {
 		return err
 	}
 	n.linksSynced.Store(false)
-	err = fs.made(parent, d, e, out)
+	fs.changed(parent)
+	err = fs.found(parent, d, e, out)
 	if err == nil && nameless {
 		err = fs.named(n)
 	}

@@ -23,7 +23,10 @@
 // Who owns what, with the kernel's write-back cache (the default): size, mtime and ctime of a regular file are the kernel's from the first LOOKUP
 // on. The size in that first answer must be right, and host times that our own flush changes are put back (times.go).
 //
-// Locks, in this order: inode.loc (links; held over host calls by name), inode.mu (open file), FS.mu (node table), inode.timeMu,
+// Extended attributes and modes that the host cannot have are sealed by container/xattrs. What an object has of them is asked of the host once and
+// remembered on the inode (held.go): the kernel probes every file that is written. ACLs are the host's own (acl.go).
+//
+// Locks, in this order: inode.xattrMu, inode.loc (links; held over host calls by name), inode.mu (open file), FS.mu (node table), inode.timeMu,
 // FS.syncMu. The node table's lock is never held over a call of another package. No notification is sent under a lock, but for attributes alone (killpriv.go).
 //
 // Errors become errno in errno.go, the only place that does so and the only place that logs.

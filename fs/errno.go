@@ -16,6 +16,7 @@ import (
 	"github.com/cofferfs/coffer/container/siv"
 	"github.com/cofferfs/coffer/container/suite"
 	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/internal/disk"
 )
 
@@ -56,6 +57,8 @@ func classes() []class {
 		{names.ErrForeign, syscall.EIO, true},
 		{names.ErrBadName, syscall.EIO, true},
 		{names.ErrSidecar, syscall.EIO, true},
+		{xattrs.ErrForeign, syscall.EIO, true},
+		{xattrs.ErrBadAttr, syscall.EIO, true},
 		{names.ErrTooLong, syscall.ENAMETOOLONG, false},
 		// The kernel looks a path up again, once, before it lets an application see ESTALE.
 		{dirs.ErrStale, syscall.ESTALE, false},

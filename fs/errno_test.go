@@ -83,6 +83,8 @@ func TestErrnoTableIsComplete(t *testing.T) {
 		"vault.ErrNotVault": true, "vault.ErrNotEmpty": true, "vault.ErrConfig": true, "vault.ErrTampered": true, "vault.ErrVersion": true,
 		"vault.ErrFeature": true, "vault.ErrParams": true, "vault.ErrKDF": true, "vault.ErrPassphrase": true, "vault.ErrEmptyPassphrase": true,
 		"vault.ErrCopied": true, "vault.ErrInUse": true, "vault.ErrRecoveryKey": true, "vault.ErrNoContainer": true,
+		"vault.ErrKeyFile": true, "vault.ErrKeyFileSize": true, "vault.ErrIdentity": true, "vault.ErrAgeFailed": true, "vault.ErrRecipient": true,
+		"vault.ErrLabel": true, "vault.ErrNoSlot": true, "vault.ErrLastSlot": true, "vault.ErrSlots": true,
 	}
 	table := map[string]bool{}
 	collect(t, "../fs", func(name string, file *ast.File) {

@@ -43,7 +43,7 @@ func (fs *FS) create(in *fuse.CreateIn, name string, out *fuse.CreateOut) error 
 	if err != nil {
 		return err
 	}
-	uid, gid, mode, err := fs.ownership(parent, &in.Caller, unix.S_IFREG|in.Mode)
+	uid, gid, mode, err := fs.ownership(parent, &in.Caller, unix.S_IFREG|in.Mode, in.Umask)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,13 @@ func (fs *FS) create(in *fuse.CreateIn, name string, out *fuse.CreateOut) error 
 		return err
 	}
 	fs.changed(parent)
-	return fs.openNew(c, in.Flags, out, func(st *unix.Stat_t) (*inode, error) { return fs.enter(parent, e, st) })
+	return fs.openNew(c, in.Flags, out, func(st *unix.Stat_t) (*inode, error) {
+		n, err := fs.enter(parent, e, st)
+		if err == nil {
+			n.held.CompareAndSwap(0, uint32(fs.fresh(parent, typeFile, mode)))
+		}
+		return n, err
+	})
 }
 
 // openNew answers with a file that was just made, open. enter makes its inode.
@@ -103,6 +109,9 @@ func (fs *FS) open(node uint64, flags, openFlags uint32, out *fuse.OpenOut) erro
 			fs.changedNow(n)
 			return f.Truncate(0)
 		})
+		if err == nil && flags&unix.O_TRUNC != 0 {
+			err = fs.killCaps(n)
+		}
 	}
 	if err == nil && openFlags&fuse.OPEN_KILL_SUIDGID != 0 {
 		err = fs.killPriv(n)
@@ -141,6 +150,11 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 	}
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 		if err := fs.killPriv(n); err != nil {
+			return 0, fs.status("write", err)
+		}
+	}
+	if in.WriteFlags&fuse.WRITE_CACHE == 0 || fs.noAsk { // else the kernel did, when the page became dirty
+		if err := fs.killCaps(n); err != nil {
 			return 0, fs.status("write", err)
 		}
 	}
@@ -280,6 +294,9 @@ func (fs *FS) fallocate(n *inode, in *fuse.FallocateIn) error {
 		if err := fs.killPriv(n); err != nil {
 			return err
 		}
+	}
+	if err := fs.killCaps(n); err != nil {
+		return err
 	}
 	return fs.with(n, func(f *cache.File) error {
 		limit := f.Container().Geometry().MaxSize()

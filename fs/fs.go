@@ -15,6 +15,7 @@ import (
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/dirs"
 	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/internal/event"
 )
 
@@ -29,6 +30,7 @@ type Config struct {
 	Tree   *dirs.Tree
 	Engine *container.Engine
 	Cache  *cache.Cache
+	Attrs  *xattrs.Codec
 
 	// NoHeaderOK reports whether a link with this sequence may lack a header (vault.UncleanSeq). Nil: none may.
 	NoHeaderOK func(seq uint64) bool
@@ -37,6 +39,7 @@ type Config struct {
 
 	ReadOnly  bool
 	WriteBack bool          // the kernel's write-back cache is asked for
+	ACL       bool          // the host's POSIX ACLs count; those of Tree must, too
 	Timeout   time.Duration // of names and attributes; 0: DefaultTimeout
 	MaxNodes  int           // inodes that the kernel may know before it is asked to forget some; 0: DefaultMaxNodes
 	Events    event.Sink
@@ -47,11 +50,13 @@ type Config struct {
 type FS struct {
 	fuse.RawFileSystem // answers ENOSYS to what is not here
 
-	cfg    Config
-	asRoot bool // the daemon may give files away
-	server atomic.Pointer[fuse.Server]
-	log    errorLog
-	panics atomic.Uint64
+	cfg     Config
+	asRoot  bool // the daemon may give files away
+	noAttrs bool // the host has no extended attributes
+	noAsk   bool // the kernel asks for none: set by Mount
+	server  atomic.Pointer[fuse.Server]
+	log     errorLog
+	panics  atomic.Uint64
 
 	orphans atomic.Int64 // files without a name that the host still has because of us
 
@@ -100,6 +105,7 @@ func New(c Config) *FS {
 	}
 	fs.log.to = c.Log
 	fs.enterRoot(c.Tree.Root())
+	fs.noAttrs = !hasAttrs(c.Tree.Root())
 	return fs
 }
 

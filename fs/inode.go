@@ -58,8 +58,10 @@ type inode struct {
 	closes  uint64    // how often file was closed: what the host said of it before is not so any more
 	lingers bool      // file has data that no flush could hand over yet; one hold
 
-	writers      atomic.Int32 // handles that may write
-	privFree     atomic.Bool  // mode is known to have no suid or sgid bit; see killpriv.go
+	writers      atomic.Int32  // handles that may write
+	held         atomic.Uint32 // what is known of its attributes on the host; see held.go
+	xattrMu      sync.Mutex    // held over host calls that change or list attributes; before loc
+	privFree     atomic.Bool   // mode is known to have no suid or sgid bit; see killpriv.go
 	owner        atomic.Pointer[dirOwner]
 	linksSynced  atomic.Bool // no link of this object changed since they were synced
 	metaDirty    atomic.Bool // mode or owner may have been set since the last full sync
@@ -165,6 +167,8 @@ type attrs interface {
 	Chmod(mode uint32) error
 	Chown(uid, gid int) error
 	Utimes(ts *[2]unix.Timespec) error
+	// Xattrs calls fn with the extended attributes; with change it may write to them.
+	Xattrs(change bool, fn func(disk.Xattrs) error) error
 }
 
 // host calls fn with the way to the attributes of n on the host: the directory itself, the open file, the pinned descriptor or a name.
@@ -179,9 +183,9 @@ func (n *inode) host(fn func(attrs) error) error {
 		// Under mu, so that the file is not closed meanwhile. These calls are short.
 		defer n.mu.Unlock()
 		if n.file != nil {
-			return fn(n.file.Container().Host())
+			return fn(openFile{n.file.Container().Host()})
 		}
-		return fn(pinned{n.pinned, n})
+		return fn(pinned{openFile{n.pinned}, n})
 	}
 	n.mu.Unlock()
 	return n.byName(func(d *dirs.Dir, name string) error { return fn(dirName{d, name, n.id}) })
@@ -199,6 +203,9 @@ func (s dirSelf) BirthTime() (int64, error)         { return s.d.BirthTimeSelf()
 func (s dirSelf) Chmod(mode uint32) error           { return s.d.ChmodSelf(mode) }
 func (s dirSelf) Chown(uid, gid int) error          { return s.d.ChownSelf(uid, gid) }
 func (s dirSelf) Utimes(ts *[2]unix.Timespec) error { return s.d.UtimesSelf(ts) }
+func (s dirSelf) Xattrs(change bool, fn func(disk.Xattrs) error) error {
+	return s.d.XattrsSelf(change, fn)
+}
 
 type dirName struct {
 	d    *dirs.Dir
@@ -211,10 +218,18 @@ func (s dirName) BirthTime() (int64, error)         { return s.d.BirthTime(s.nam
 func (s dirName) Chmod(mode uint32) error           { return s.d.Chmod(s.name, s.id, mode) }
 func (s dirName) Chown(uid, gid int) error          { return s.d.Chown(s.name, s.id, uid, gid) }
 func (s dirName) Utimes(ts *[2]unix.Timespec) error { return s.d.Utimes(s.name, s.id, ts) }
+func (s dirName) Xattrs(change bool, fn func(disk.Xattrs) error) error {
+	return s.d.Xattrs(s.name, s.id, change, fn)
+}
+
+// openFile is an open host file, or an O_PATH descriptor.
+type openFile struct{ disk.File }
+
+func (f openFile) Xattrs(_ bool, fn func(disk.Xattrs) error) error { return fn(f.File) }
 
 // pinned is an object that lost its last known name. Its Stat says what dirs.Dir.Stat said of the name.
 type pinned struct {
-	disk.File
+	openFile
 	n *inode
 }
 

@@ -44,6 +44,7 @@ func Mount(fs *FS, o MountOptions) (*fuse.Server, error) {
 			return nil, err
 		}
 	}
+	fs.noAsk = o.NoXAttrs
 	var raw fuse.RawFileSystem = fs
 	if o.Wrap != nil {
 		raw = o.Wrap(fs)
@@ -95,6 +96,9 @@ func (fs *FS) serverOptions(o MountOptions, w mountWords) *fuse.MountOptions {
 	if fs.cfg.WriteBack {
 		caps |= fuse.CAP_WRITEBACK_CACHE
 	}
+	if fs.cfg.ACL {
+		caps |= fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT
+	}
 	return &fuse.MountOptions{
 		AllowOther:              o.AllowOther || w.allowOther,
 		Options:                 append([]string{"default_permissions"}, w.words...),
@@ -104,6 +108,7 @@ func (fs *FS) serverOptions(o MountOptions, w mountWords) *fuse.MountOptions {
 		MaxBackground:           maxBackground,
 		MaxInflightRequestBytes: maxInflight,
 		EnableSymlinkCaching:    true,
+		EnableAcl:               fs.cfg.ACL,
 		DisableXAttrs:           o.NoXAttrs,
 		DisableSplice:           true, // every reply is memory: splicing would only cost pipes
 		ExtraCapabilities:       caps,

@@ -30,7 +30,7 @@ func (fs *FS) symlink(in *fuse.InHeader, target, name string, out *fuse.EntryOut
 	if len(target) > targetMax {
 		return unix.ENAMETOOLONG
 	}
-	uid, gid, _, err := fs.ownership(parent, &in.Caller, unix.S_IFLNK)
+	uid, gid, _, err := fs.ownership(parent, &in.Caller, unix.S_IFLNK, 0)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (fs *FS) symlink(in *fuse.InHeader, target, name string, out *fuse.EntryOut
 	if err != nil {
 		return err
 	}
-	return fs.made(parent, d, e, out)
+	return fs.made(parent, d, e, 0, out)
 }
 
 // writeTarget makes the container of a long target, and closes h.

@@ -25,7 +25,7 @@ func (fs *FS) tmpfile(in *fuse.CreateIn, out *fuse.CreateOut) error {
 	if err != nil {
 		return err
 	}
-	uid, gid, mode, err := fs.ownership(parent, &in.Caller, unix.S_IFREG|in.Mode)
+	uid, gid, mode, err := fs.ownership(parent, &in.Caller, unix.S_IFREG|in.Mode, in.Umask)
 	if err != nil {
 		return err
 	}
@@ -39,6 +39,7 @@ func (fs *FS) tmpfile(in *fuse.CreateIn, out *fuse.CreateOut) error {
 	}
 	return fs.openNew(c, in.Flags, out, func(st *unix.Stat_t) (*inode, error) {
 		n := fs.enterNameless(e, st)
+		n.held.CompareAndSwap(0, uint32(fs.fresh(parent, typeFile, mode)))
 		n.keep = true // no name to open it by again
 		n.orphan = true
 		fs.orphans.Add(1)

@@ -213,24 +213,6 @@ func TestMountFlags(t *testing.T) {
 	}
 }
 
-// Attributes that are not kept must not look as if they were.
-func TestXattr(t *testing.T) {
-	m := mount(t, options{})
-	path := m.write("file", nil)
-	if n, err := unix.Llistxattr(path, make([]byte, 100)); n != 0 || err != nil {
-		t.Errorf("list: %d, %v", n, err)
-	}
-	if err := unix.Lsetxattr(path, "user.x", []byte("y"), 0); err != unix.EOPNOTSUPP {
-		t.Errorf("set: %v", err)
-	}
-	if _, err := unix.Lgetxattr(path, "user.x", nil); err != unix.EOPNOTSUPP {
-		t.Errorf("get: %v", err)
-	}
-	if _, err := unix.Lgetxattr(path, "security.capability", nil); err != unix.ENODATA {
-		t.Errorf("get security.capability: %v", err)
-	}
-}
-
 // A hole punched behind the end changes the times, as on the host's filesystems, though not the content.
 func TestPunchBehindEnd(t *testing.T) {
 	bothModes(t, func(t *testing.T, m *mounted) {

@@ -37,6 +37,22 @@ func TestMain(m *testing.M) {
 // runChild runs one of child's programs as a user.
 func runChild(t *testing.T, uid uint32, what string, args ...string) error {
 	t.Helper()
+	_, err := tryChild(t, uid, what, args...)
+	return err
+}
+
+// childOutput is runChild for a program that prints something and must not fail.
+func childOutput(t *testing.T, uid uint32, what string, args ...string) string {
+	t.Helper()
+	out, err := tryChild(t, uid, what, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func tryChild(t *testing.T, uid uint32, what string, args ...string) (string, error) {
+	t.Helper()
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), childEnv+"="+what)
@@ -44,9 +60,9 @@ func runChild(t *testing.T, uid uint32, what string, args ...string) error {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s as %d: %w: %s", what, uid, err, strings.TrimSpace(out.String()))
+		return "", fmt.Errorf("%s as %d: %w: %s", what, uid, err, strings.TrimSpace(out.String()))
 	}
-	return nil
+	return strings.TrimSpace(out.String()), nil
 }
 
 const nobody = 65534
@@ -98,6 +114,16 @@ func child(what string, args []string) error {
 	case "read": // FILE
 		_, err := os.ReadFile(args[0])
 		return err
+	case "listxattr": // FILE
+		buf := make([]byte, 4096)
+		n, err := unix.Llistxattr(args[0], buf)
+		if err != nil {
+			return err
+		}
+		fmt.Println(strings.Join(sorted(string(buf[:n])), " "))
+		return nil
+	case "setxattr": // FILE NAME VALUE
+		return unix.Lsetxattr(args[0], args[1], []byte(args[2]), 0)
 	case "lock": // FILE: fails where the parent holds locks
 		return childLock(args[0])
 	case "mmap": // FILE

@@ -11,8 +11,9 @@ import (
 	"github.com/cofferfs/coffer/internal/disk/disktest"
 )
 
-// fsync keeps a mode that was set before the kernel forgot the file and found it again, and fsync of a directory the directory's own.
-func TestFsyncKeepsModes(t *testing.T) {
+// fsync keeps a mode and extended attributes that were set before the kernel forgot the file and found it again, and fsync of a directory the
+// directory's own.
+func TestFsyncKeepsAttributes(t *testing.T) {
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -32,6 +33,7 @@ func TestFsyncKeepsModes(t *testing.T) {
 	must(k.write(node, fh, []byte("content"), 0))
 	must(k.fsync(node, fh, false))
 	must(k.chmod(node, 0o640))
+	must(k.setXattr(node, "user.a", "before"))
 	must(k.close(node, fh, unix.O_RDWR))
 	k.forget(node)
 	node, _, err = k.lookup(dir, "file")
@@ -42,6 +44,10 @@ func TestFsyncKeepsModes(t *testing.T) {
 	must(k.fsyncDir(dir))
 	must(k.chmod(dir, 0o750))
 	must(k.fsyncDir(dir))
+	must(k.setXattr(dir, "user.a", "directory"))
+	must(k.fsyncDir(dir))
+	must(k.setXattr(node, "user.b", "after"))
+	must(k.fsync(node, fh, false))
 
 	c := m.Cut(disktest.LoseAll, rand.New(rand.NewPCG(1, 1)))
 	s.abandon(m)
@@ -53,8 +59,16 @@ func TestFsyncKeepsModes(t *testing.T) {
 	if a.Mode != unix.S_IFDIR|0o750 {
 		t.Errorf("mode of the directory is %o", a.Mode)
 	}
-	_, a, err = k.lookup(dir, "file")
+	file, a, err := k.lookup(dir, "file")
 	must(err)
+	for _, x := range []struct {
+		node       uint64
+		attr, want string
+	}{{file, "user.a", "before"}, {file, "user.b", "after"}, {dir, "user.a", "directory"}} {
+		if got, err := k.xattr(x.node, x.attr); err != nil || got != x.want {
+			t.Errorf("%s: %q, %v", x.attr, got, err)
+		}
+	}
 	if a.Mode != unix.S_IFREG|0o640 {
 		t.Errorf("mode of the file is %o", a.Mode)
 	}

@@ -131,6 +131,16 @@ func (k *kernel) chmod(node uint64, mode uint32) error {
 	return statusError(k.fs.SetAttr(nil, &in, &fuse.AttrOut{}))
 }
 
+func (k *kernel) setXattr(node uint64, attr, value string) error {
+	return statusError(k.fs.SetXAttr(nil, &fuse.SetXAttrIn{InHeader: k.header(node), Size: uint32(len(value))}, attr, []byte(value)))
+}
+
+func (k *kernel) xattr(node uint64, attr string) (string, error) {
+	h, buf := k.header(node), make([]byte, 1000)
+	n, s := k.fs.GetXAttr(nil, &h, attr, buf)
+	return string(buf[:n]), statusError(s)
+}
+
 func (k *kernel) fallocate(node, fh uint64, off, n int64, mode uint32) error {
 	return statusError(k.fs.Fallocate(nil, &fuse.FallocateIn{InHeader: k.header(node), Fh: fh, Offset: uint64(off), Length: uint64(n), Mode: mode}))
 }

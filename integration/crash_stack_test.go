@@ -16,6 +16,7 @@ import (
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/fs"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
@@ -81,7 +82,7 @@ func (s *crashStack) build(writeBack bool) (err error) {
 		return errors.Join(err, s.cache.Close())
 	}
 	s.fs = fs.New(fs.Config{
-		Tree: s.tree, Engine: s.engine, Cache: s.cache, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
+		Tree: s.tree, Engine: s.engine, Cache: s.cache, Attrs: xattrs.New(v.Ring().Xattr()), NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
 		WriteBack: writeBack, Events: s.notes.event, Log: slog.New(s.notes),
 	})
 	return nil

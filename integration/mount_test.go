@@ -21,6 +21,7 @@ import (
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/fs"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
@@ -33,9 +34,12 @@ type options struct {
 	writeThrough bool // without the kernel's write-back cache
 	readOnly     bool
 	allowOther   bool
+	acl          bool
+	noXattr      bool
 	words        []string
-	maxNodes     int  // inodes before the kernel is asked to forget
-	wantErrors   bool // what is logged is part of the test
+	vault        string // host directory; a temporary one where empty
+	maxNodes     int    // inodes before the kernel is asked to forget
+	wantErrors   bool   // what is logged is part of the test
 }
 
 func (o options) String() string {
@@ -67,7 +71,10 @@ type mounted struct {
 func mount(t testing.TB, o options) *mounted {
 	t.Helper()
 	needFUSE(t)
-	m := &mounted{t: t, options: o, vault: t.TempDir(), dir: t.TempDir(), findings: &findings{t: t}}
+	m := &mounted{t: t, options: o, vault: o.vault, dir: t.TempDir(), findings: &findings{t: t}}
+	if m.vault == "" {
+		m.vault = t.TempDir()
+	}
 	_, err := vault.Create(m.vault, vault.Options{KDF: vault.KDF{Time: 1, MemoryKiB: 8, Threads: 1}}, passphrase)
 	m.must(err)
 	if o.allowOther {
@@ -127,19 +134,27 @@ func (m *mounted) start() {
 	m.cache = cache.New(cache.Config{Events: m.findings.event})
 	m.tree, err = dirs.New(dirs.Config{
 		Root: v.Root(), RootID: keys.ObjectID(v.Config().VaultID), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
-		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: m.headerless, ReadOnly: v.ReadOnly(), Events: m.findings.event,
+		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: m.headerless, ReadOnly: v.ReadOnly(), Events: m.findings.event, Seal: m.sealer(), ACL: m.options.acl,
 	})
 	m.must(err)
 	m.fs = fs.New(fs.Config{
-		Tree: m.tree, Engine: m.engine, Cache: m.cache, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
-		ReadOnly: v.ReadOnly(), WriteBack: !m.options.writeThrough, MaxNodes: m.options.maxNodes, Events: m.findings.event, Log: slog.New(m.findings),
+		Tree: m.tree, Engine: m.engine, Cache: m.cache, Attrs: xattrs.New(v.Ring().Xattr()), NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
+		ReadOnly: v.ReadOnly(), WriteBack: !m.options.writeThrough, ACL: m.options.acl, MaxNodes: m.options.maxNodes, Events: m.findings.event, Log: slog.New(m.findings),
 	})
 	m.counter = &counter{}
 	m.server, err = fs.Mount(m.fs, fs.MountOptions{
-		Mountpoint: m.dir, AllowOther: m.options.allowOther, Options: m.options.words,
+		Mountpoint: m.dir, AllowOther: m.options.allowOther, NoXAttrs: m.options.noXattr, Options: m.options.words,
 		Wrap: func(raw fuse.RawFileSystem) fuse.RawFileSystem { m.counter.RawFileSystem = raw; return m.counter },
 	})
 	m.must(err)
+}
+
+// sealer is the codec of those who cannot work with every mode.
+func (m *mounted) sealer() *xattrs.Codec {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	return xattrs.New(m.v.Ring().Xattr())
 }
 
 func (m *mounted) headerless(l names.Link, d disk.Dir, host string) bool {

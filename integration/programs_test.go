@@ -27,7 +27,7 @@ import (
 // Debian packages, for all of it to run:
 //
 //	git sqlite3 rsync tar gzip coreutils findutils diffutils grep sed patch make gcc binutils libc6-dev zip unzip vim-tiny perl-base python3 fio
-//	e2fsprogs mount util-linux postgresql postgresql-contrib
+//	acl e2fsprogs mount util-linux postgresql postgresql-contrib
 
 const (
 	programPath    = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -312,6 +312,49 @@ func TestMountWords(t *testing.T) {
 	}
 }
 
+func TestNoXAttrWord(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	want := unix.Setxattr(v, "user.probe", nil, 0) // the host's answer
+	for words, want := range map[string]error{"rw": want, "noxattr": unix.EOPNOTSUPP} {
+		mp := b.mount(v, "plain", "-o", words)
+		if err := unix.Setxattr(mp, "user.x", []byte("y"), 0); err != want {
+			t.Errorf("-o %s: set: %v, want %v", words, err, want)
+		}
+		b.ok("", "umount", mp)
+	}
+}
+
+func TestACLWord(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	// The owner reads and writes, user 12 reads; mask and others follow.
+	acl := []byte{2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 12, 0, 0, 0, 4, 0, 0, 0, 255, 255, 255, 255,
+		16, 0, 4, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255}
+	probe := filepath.Join(v, "probe")
+	if err := os.WriteFile(probe, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := unix.Setxattr(probe, "system.posix_acl_access", acl, 0) // the host's answer
+	if err := os.Remove(probe); err != nil {
+		t.Fatal(err)
+	}
+	for words, want := range map[string]error{"acl": want, "rw": unix.EOPNOTSUPP} {
+		mp := b.mount(v, "plain", "-o", words)
+		file := filepath.Join(mp, "file")
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Setxattr(file, "system.posix_acl_access", acl, 0); err != want {
+			t.Errorf("-o %s: set: %v, want %v", words, err, want)
+		}
+		b.ok("", "umount", mp)
+	}
+	if _, err := parseWords([]string{"acl,noxattr"}); err == nil {
+		t.Error("acl and noxattr are taken together")
+	}
+}
+
 // Paths are bytes: anything but NUL may be in them.
 func TestOddPaths(t *testing.T) {
 	b := newBox(t)

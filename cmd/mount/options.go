@@ -15,13 +15,15 @@ type mountWords struct {
 	NoExec      bool
 	NoAtime     bool
 	NoWriteBack bool
+	NoXAttr     bool
+	ACL         bool
 	FsName      string
 }
 
 // knownWords are the words that -o takes, as help and the error for an unknown one list them.
 var knownWords = []string{
 	"ro", "rw", "allow_other", "default_permissions", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "noatime",
-	"fsname=NAME", "nowriteback",
+	"fsname=NAME", "nowriteback", "noxattr", "acl",
 }
 
 // parseWords reads the values of all -o flags. Of contradicting words the last wins, as in mount(8).
@@ -33,6 +35,9 @@ func parseWords(flags []string) (mountWords, error) {
 				return mountWords{}, err
 			}
 		}
+	}
+	if w.ACL && w.NoXAttr {
+		return mountWords{}, failf(exitUsage, "leave one of them out", "mount options acl and noxattr contradict each other: ACLs are extended attributes")
 	}
 	return w, nil
 }
@@ -74,6 +79,10 @@ func (w *mountWords) set(word string) error {
 		w.NoAtime = true
 	case "nowriteback":
 		w.NoWriteBack = true
+	case "noxattr":
+		w.NoXAttr = true
+	case "acl":
+		w.ACL = true
 	default:
 		return unknownWord(word)
 	}

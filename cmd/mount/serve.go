@@ -18,6 +18,7 @@ import (
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/fs"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
@@ -127,16 +128,22 @@ func (s *stack) build(job mountJob, log *slog.Logger, sink event.Sink) (err erro
 		return err
 	}
 	s.cache = cache.New(cache.Config{Events: sink})
+	attrs := xattrs.New(v.Ring().Xattr())
+	var seal *xattrs.Codec
+	if os.Geteuid() != 0 {
+		seal = attrs
+	}
 	s.tree, err = dirs.New(dirs.Config{
 		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
 		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: s.headerless, ReadOnly: v.ReadOnly(), Events: sink,
+		Seal: seal, ACL: job.Words.ACL,
 	})
 	if err != nil {
 		return err
 	}
 	s.fs = fs.New(fs.Config{
-		Tree: s.tree, Engine: s.engine, Cache: s.cache, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
-		ReadOnly: v.ReadOnly(), WriteBack: !job.Words.NoWriteBack, Events: sink, Log: log,
+		Tree: s.tree, Engine: s.engine, Cache: s.cache, Attrs: attrs, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
+		ReadOnly: v.ReadOnly(), WriteBack: !job.Words.NoWriteBack, ACL: job.Words.ACL, Events: sink, Log: log,
 	})
 	s.watch = fs.NewWatch(s.fs, s.record.failed)
 	return nil
@@ -160,7 +167,8 @@ func (s *stack) headerless(l names.Link, d disk.Dir, host string) bool {
 func (s *stack) mount(job mountJob) (*fuse.Server, error) {
 	server, err := fs.Mount(s.fs, fs.MountOptions{
 		Mountpoint: job.Mountpoint, AllowOther: job.Words.AllowOther, FsName: job.Words.FsName, Options: job.Words.flags(),
-		Wrap: func(fuse.RawFileSystem) fuse.RawFileSystem { return s.watch },
+		Wrap:     func(fuse.RawFileSystem) fuse.RawFileSystem { return s.watch },
+		NoXAttrs: job.Words.NoXAttr,
 	})
 	if err != nil {
 		return nil, failf(exitFUSE, "the log has what fusermount3 or the kernel said: see --log in coffer help mount", "mount: %w", err)

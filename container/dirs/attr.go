@@ -138,6 +138,14 @@ func (d *Dir) Utimes(name string, id keys.ObjectID, ts *[2]unix.Timespec) error 
 	return d.change(name, id, func(fd disk.Dir, host string) error { return fd.Utimes(host, ts) })
 }
 
+// Xattrs runs f on the extended attributes of the host object. With change f may write to them.
+func (d *Dir) Xattrs(name string, id keys.ObjectID, change bool, f func(x disk.Xattrs) error) error {
+	if change && d.t.cfg.ReadOnly {
+		return unix.EROFS
+	}
+	return d.at(name, id, func(fd disk.Dir, host string, _ link) error { return d.hostError(f(fd.Xattrs(host)), host) })
+}
+
 // Readlink answers the plain target of a symlink. EINVAL for other objects, and for a container symlink: its target is
 // what its container holds, and Open opens that.
 func (d *Dir) Readlink(name string, id keys.ObjectID) (target string, err error) {
@@ -219,6 +227,14 @@ func (d *Dir) ChownSelf(uid, gid int) error {
 // UtimesSelf: see ChmodSelf; times as in utimensat(2).
 func (d *Dir) UtimesSelf(ts *[2]unix.Timespec) error {
 	return d.changeSelf(func(fd disk.Dir) error { return fd.UtimesSelf(ts) })
+}
+
+// XattrsSelf runs f on the extended attributes of the directory itself, also once it is removed. With change f may write to them.
+func (d *Dir) XattrsSelf(change bool, f func(x disk.Xattrs) error) error {
+	if change && d.t.cfg.ReadOnly {
+		return unix.EROFS
+	}
+	return d.self(func(fd disk.Dir) error { return f(fd.XattrsSelf()) })
 }
 
 // Sync makes the names of the directory durable: every creation, link, rename and removal that returned before it. In read-only mode it

@@ -6,20 +6,21 @@ import (
 
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
 	"golang.org/x/sys/unix"
 )
 
-// Creations draw an object id and a link sequence, make the host object with its final mode and owner, and only then enter the
+// Creations draw an object id and a link sequence, make the host object under its owner's identity and with its final mode, and only then enter the
 // name; one that fails half-way leaves nothing behind. uid and gid of -1 leave what the host gave. All answer EEXIST, ENAMETOOLONG,
 // EROFS, and ENOENT in a removed directory. The caller syncs the directory.
 
 // CreateFile creates a file and answers its host file, which is empty and the caller's. The name has flag NoHeader.
 func (d *Dir) CreateFile(name string, mode uint32, uid, gid int) (f disk.File, e Entry, err error) {
 	n := link{typ: names.File, geometry: d.t.cfg.Geometry, flags: names.NoHeader}
-	e, err = d.create(name, n, func(fd disk.Dir, host string, _ keys.ObjectID) error {
-		f, err = createFile(fd, host, mode, uid, gid)
+	e, err = d.create(name, n, func(fd disk.Dir, host string, id keys.ObjectID) error {
+		f, err = d.createFile(fd, host, want{id, names.File, mode, uid, gid})
 		return err
 	})
 	if err != nil {
@@ -30,11 +31,12 @@ func (d *Dir) CreateFile(name string, mode uint32, uid, gid int) (f disk.File, e
 
 // Mkdir creates a directory.
 func (d *Dir) Mkdir(name string, mode uint32, uid, gid int) (Entry, error) {
-	return d.create(name, link{typ: names.Dir}, func(fd disk.Dir, host string, _ keys.ObjectID) error {
-		if err := fd.Mkdir(host, mode&0o7777); err != nil {
+	return d.create(name, link{typ: names.Dir}, func(fd disk.Dir, host string, id keys.ObjectID) error {
+		w := want{id, names.Dir, mode, uid, gid}
+		if err := disk.As(uid, gid, func() error { return fd.Mkdir(host, d.firstMode(w)) }); err != nil {
 			return err
 		}
-		return settle(named{fd, host}, mode, uid, gid)
+		return d.settle(named{fd, host, fd.Xattrs(host)}, w)
 	})
 }
 
@@ -46,11 +48,11 @@ func (d *Dir) Mknod(name string, mode uint32, dev uint64, uid, gid int) (Entry, 
 	default:
 		return Entry{}, unix.EINVAL
 	}
-	return d.create(name, link{typ: typ}, func(fd disk.Dir, host string, _ keys.ObjectID) error {
-		if err := fd.Mknod(host, mode, dev); err != nil {
+	return d.create(name, link{typ: typ}, func(fd disk.Dir, host string, id keys.ObjectID) error {
+		if err := disk.As(uid, gid, func() error { return fd.Mknod(host, mode, dev) }); err != nil {
 			return err
 		}
-		return settle(named{fd, host}, mode, uid, gid)
+		return d.settle(named{fd, host, fd.Xattrs(host)}, want{id, typ, mode, uid, gid})
 	})
 }
 
@@ -61,13 +63,11 @@ func (d *Dir) Symlink(name, target string, uid, gid int) (Entry, error) {
 		return Entry{}, ErrTargetTooLong
 	}
 	return d.create(name, link{typ: names.Symlink}, func(fd disk.Dir, host string, id keys.ObjectID) error {
-		if err := fd.Symlink(d.t.cfg.Codec.SealTarget(id, target), host); err != nil {
+		sealed := d.t.cfg.Codec.SealTarget(id, target)
+		if err := disk.As(uid, gid, func() error { return fd.Symlink(sealed, host) }); err != nil {
 			return err
 		}
-		if uid == -1 && gid == -1 {
-			return nil
-		}
-		return undoOn(fd.Chown(host, uid, gid))
+		return settleOwner(named{fd, host, fd.Xattrs(host)}, new(unix.Stat_t), uid, gid)
 	})
 }
 
@@ -76,7 +76,7 @@ func (d *Dir) Symlink(name, target string, uid, gid int) (Entry, error) {
 func (d *Dir) SymlinkContainer(name string, uid, gid int, fill func(f disk.File, id keys.ObjectID) error) (Entry, error) {
 	n := link{typ: names.Symlink, geometry: d.t.cfg.Geometry, flags: names.NoHeader | names.ContainerSymlink}
 	return d.create(name, n, func(fd disk.Dir, host string, id keys.ObjectID) error {
-		f, err := createFile(fd, host, 0o600, uid, gid)
+		f, err := d.createFile(fd, host, want{id, names.Symlink, 0o600, uid, gid})
 		if err != nil {
 			return err
 		}
@@ -302,50 +302,109 @@ func (d *Dir) failed(host string, err error, note string) {
 	d.t.cfg.Events.Emit(event.Event{Kind: event.Failed, Object: host, Offset: -1, Err: err, Note: note})
 }
 
+// want is what a new host object is to be.
+type want struct {
+	id       keys.ObjectID
+	typ      names.Type
+	mode     uint32
+	uid, gid int
+}
+
 // attributes is what settle needs of a new host object: a disk.File has it, and so has a name.
 type attributes interface {
 	Stat(st *unix.Stat_t) error
 	Chmod(mode uint32) error
 	Chown(uid, gid int) error
+	disk.Xattrs
 }
 
 type named struct {
 	fd   disk.Dir
 	host string
+	disk.Xattrs
 }
 
 func (n named) Stat(st *unix.Stat_t) error { return n.fd.Stat(n.host, st) }
 func (n named) Chmod(mode uint32) error    { return n.fd.Chmod(n.host, mode) }
 func (n named) Chown(uid, gid int) error   { return n.fd.Chown(n.host, uid, gid) }
 
-// settle gives a new host object mode and owner where the host made something else of them: by the umask, a default ACL, or a
-// setgid directory.
-func settle(a attributes, mode uint32, uid, gid int) error {
-	mode &= 0o7777
-	var st unix.Stat_t
-	if err := a.Stat(&st); err != nil {
-		return madeError{err}
+// hostMode is the mode that the host object has to have for a plain one.
+func (d *Dir) hostMode(w want, mode uint32) uint32 {
+	if d.t.cfg.Seal == nil {
+		return mode
 	}
-	if uid != -1 && uint32(uid) != st.Uid || gid != -1 && uint32(gid) != st.Gid {
-		if err := a.Chown(uid, gid); err != nil {
-			return madeError{err}
-		}
-		if err := a.Stat(&st); err != nil { // chown(2) clears set-id bits, of some objects
-			return madeError{err}
-		}
-	}
-	if st.Mode&0o7777 != mode {
-		return undoOn(a.Chmod(mode))
-	}
-	return nil
+	return mode | NeededMode(w.typ)
 }
 
-func createFile(fd disk.Dir, host string, mode uint32, uid, gid int) (disk.File, error) {
-	f, err := fd.Create(host, mode&0o7777)
+// NeededMode are the owner's bits without which a process that is not root cannot work with a host object.
+func NeededMode(typ names.Type) uint32 {
+	switch typ {
+	case names.File:
+		return 0o600
+	case names.Dir:
+		return 0o700
+	}
+	return 0
+}
+
+// firstMode is the mode that an object is made with. Where a default ACL may cut it, what it needs besides is added afterwards.
+func (d *Dir) firstMode(w want) uint32 {
+	if d.t.cfg.ACL {
+		return w.mode & 0o7777
+	}
+	return d.hostMode(w, w.mode&0o7777)
+}
+
+// settle gives a new host object mode and owner where the host made something else of them, by the umask, a default ACL that does not count,
+// or a setgid directory, and seals a mode that the host object cannot have.
+func (d *Dir) settle(a attributes, w want) error {
+	var st unix.Stat_t
+	if err := settleOwner(a, &st, w.uid, w.gid); err != nil {
+		return err
+	}
+	plain := w.mode & 0o7777
+	if d.t.cfg.ACL && w.typ != names.Symlink {
+		plain = plain&^0o777 | st.Mode&0o777
+	}
+	host := d.hostMode(w, plain)
+	if st.Mode&0o7777 != host { // before what follows: a user attribute needs the owner's w
+		if err := a.Chmod(host); err != nil {
+			return madeError{err}
+		}
+	}
+	if host == plain {
+		return nil
+	}
+	err := d.t.cfg.Seal.SetMode(a, xattrs.Object{ID: w.id}, plain)
+	if errors.Is(err, unix.EOPNOTSUPP) { // a host without attributes shows the bits that were added
+		return nil
+	}
+	return undoOn(err)
+}
+
+// settleOwner makes sure of the owner, and fills st.
+func settleOwner(a attributes, st *unix.Stat_t, uid, gid int) error {
+	if err := a.Stat(st); err != nil {
+		return madeError{err}
+	}
+	if (uid == -1 || uint32(uid) == st.Uid) && (gid == -1 || uint32(gid) == st.Gid) {
+		return nil
+	}
+	if err := a.Chown(uid, gid); err != nil {
+		return madeError{err}
+	}
+	return undoOn(a.Stat(st)) // chown(2) clears set-id bits, of some objects
+}
+
+func (d *Dir) createFile(fd disk.Dir, host string, w want) (f disk.File, err error) {
+	err = disk.As(w.uid, w.gid, func() error {
+		f, err = fd.Create(host, d.firstMode(w))
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	if err := settle(f, mode, uid, gid); err != nil {
+	if err := d.settle(f, w); err != nil {
 		f.Close()
 		return nil, err
 	}

@@ -45,6 +45,14 @@ var faultCases = map[string]func(v *vault, root, a, b *Dir) error{
 		}
 		return err
 	},
+	"create read-only": func(v *vault, root, a, b *Dir) error {
+		f, _, err := a.CreateFile("new", 0o444, -1, -1)
+		if err == nil {
+			f.Close()
+		}
+		return err
+	},
+	"mkdir closed": func(v *vault, root, a, b *Dir) error { return second(a.Mkdir(longName+"new", 0o055, -1, -1)) },
 	"create long": func(v *vault, root, a, b *Dir) error {
 		f, _, err := a.CreateFile(longName+"new", 0o600, -1, -1)
 		if err == nil {
@@ -109,7 +117,7 @@ var faultCases = map[string]func(v *vault, root, a, b *Dir) error{
 
 func faultVault(t *testing.T) (v *vault, f *faults, root, a, b *Dir) {
 	f = &faults{}
-	v = newVault(t)
+	v = newVault(t, func(c *Config) { c.Seal = testAttrs })
 	root = v.Root()
 	a, b = v.mkdir(root, "a"), v.mkdir(root, "b")
 	v.create(a, "f")

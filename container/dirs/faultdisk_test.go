@@ -174,6 +174,24 @@ func (d faultDir) Chown(name string, uid, gid int) error {
 	return d.f.do(func() error { return d.Dir.Chown(name, uid, gid) })
 }
 
+// faultXattrs passes the calls for attributes through faults.
+type faultXattrs struct {
+	disk.Xattrs
+	f *faults
+}
+
+func (d faultDir) Xattrs(name string) disk.Xattrs { return faultXattrs{d.Dir.Xattrs(name), d.f} }
+func (d faultDir) XattrsSelf() disk.Xattrs        { return faultXattrs{d.Dir.XattrsSelf(), d.f} }
+
+func (x faultXattrs) Setxattr(attr string, value []byte, flags int) error {
+	return x.f.do(func() error { return x.Xattrs.Setxattr(attr, value, flags) })
+}
+
+func (x faultXattrs) Getxattr(attr string, dst []byte) (n int, err error) {
+	err = x.f.do(func() error { n, err = x.Xattrs.Getxattr(attr, dst); return err })
+	return n, err
+}
+
 func (d faultDir) List(fn func(string, uint64, uint8) error) error {
 	return d.f.do(func() error { return d.Dir.List(fn) })
 }
@@ -202,6 +220,10 @@ func (f faultFile) WriteAt(p []byte, off int64) (n int, err error) {
 func (f faultFile) Sync() error {
 	f.f.note("fsync")
 	return f.f.do(f.File.Sync)
+}
+
+func (f faultFile) Setxattr(attr string, value []byte, flags int) error {
+	return f.f.do(func() error { return f.File.Setxattr(attr, value, flags) })
 }
 
 func (f faultFile) Stat(st *unix.Stat_t) error {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
 	"golang.org/x/sys/unix"
@@ -21,6 +22,7 @@ import (
 var (
 	testRoot  = keys.ObjectID{0: 0xAA, 15: 1}
 	testCodec = names.New(make([]byte, 64))
+	testAttrs = xattrs.New(make([]byte, 64))
 )
 
 // vault is a host directory with a Tree on it.

@@ -14,10 +14,19 @@ import (
 func (d *Dir) Tmpfile(mode uint32, uid, gid int) (f disk.File, e Entry, err error) {
 	n := link{id: keys.RandomObjectID(), typ: names.File, geometry: d.t.cfg.Geometry, flags: names.NoHeader}
 	err = d.changeSelf(func(fd disk.Dir) (err error) {
-		if f, err = fd.Tmpfile(mode & 0o7777); err != nil {
+		w := want{n.id, names.File, mode, uid, gid}
+		err = disk.As(uid, gid, func() error {
+			f, err = fd.Tmpfile(d.firstMode(w))
+			return err
+		})
+		if err != nil {
 			return err
 		}
-		if err = settle(f, mode, uid, gid); err != nil {
+		if err = d.settle(f, w); err != nil {
+			var made madeError
+			if errors.As(err, &made) {
+				err = made.error
+			}
 			err = errors.Join(err, f.Close())
 		}
 		return err

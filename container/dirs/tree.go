@@ -8,6 +8,7 @@ import (
 
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
 	"golang.org/x/sys/unix"
@@ -54,6 +55,13 @@ type Config struct {
 	// it. open pins the object so that it outlives the name: with data for reading and writing (containers only), else as
 	// an O_PATH descriptor. open is valid during the call only. May be nil.
 	BeforeUnlink func(e Entry, open func(data bool) (disk.File, error))
+
+	// Seal is set where this process cannot work with every mode that a file or directory may have: those get the owner's bits that it needs, and the
+	// mode that was asked for is sealed (FORMAT.md 8.7).
+	Seal *xattrs.Codec
+	// ACL says that default ACLs of the host decide, with the mode that is asked for, about the permission bits of new objects. The process's
+	// umask must then be 0, since it would look the same.
+	ACL bool
 
 	ReadOnly bool
 	Events   event.Sink

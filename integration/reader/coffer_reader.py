@@ -231,9 +231,9 @@ class Vault:
         need(value is not None, f"{what}: value does not open")
         if n[0] == 0:
             name = n[1:]
-            need(0 < len(name) <= 165, f"{what}: malformed")
+            need(0 < len(name) <= 163, f"{what}: malformed")
         else:
-            need(value and len(value) > value[0] > 0, f"{what}: malformed")
+            need(value and len(value) > value[0] > 163, f"{what}: malformed")
             name, value = value[1:1 + value[0]], value[1 + value[0]:]
             need(hashlib.sha256(name).digest() == n[1:], f"{what}: name has another hash")
         need(b"\0" not in name, f"{what}: name holds NUL")

@@ -4,6 +4,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Xattrs are the extended attributes of one host object, with the errno values of xattr(7): ENODATA, EEXIST, ERANGE, E2BIG,
+// ENOSPC, EDQUOT, EPERM, and EOPNOTSUPP where the host has none. Path in their errors is the object's name, as in other calls.
+type Xattrs interface {
+	// Getxattr reads a value into dst and answers its length; with an empty dst, the length alone.
+	Getxattr(attr string, dst []byte) (int, error)
+	// Setxattr sets a value at once: others see the old one or the new one. flags are 0, XATTR_CREATE or XATTR_REPLACE.
+	Setxattr(attr string, value []byte, flags int) error
+	// Listxattr reads all names, each ended by NUL, as Getxattr does a value.
+	Listxattr(dst []byte) (int, error)
+	Removexattr(attr string) error
+}
+
 // Dir is an open host directory. Methods may be called concurrently.
 type Dir interface {
 	// Open opens a regular file for reading and writing (or reading only with readOnly). A symlink, FIFO, device, socket or
@@ -37,6 +49,8 @@ type Dir interface {
 	Chown(name string, uid, gid int) error // -1 leaves one as it is
 	// Utimes sets atime and mtime with nanoseconds; UTIME_OMIT and UTIME_NOW as in utimensat(2).
 	Utimes(name string, ts *[2]unix.Timespec) error
+	// Xattrs answers the attributes of what name is when they are used; a symlink is not followed.
+	Xattrs(name string) Xattrs
 
 	// List calls fn for every name but "." and ".."; typ is a DT_ value, DT_UNKNOWN where the host does not say.
 	List(fn func(name string, ino uint64, typ uint8) error) error
@@ -45,6 +59,7 @@ type Dir interface {
 	ChmodSelf(mode uint32) error
 	ChownSelf(uid, gid int) error
 	UtimesSelf(ts *[2]unix.Timespec) error
+	XattrsSelf() Xattrs
 	Statfs(st *unix.Statfs_t) error
 	Sync() error // fsync of the directory: its names are durable when it returns
 	// SyncAll is syncfs(2): data, attributes and names of the whole host filesystem, as they were when it was called, are durable when it returns.
@@ -72,5 +87,6 @@ type File interface {
 	Chmod(mode uint32) error
 	Chown(uid, gid int) error
 	Utimes(ts *[2]unix.Timespec) error
+	Xattrs
 	Close() error
 }

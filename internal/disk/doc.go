@@ -9,6 +9,8 @@
 // EINVAL. No path is ever built, so depth is not limited by PATH_MAX, and no component can be swapped for a link between
 // two calls. Interrupted calls (EINTR) are repeated and short transfers continued.
 //
+// As makes host objects in another user's name; everything else is done as the process itself.
+//
 // Errors are *fs.PathError around a syscall.Errno (or ErrNotRegular) whose Path is the host name as given, empty for calls on
 // the object itself, so that errors.Is(err, syscall.ENOSPC) holds at every layer. ReadAt answers a bare io.EOF.
 //

@@ -37,6 +37,8 @@ func TestDir(t *testing.T, newRoot func(t *testing.T) disk.Dir) {
 		{"attributes", testAttributes},
 		{"birth_time", testBirthTime},
 		{"path_only", testPathOnly},
+		{"xattrs", testXattrs},
+		{"xattrs_of_links", testXattrsOfLinks},
 		{"long_name", testLongName},
 		{"deep", testDeep},
 		{"sync_and_statfs", testSync},

@@ -17,5 +17,5 @@
 //	}
 //
 // Its parts: state.go has the names, stable.go what of them is stable, inode.go an object and what of it is stable, content.go the bytes, memory.go,
-// memdir.go and memfile.go the calls, loss.go the cuts, record.go the log, fault.go what makes calls fail.
+// memdir.go, memfile.go and memxattr.go the calls, loss.go the cuts, record.go the log, fault.go what makes calls fail.
 package disktest

@@ -12,7 +12,8 @@ import (
 type attrs struct {
 	mode                uint32 // type and permissions
 	uid, gid            int
-	atime, mtime, ctime int64 // ns since 1970
+	atime, mtime, ctime int64             // ns since 1970
+	xattrs              map[string]string // never changed, only replaced
 }
 
 // inode is an object of a Memory, as it is (live) and as it is on stable storage.

@@ -253,3 +253,23 @@ func (d *memDir) SyncAll() error {
 		return nil
 	})
 }
+
+func (d *memDir) BirthTime(name string) (ns int64, err error) {
+	err = d.find("statx", name, func(i *inode) error { ns = i.birth; return nil })
+	return ns, err
+}
+
+func (d *memDir) BirthTimeSelf() (ns int64, err error) {
+	err = d.do("statx", "", func() error { ns = d.inode().birth; return nil })
+	return ns, err
+}
+
+// A Memory has no files without names, as some hosts do not.
+
+func (d *memDir) Tmpfile(uint32) (disk.File, error) {
+	return nil, d.do("tmpfile", "", func() error { return syscall.EOPNOTSUPP })
+}
+
+func (d *memDir) LinkFile(_ disk.File, name string) error {
+	return d.do("linkat", name, func() error { return syscall.EOPNOTSUPP })
+}

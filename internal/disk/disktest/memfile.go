@@ -201,3 +201,7 @@ func (f *memFile) Chown(uid, gid int) error {
 func (f *memFile) Utimes(ts *[2]unix.Timespec) error {
 	return f.do("utimes", "", func() error { return f.m.utimes(f.inode(), ts) })
 }
+
+func (f *memFile) Allocate(off, _ int64) error {
+	return f.change("fallocate", off, func() error { return syscall.EOPNOTSUPP })
+}

@@ -1,0 +1,144 @@
+package fs
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/dirs"
+	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/container/xattrs"
+	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/event"
+)
+
+// held is what an inode remembers of the extended attributes that its object has on the host. A vault has one writer, so it stays so until we
+// change it. The kernel probes security.capability of every file that is written, ls and cp probe more, and nearly always the answer is
+// that there is none: one list of the host's attributes answers all of that, and whether the mode is sealed.
+type held uint32
+
+const (
+	heldKnown      held = 1 << iota // the host was asked
+	heldSealed                      // sealed attributes
+	heldCaps                        // file capabilities among them
+	heldACL                         // an access ACL
+	heldDefaultACL                  // a default ACL
+	heldMode                        // a sealed mode, in the bits from modeAt on
+	heldBadMode                     // a sealed mode that does not open
+
+	modeAt = 16
+)
+
+const (
+	capability = "security.capability"
+	aclAccess  = "system.posix_acl_access"
+	aclDefault = "system.posix_acl_default"
+)
+
+// has reports whether n is known to hold one of what.
+func (n *inode) has(what held) bool { return held(n.held.Load())&what != 0 }
+
+// object is n as its attributes are sealed.
+func (n *inode) object() xattrs.Object {
+	return xattrs.Object{ID: n.id, Trusted: n.typ != typeDir && n.geometry == 0}
+}
+
+// heldBy returns what n holds, asking the host the first time.
+func (fs *FS) heldBy(n *inode) (held, error) {
+	if h := held(n.held.Load()); h&heldKnown != 0 || fs.noAttrs {
+		return h, nil
+	}
+	n.xattrMu.Lock()
+	defer n.xattrMu.Unlock()
+	return fs.heldLocked(n)
+}
+
+// heldLocked is heldBy under xattrMu.
+func (fs *FS) heldLocked(n *inode) (h held, err error) {
+	if h = held(n.held.Load()); h&heldKnown != 0 || fs.noAttrs {
+		return h, nil
+	}
+	err = n.host(func(a attrs) error {
+		return a.Xattrs(false, func(x disk.Xattrs) error {
+			h, err = fs.readHeld(x, n.object())
+			return err
+		})
+	})
+	if err == nil {
+		n.held.Store(uint32(h))
+	}
+	return h, err
+}
+
+func (fs *FS) readHeld(x disk.Xattrs, o xattrs.Object) (held, error) {
+	names, err := xattrs.HostList(x, o)
+	if err != nil {
+		return 0, err
+	}
+	h, caps := heldKnown, ""
+	for _, host := range names {
+		switch {
+		case host == aclAccess:
+			h |= heldACL
+		case host == aclDefault:
+			h |= heldDefaultACL
+		case host == o.ModeName():
+			m, err := fs.readMode(x, o)
+			if err != nil {
+				return 0, err
+			}
+			h |= m
+		case xattrs.IsSealed(o, host):
+			if caps == "" {
+				caps = fs.cfg.Attrs.HostName(o, capability)
+			}
+			if h |= heldSealed; host == caps {
+				h |= heldCaps
+			}
+		}
+	}
+	return h, nil
+}
+
+// readMode reads a sealed mode. One that does not open is damage that must not keep anyone from listing or removing the object.
+func (fs *FS) readMode(x disk.Xattrs, o xattrs.Object) (held, error) {
+	mode, set, err := fs.cfg.Attrs.Mode(x, o)
+	switch {
+	case err != nil && damage(err):
+		fs.cfg.Events.Emit(event.Event{Kind: event.Damage, Object: o.ID.String(), Offset: -1, Err: err, Note: "the mode is unknown"})
+		return heldBadMode, nil
+	case err != nil || !set:
+		return 0, err
+	}
+	return heldMode | held(mode)<<modeAt, nil
+}
+
+// changeHeld sets and clears bits after the host was changed. The caller holds xattrMu.
+func (n *inode) changeHeld(set, clear held) {
+	if h := held(n.held.Load()); h&heldKnown != 0 {
+		n.held.Store(uint32(h&^clear | set))
+	}
+}
+
+// fresh is what an object holds that was just made in parent with a mode, 0 where only the host can tell.
+func (fs *FS) fresh(parent *inode, typ names.Type, mode uint32) held {
+	needed := dirs.NeededMode(typ)
+	switch {
+	case fs.cfg.ACL && !parent.has(heldKnown), parent.has(heldDefaultACL): // it may have inherited
+		return 0
+	case fs.asRoot || mode&needed == needed:
+		return heldKnown
+	case fs.noAttrs:
+		return 0
+	}
+	return heldKnown | heldMode | held(mode&0o7777)<<modeAt
+}
+
+// hasAttrs reports whether the host of a vault has extended attributes. An error other than that it has none comes again when it matters.
+func hasAttrs(root *dirs.Dir) bool {
+	err := root.XattrsSelf(false, func(x disk.Xattrs) error {
+		_, err := x.Getxattr(xattrs.Object{}.ModeName(), nil)
+		return err
+	})
+	return !errors.Is(err, unix.EOPNOTSUPP)
+}

@@ -1,0 +1,159 @@
+package fs
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/container/xattrs"
+	"github.com/cofferfs/coffer/internal/disk"
+)
+
+// countedFile counts the host calls for attributes.
+type countedFile struct {
+	disk.File
+	calls int
+}
+
+func (f *countedFile) Getxattr(attr string, dst []byte) (int, error) {
+	f.calls++
+	return f.File.Getxattr(attr, dst)
+}
+
+func (f *countedFile) Listxattr(dst []byte) (int, error) {
+	f.calls++
+	return f.File.Listxattr(dst)
+}
+
+func attrTable(t *testing.T) (fs *FS, n *inode, h *countedFile) {
+	t.Helper()
+	d, err := disk.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	f, err := d.Create("host", 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if _, err := f.Getxattr("user.x", nil); errors.Is(err, unix.EOPNOTSUPP) {
+		t.Skipf("the host has no extended attributes: %v", err)
+	}
+	fs = testTable()
+	fs.cfg.Attrs = xattrs.New(make([]byte, 64))
+	n = fs.mustEnter(t, fs.root, "file", names.File, 11)
+	n.geometry = 9
+	h = &countedFile{File: f}
+	n.pinned = h
+	return fs, n, h
+}
+
+// What an object does not have is asked of the host once.
+func TestProbesAreRemembered(t *testing.T) {
+	fs, n, h := attrTable(t)
+	in := &fuse.InHeader{NodeId: n.node}
+	probe := func(attr string, want fuse.Status, most int) {
+		t.Helper()
+		h.calls = 0
+		if _, status := fs.GetXAttr(nil, in, attr, nil); status != want {
+			t.Errorf("%s: %v, want %v", attr, status, want)
+		}
+		if h.calls > most {
+			t.Errorf("%s: %d host calls", attr, h.calls)
+		}
+	}
+	const none = fuse.Status(unix.ENODATA)
+	probe("security.capability", none, 1)
+	for range 3 {
+		probe("security.capability", none, 0)
+		probe("user.x", none, 0)
+	}
+	set := func(attr string) {
+		t.Helper()
+		s := &fuse.SetXAttrIn{InHeader: *in}
+		if status := fs.SetXAttr(nil, s, attr, []byte("v")); status != fuse.OK {
+			t.Fatalf("set %s: %v", attr, status)
+		}
+	}
+	set("user.x")
+	probe("user.x", fuse.OK, 1)
+	probe("security.capability", none, 0)
+	set("security.capability")
+	probe("security.capability", fuse.OK, 1)
+	n.held.Store(0) // as after FORGET
+	probe("security.capability", fuse.OK, 2)
+	if err := fs.killCaps(n); err != nil {
+		t.Fatal(err)
+	}
+	probe("security.capability", none, 0)
+	h.calls = 0
+	if err := fs.killCaps(n); err != nil || h.calls > 0 {
+		t.Errorf("nothing to kill: %v, %d host calls", err, h.calls)
+	}
+}
+
+// A sealed mode counts as long as the host's bits are those it was sealed with.
+func TestSealedMode(t *testing.T) {
+	fs, n, h := attrTable(t)
+	show := func() uint32 {
+		t.Helper()
+		var st unix.Stat_t
+		if err := h.Stat(&st); err != nil {
+			t.Fatal(err)
+		}
+		if err := fs.showMode(n, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Mode
+	}
+	for _, again := range []bool{false, true} {
+		for _, c := range []struct{ plain, host uint32 }{
+			{0o444, 0o644}, {0, 0o600}, {0o4755, 0o4755}, {0o111, 0o711}, {0o640, 0o640}, {0o6444, 0o6644},
+		} {
+			if err := fs.chmod(n, c.plain); err != nil {
+				t.Fatal(err)
+			}
+			if again {
+				n.held.Store(0)
+			}
+			var st unix.Stat_t
+			if err := h.Stat(&st); err != nil || st.Mode != unix.S_IFREG|c.host {
+				t.Errorf("%o: the host has %o, %v", c.plain, st.Mode, err)
+			}
+			if got := show(); got != unix.S_IFREG|c.plain {
+				t.Errorf("%o shows as %o", c.plain, got)
+			}
+		}
+	}
+	if err := h.File.Chmod(0o664); err != nil { // by somebody else
+		t.Fatal(err)
+	}
+	if got := show(); got != unix.S_IFREG|0o664 {
+		t.Errorf("changed on the host: %o", got)
+	}
+	if err := fs.chmod(n, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	fs.asRoot = true // keeps up what it finds, adds nothing
+	if err := fs.chmod(n, 0o400); err != nil || show() != unix.S_IFREG|0o400 {
+		t.Errorf("root: %o, %v", show(), err)
+	}
+	if err := h.Setxattr(n.object().ModeName(), []byte("damaged, and 20 long"), 0); err != nil {
+		t.Fatal(err)
+	}
+	n.held.Store(0)
+	if got := show(); got != unix.S_IFREG {
+		t.Errorf("a mode that does not open shows as %o", got)
+	}
+	if err := fs.chmod(n, 0o640); err != nil || show() != unix.S_IFREG|0o640 {
+		t.Errorf("repaired: %o, %v", show(), err)
+	}
+	n.held.Store(0)
+	if got := show(); got != unix.S_IFREG|0o640 {
+		t.Errorf("repaired: %o", got)
+	}
+}
