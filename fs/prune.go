@@ -26,8 +26,8 @@ func (fs *FS) pruneLocked() {
 	if len(fs.nodes) <= fs.pruneAt || fs.server.Load() == nil {
 		return
 	}
-	// FORGETs follow one by one: not before a batch more has come is it time to ask again.
-	fs.pruneAt = len(fs.nodes) + pruneBatch
+	// FORGETs follow one by one: not before an eighth more has come is it time to ask again.
+	fs.pruneAt = len(fs.nodes) + fs.cfg.MaxNodes/8
 	go fs.prune()
 }
 
@@ -53,6 +53,6 @@ func (fs *FS) prune() {
 		batch = batch[k:]
 	}
 	fs.mu.Lock()
-	fs.pruneAt = max(fs.cfg.MaxNodes, len(fs.nodes)+pruneBatch)
+	fs.pruneAt = max(fs.cfg.MaxNodes, len(fs.nodes)+fs.cfg.MaxNodes/8)
 	fs.mu.Unlock()
 }

@@ -11,7 +11,7 @@ import (
 
 // Beyond a number of inodes the kernel is made to forget those that nobody uses; what is open, and what is found again, is as it was.
 func TestForgetsBeyondLimit(t *testing.T) {
-	const limit, files = 500, 6000
+	const limit, files = 500, 2000
 	m := mount(t, options{maxNodes: limit})
 	if !m.server.KernelSettings().SupportsNotify(fuse.NOTIFY_PRUNE) {
 		t.Skip("this kernel cannot be asked to forget (Linux 6.18 can)")
