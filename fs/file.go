@@ -151,10 +151,10 @@ func (fs *FS) closeIdle(n *inode) (settled bool, err error) {
 		return false, flushErr
 	}
 	fs.settleTimes(n, n.file.Container().Host())
+	n.untrack() // before the close: a hand-over in the background may still be about to put the mtime back
 	err = errors.Join(flushErr, n.file.Close())
 	n.file = nil
 	n.closes++
-	n.untrack()
 	settled, n.lingers = n.lingers, false
 	return settled, err
 }
