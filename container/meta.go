@@ -67,6 +67,9 @@ func (f *File) loadLocked(level uint8, index uint64) (*block, error) {
 		if want.hole() {
 			return nil, nil
 		}
+		if want == unsealedPin {
+			continue // a writer made the block since it was looked for: it is in memory now
+		}
 		b, err := f.readBlock(level, index, want)
 		if err == nil {
 			f.eng.cacheMeta(metaKey{serial, level, index}, b)
