@@ -82,7 +82,7 @@ func (fs *FS) setACL(n *inode, attr string, acl []byte, in *fuse.SetXAttrIn) err
 	if err != nil {
 		return err
 	}
-	n.metaDirty.Store(true)
+	fs.metaChanged(n)
 	if acl == nil {
 		err = n.xattrs(true, func(x disk.Xattrs) error { return x.Removexattr(attr) })
 		n.held.Store(0)

@@ -86,7 +86,7 @@ func (fs *FS) chown(n *inode, in *fuse.SetAttrIn) error {
 	if err != nil {
 		return err
 	}
-	n.metaDirty.Store(true)
+	fs.metaChanged(n)
 	err = n.host(func(a attrs) error { return a.Chown(uid, gid) })
 	n.owner.Store(nil)
 	if err == nil && mode != 0 && n.typ != typeDir { // the host took set-id bits from its own mode only
@@ -204,7 +204,7 @@ func (fs *FS) measure(n *inode, st *unix.Stat_t, closes uint64) error {
 		n.mu.Lock()
 		if n.file != nil {
 			st.Size = n.file.Size()
-			st.Mtim = n.modified()
+			n.show(st)
 			n.mu.Unlock()
 			// The header of a new file is on its way: the kernel keeps what CREATE answers, so count its block already.
 			st.Blocks = max(st.Blocks, container.BlockSize/512)

@@ -66,7 +66,7 @@ func (fs *FS) chmodLocked(n *inode, mode uint32) error {
 	if !fs.asRoot || h&(heldMode|heldBadMode) != 0 {
 		host |= n.needed()
 	}
-	n.metaDirty.Store(true)
+	fs.metaChanged(n)
 	err = n.host(func(a attrs) error {
 		if err := fs.sealMode(n, a, h, mode, host); err != nil {
 			return err

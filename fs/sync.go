@@ -17,6 +17,14 @@ func (fs *FS) changed(dir *inode) {
 	fs.syncMu.Unlock()
 }
 
+// metaChanged notes that mode, owner or extended attributes of n change: they come with the next full fsync of a file, and with any of a directory.
+func (fs *FS) metaChanged(n *inode) {
+	n.metaDirty.Store(true)
+	if n.typ == typeDir {
+		fs.changed(n)
+	}
+}
+
 // syncDir makes the names in a directory durable.
 func (fs *FS) syncDir(dir *inode) error {
 	fs.syncMu.Lock()

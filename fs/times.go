@@ -52,9 +52,10 @@ func (fs *FS) changedNow(n *inode) {
 	ts := now()
 	n.timeMu.Lock()
 	defer n.timeMu.Unlock()
+	n.arrived = ts
 	switch {
 	case fs.cfg.WriteBack:
-		n.arrived, n.pending = ts, true
+		n.pending = true
 	case !later(n.mtime, ts):
 		n.mtime = ts
 	default:
@@ -77,11 +78,15 @@ func (t *times) setOnHost(h disk.File, ts *[2]unix.Timespec) error {
 	return err
 }
 
-// modified returns the mtime of an open file.
-func (t *times) modified() unix.Timespec {
+// show puts in the times of an open file. What was changed and is not handed over changes the host's ctime later; under write-back the kernel
+// has its own.
+func (t *times) show(st *unix.Stat_t) {
 	t.timeMu.Lock()
 	defer t.timeMu.Unlock()
-	return t.mtime
+	st.Mtim = t.mtime
+	if later(t.arrived, st.Ctim) {
+		st.Ctim = t.arrived
+	}
 }
 
 // restoreTimes puts the mtime of a host file right after a flush wrote to it.

@@ -103,7 +103,7 @@ func (fs *FS) setAttrValue(in *fuse.SetXAttrIn, attr string, value []byte) error
 	}
 	n.xattrMu.Lock()
 	defer n.xattrMu.Unlock()
-	n.metaDirty.Store(true)
+	fs.metaChanged(n)
 	err = n.xattrs(true, func(x disk.Xattrs) error {
 		return fs.cfg.Attrs.Set(x, n.object(), attr, value, int(in.Flags))
 	})
@@ -140,7 +140,7 @@ func (fs *FS) removeXAttr(node uint64, attr string) error {
 func (fs *FS) removeAttr(n *inode, attr string) error {
 	n.xattrMu.Lock()
 	defer n.xattrMu.Unlock()
-	n.metaDirty.Store(true)
+	fs.metaChanged(n)
 	err := n.xattrs(true, func(x disk.Xattrs) error { return fs.cfg.Attrs.Remove(x, n.object(), attr) })
 	if attr == capability && (err == nil || errors.Is(err, unix.ENODATA)) {
 		n.changeHeld(0, heldCaps)

@@ -84,6 +84,29 @@ func TestMtimeOfWrites(t *testing.T) {
 	})
 }
 
+// A change of an open file changes its ctime at once, though the host hears of it later.
+func TestCtimeOfOpenFile(t *testing.T) {
+	bothModes(t, func(t *testing.T, m *mounted) {
+		path := m.write("file", []byte("x"))
+		for what, change := range map[string]func(f *os.File) error{
+			"truncate": func(f *os.File) error { return f.Truncate(100) },
+			"write":    func(f *os.File) error { _, err := f.WriteAt([]byte("y"), 0); return err },
+		} {
+			before := lstat(t, path).Ctim
+			time.Sleep(20 * time.Millisecond)
+			f, err := os.OpenFile(path, os.O_RDWR, 0)
+			m.must(err)
+			m.must(change(f))
+			open := lstat(t, path).Ctim
+			m.must(f.Close())
+			closed := lstat(t, path).Ctim
+			if open.Nano() <= before.Nano() || closed.Nano() < open.Nano() {
+				t.Errorf("%s: ctime %v, open %v, closed %v", what, before, open, closed)
+			}
+		}
+	})
+}
+
 func TestModeAndOwner(t *testing.T) {
 	bothModes(t, func(t *testing.T, m *mounted) {
 		path := m.write("file", []byte("x"))

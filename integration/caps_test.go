@@ -49,6 +49,13 @@ func capsOps(t *testing.T) map[string]func(path string) error {
 		"fallocate": func(path string) error {
 			return withFile(path, unix.O_WRONLY, func(fd int) error { return unix.Fallocate(fd, 0, 0, 9000) })
 		},
+		"copy_file_range": func(path string) error {
+			return withFile(path, unix.O_RDWR, func(fd int) error {
+				to := int64(1)
+				_, err := unix.CopyFileRange(fd, new(int64), fd, &to, 1, 0)
+				return err
+			})
+		},
 		"chown":             func(path string) error { return os.Chown(path, 1, -1) },
 		"chown to itself":   func(path string) error { return os.Chown(path, -1, -1) },
 		"chmod":             func(path string) error { return os.Chmod(path, 0o700) },
@@ -116,7 +123,7 @@ func TestCapabilitiesWithoutXattr(t *testing.T) {
 	m := mount(t, options{allowOther: true})
 	needHostXattrs(t, m.vault)
 	gone := map[string]func(path string) error{}
-	for _, what := range []string{"write", "append by another user", "open to truncate", "truncate", "extend", "fallocate", "chown"} {
+	for _, what := range []string{"write", "append by another user", "open to truncate", "truncate", "extend", "fallocate", "copy_file_range", "chown"} {
 		gone[what] = capsOps(t)[what]
 	}
 	for what := range gone {

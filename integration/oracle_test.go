@@ -202,6 +202,14 @@ echo kept >kept; mkdir keptdir; echo x >keptdir/f; chmod 444 kept; chmod 0 keptd
 exec 3>open; chmod 0 open; echo written >&3; exec 3>&-; wc -c <open 2>&1 | sed 's/^.*: //'
 touch -d @1000000000 f444; mv f555 d311/moved; chmod 444 f4555; chmod 640 f222; chmod u+r,g+s f111
 ` + showAll + `find . -type f -printf '%p %s %l\n' 2>&1 | sort; stat -c '%n %Y' f444`)
+		tmp := tmpfile(t, m.dir, 0, 0o404)
+		_, err := tmp.WriteString("kept")
+		m.must(err)
+		m.must(linkFile(tmp, m.path("linked")))
+		m.must(tmp.Close())
+		if st := lstat(t, m.path("linked")); st.Mode&0o7777 != 0o404 {
+			t.Errorf("a linked O_TMPFILE has mode %o", st.Mode)
+		}
 		before := m.shown()
 		m.remount()
 		if now := m.shown(); now != before {
@@ -210,6 +218,7 @@ touch -d @1000000000 f444; mv f555 d311/moved; chmod 444 f4555; chmod 640 f222; 
 		m.must(os.Chmod(m.path("open"), 0o400))
 		m.want(m.path("open"), []byte("written\n"))
 		m.want(m.path("kept"), []byte("kept\n"))
+		m.want(m.path("linked"), []byte("kept"))
 		m.must(os.Chmod(m.path("keptdir"), 0o700))
 		m.want(m.path("keptdir", "f"), []byte("x\n"))
 		if err := os.RemoveAll(m.path("keptdir")); err != nil {
