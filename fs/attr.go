@@ -155,10 +155,16 @@ func (fs *FS) setTimes(n *inode, in *fuse.SetAttrIn) error {
 		if in.Valid&fuse.FATTR_ATIME == 0 && f.Dirty() {
 			return nil
 		}
-		return n.setOnHost(f.Container().Host(), &ts)
+		if err := n.setOnHost(f.Container().Host(), &ts); err != nil {
+			return err
+		}
+		return f.Container().NoteTime(ts[1])
 	}
 	n.mu.Unlock()
-	return n.host(func(a attrs) error { return a.Utimes(&ts) })
+	if err := n.host(func(a attrs) error { return a.Utimes(&ts) }); err != nil || n.typ != typeFile {
+		return err
+	}
+	return fs.cfg.Engine.NoteTime(n.id, n.hostPath, ts[1])
 }
 
 // attr fills the attributes of n from the host.

@@ -56,8 +56,9 @@ type inode struct {
 	opens   int       // handles
 	users   int       // calls that work on file
 	closes  uint64    // how often file was closed: what the host said of it before is not so any more
-	lingers bool      // file has data that no flush could hand over yet; one hold
+	lingers bool      // file is open though nobody has it open: see closeIdle; one hold
 
+	lingering    atomic.Bool   // lingers, for who does not hold mu
 	writers      atomic.Int32  // handles that may write
 	held         atomic.Uint32 // what is known of its attributes on the host; see held.go
 	xattrMu      sync.Mutex    // held over host calls that change or list attributes; before loc

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/internal/disk"
 )
 
@@ -17,7 +18,7 @@ import (
 // the arrival for good made files younger or older than stat had said.)
 type times struct {
 	timeMu  sync.Mutex // guards what follows; held over utimensat, so that the last one set is the last one on the host
-	tracked bool       // mtime counts, not the host's: the file is open
+	tracked disk.File  // the file is open as this one, and mtime counts, not the host's; nil where it is not
 	mtime   unix.Timespec
 	pending bool          // arrived counts on the host, until the kernel says more
 	arrived unix.Timespec // of the last change that the kernel has not put a time to
@@ -25,18 +26,16 @@ type times struct {
 }
 
 // track begins to keep the mtime of a file, which is the host's so far.
-func (t *times) track(ts unix.Timespec) {
+func (t *times) track(h disk.File, ts unix.Timespec) {
 	t.timeMu.Lock()
 	defer t.timeMu.Unlock()
-	if !t.tracked {
-		t.tracked, t.mtime, t.onHost, t.pending = true, ts, ts, false
-	}
+	t.tracked, t.mtime, t.onHost, t.pending = h, ts, ts, false
 }
 
 // untrack hands the mtime back to the host, which has it by now.
 func (t *times) untrack() {
 	t.timeMu.Lock()
-	t.tracked = false
+	t.tracked = nil
 	t.timeMu.Unlock()
 }
 
@@ -89,27 +88,40 @@ func (t *times) show(st *unix.Stat_t) {
 	}
 }
 
-// restoreTimes puts the mtime of a host file right after a flush wrote to it.
+// current is the mtime that is to stand on the host now.
+func (t *times) current() unix.Timespec {
+	t.timeMu.Lock()
+	defer t.timeMu.Unlock()
+	return t.currentLocked()
+}
+
+func (t *times) currentLocked() unix.Timespec {
+	if t.pending {
+		return t.arrived
+	}
+	return t.mtime
+}
+
+// restoreTimes puts the mtime of a host file right after a flush or the journal wrote to it.
 func (fs *FS) restoreTimes(n *inode, h disk.File) {
 	n.timeMu.Lock()
 	defer n.timeMu.Unlock()
-	if !n.tracked {
-		return
+	if n.tracked == h { // else it was closed meanwhile, and may be open again
+		fs.putTime(n, h, n.currentLocked())
 	}
-	ts := n.mtime
-	if n.pending {
-		ts = n.arrived
-	}
-	fs.putTime(n, h, ts)
 }
 
 // settleTimes is called when the kernel has sent all it knows, after the flush that followed: no SETATTR came, so the mtime is what it was.
-func (fs *FS) settleTimes(n *inode, h disk.File) {
+func (fs *FS) settleTimes(n *inode, c *container.File) {
 	n.timeMu.Lock()
-	defer n.timeMu.Unlock()
 	n.pending = false
-	if n.tracked && n.onHost != n.mtime {
-		fs.putTime(n, h, n.mtime)
+	ts, late := n.mtime, n.tracked == c.Host() && n.onHost != n.mtime
+	if late {
+		fs.putTime(n, c.Host(), ts)
+	}
+	n.timeMu.Unlock()
+	if late {
+		fs.failed(n, c.NoteTime(ts), "mtime could not be logged")
 	}
 }
 
