@@ -21,6 +21,7 @@ const (
 	headSize  = 48   // of a Head before its path
 	rangeSize = 16
 	flagTimed = 1
+	flagOver  = 1
 	maxPath   = 1<<16 - 1
 	maxName   = 255
 	nsPerSec  = 1e9
