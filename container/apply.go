@@ -50,6 +50,7 @@ type applier struct {
 	anywhere bool                          // the next checkpoint syncs the host's filesystem, not single files
 	due      time.Time                     // when the queue is applied at the latest
 	now      bool                          // apply the queue now
+	rounds   int               // checkpoints that are over
 	press    bool                          // a checkpoint is asked for
 	full     error                         // the host has no room for what was logged; it is tried again and again
 	closing  bool
@@ -364,6 +365,9 @@ func (f *File) apply(ts []*transaction) error {
 	if gone {
 		return nil
 	}
+	if hooks := f.hooks.Load(); hooks != nil && hooks.Applying != nil {
+		hooks.Applying()
+	}
 	images, frees, cut := lastImages(ts)
 	if frees {
 		f.punch(ts)
@@ -383,11 +387,6 @@ func lastImages(ts []*transaction) (images []*image, frees, cut bool) {
 				if off >= r.Off && off < r.Off+r.Len {
 					delete(last, off)
 				}
-			}
-		}
-		for off := range last {
-			if t.cut && off >= t.length {
-				delete(last, off)
 			}
 		}
 		for off, m := range t.images {
@@ -515,6 +514,8 @@ func (a *applier) checkpoint() {
 	}
 	a.log.Recycle(upTo)
 	a.mu.Lock()
+	a.rounds++
+	a.cond.Broadcast()
 	for id, lsn := range a.logged {
 		if lsn <= upTo {
 			delete(a.logged, id)
@@ -567,18 +568,38 @@ func (a *applier) intend(payload []byte) (done func(), err error) {
 	return done, nil
 }
 
+// checkpointNow returns when everything that was logged before is durable in its place.
+func (a *applier) checkpointNow() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for until := a.rounds + 2; a.rounds < until; { // the one that runs may have begun before
+		switch {
+		case a.err != nil:
+			return a.err
+		case a.full != nil:
+			return a.full
+		case a.closing:
+			return ErrClosed
+		}
+		a.press = true
+		a.signal()
+		a.cond.Wait()
+	}
+	return nil
+}
+
 // close applies and syncs everything and removes the journal; where that fails the journal stays, for the next mount to replay.
-func (a *applier) close() error {
+func (a *applier) close(clean bool) error {
 	err := a.drain(func() bool { return len(a.queue) == 0 && len(a.files) == 0 })
 	a.mu.Lock()
 	a.closing = true
 	a.mu.Unlock()
 	a.signal()
 	<-a.ended
-	if err == nil {
+	if err == nil && clean {
 		err = a.host.SyncAll()
 	}
-	return errors.Join(err, a.log.Close(err == nil))
+	return errors.Join(err, a.log.Close(err == nil && clean))
 }
 
 // lastOf answers the last transaction of an object that the journal still holds, 0 if there is none.

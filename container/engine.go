@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/redo"
 	"github.com/cofferfs/coffer/container/suite"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
@@ -31,6 +32,8 @@ type EngineConfig struct {
 	// Journal of the session, nil: changes are written in place, and a power cut may damage what is being changed. Then only Dir, MAC, Vault, ID and Size count.
 	Journal *journal.Config
 	Host    disk.Dir // the vault's root, for checkpoints; with a Journal
+	// View shows what is in a journal that may not be replayed, since nothing may be written; nil: nothing is.
+	View *redo.View
 }
 
 // Engine opens and makes the containers of one vault. It owns the frame pool and the cache of verified metadata. All methods
@@ -45,7 +48,8 @@ type Engine struct {
 	opened atomic.Uint64 // frames opened
 	sealed atomic.Uint64 // frames sealed
 
-	applier *applier // nil without a journal
+	applier *applier   // nil without a journal
+	view    *redo.View // nil where there is nothing to be shown
 
 	metaMu sync.Mutex // guards meta
 	meta   *simplelru.LRU[metaKey, *block]
@@ -76,7 +80,7 @@ func NewEngine(c EngineConfig) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("container: %w", err)
 	}
-	e := &Engine{ring: c.Ring, params: c.Params, geo: geo, pool: newPool(c.Workers), events: c.Events, meta: meta}
+	e := &Engine{ring: c.Ring, params: c.Params, geo: geo, pool: newPool(c.Workers), events: c.Events, meta: meta, view: c.View}
 	if c.Journal != nil {
 		if e.applier, err = newApplier(*c.Journal, c.Host, c.Events); err != nil {
 			return nil, fmt.Errorf("container: %w", err)
@@ -85,13 +89,21 @@ func NewEngine(c EngineConfig) (*Engine, error) {
 	return e, nil
 }
 
-// Close applies and syncs what is in the journal, and removes it, after the last File was closed. On an error the journal stays for the next mount to
-// replay. Without a journal it does nothing.
-func (e *Engine) Close() error {
+// Close applies and syncs what is in the journal, and removes it, after the last File was closed. Where it is not to end cleanly, or on an error, the journal
+// stays for the next mount to replay. Without a journal it does nothing.
+func (e *Engine) Close(clean bool) error {
 	if e.applier == nil {
 		return nil
 	}
-	return e.applier.close()
+	return e.applier.close(clean)
+}
+
+// Checkpoint returns when everything that was flushed before is durable in its place on the host.
+func (e *Engine) Checkpoint() error {
+	if e.applier == nil {
+		return nil
+	}
+	return e.applier.checkpointNow()
 }
 
 // Intend makes a promise (package redo) durable before the host calls begin that it is about; done is to be called when they are over. It is nil without
@@ -166,6 +178,7 @@ func (e *Engine) Create(h disk.File, id keys.ObjectID, object uint8) (*File, err
 // Open opens the container of an object and verifies its header. It takes h over; on an error h is closed. Errors to test for:
 // ErrNoHeader, ErrCorrupt, ErrVersion, ErrFeature, ErrKey, ErrAuth, ErrIdentity, ErrSize.
 func (e *Engine) Open(h disk.File, id keys.ObjectID, opt OpenOptions) (*File, error) {
+	h = e.view.Wrap(id, h)
 	f, err := e.open(h, id, opt)
 	if err != nil {
 		h.Close()
@@ -205,7 +218,7 @@ func (e *Engine) openHeader(h disk.File, id keys.ObjectID, opt OpenOptions) (*Fi
 	}
 	f.readOnly = opt.ReadOnly || hdr.readOnly
 	f.durable = hdr.durable || !opt.Young
-	f.held = f.durable
+	f.held = !opt.Young // one whose data is in its header is durable by that alone, once it is on the disk
 	if e.applier != nil {
 		f.lsn = e.applier.lastOf(id)
 	}
@@ -228,6 +241,9 @@ func (e *Engine) replace(h disk.File, id keys.ObjectID, opt OpenOptions, why err
 	f.readOnly, f.headerDirty = opt.ReadOnly, !opt.ReadOnly
 	f.virgin, f.durable, f.held = false, true, true // there is nothing below that could be lost
 	f.hostLen = st.Size                             // whatever it is, the first Flush puts it right
+	if e.applier != nil && !opt.ReadOnly {
+		f.cutTo(BlockSize, st.Size) // the journal may hold images of what it was
+	}
 	e.events.Emit(event.Event{Kind: event.Repaired, Object: id.String(), Offset: -1, Err: why, Note: note})
 	return f, nil
 }
@@ -250,12 +266,15 @@ func headerless(err error) bool {
 
 // ReadSize returns the sealed plain size of a container without opening it further. The errors are those of Open.
 func (e *Engine) ReadSize(h disk.File, id keys.ObjectID) (int64, error) {
-	hdr, _, err := e.readHeader(h, id)
+	hdr, _, err := e.readHeader(e.view.Wrap(id, h), id)
 	if err != nil {
 		return 0, &MetaError{Op: "read", Level: headerLevel, Err: err}
 	}
 	return hdr.size, nil
 }
+
+// Show puts in what a View says of a host file that is not open.
+func (e *Engine) Show(id keys.ObjectID, st *unix.Stat_t) { e.view.Stat(id, st) }
 
 // readHeader reads and verifies the first block.
 func (e *Engine) readHeader(h disk.File, id keys.ObjectID) (*header, *keys.FileKeys, error) {

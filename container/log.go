@@ -19,12 +19,12 @@ import (
 // A file is durable, in the sense of its header's flag, from its first sync on. Before, a power cut may take any part of it that was not yet
 // written by the host: such parts become holes when the file is opened next (salvage.go).
 
-// Hooks tell the owner of a file about what happens to its host file outside of calls. Both may be nil.
+// Hooks tell the owner of a file about what happens to its host file outside of calls. Any may be nil.
 type Hooks struct {
 	// Mtime is the modification time that is to stand on the host file with what is logged now.
 	Mtime func() unix.Timespec
-	// Applied is called after the applier wrote to the host file. It must not wait for any call of the File.
-	Applied func()
+	// Applying is called before the applier writes to the host file, Applied after. They must not wait for any call of the File.
+	Applying, Applied func()
 }
 
 // SetHooks comes before the first change.

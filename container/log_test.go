@@ -107,7 +107,7 @@ func runLogModel(t *testing.T, g *Geometry, seed uint64) {
 	}
 	m.must(m.f.Sync())
 	m.must(m.f.Close())
-	m.must(r.eng.Close())
+	m.must(r.eng.Close(true))
 	if err := r.root.Unlink("f"); err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +310,7 @@ func TestLogConcurrent(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.eng.Close(); err != nil {
+	if err := r.eng.Close(true); err != nil {
 		t.Fatal(err)
 	}
 }

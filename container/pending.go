@@ -114,21 +114,28 @@ func (f *File) forget(t *transaction, from, to int64) {
 // free notes that slots in [off, off+n) of the host file became holes.
 func (f *File) free(off, n int64) {
 	t := f.pending()
+	f.freeingTx(t)
+	if n == 0 {
+		return
+	}
 	f.forget(t, off, off+n)
 	if k := len(t.freed); k > 0 && t.freed[k-1].Off+t.freed[k-1].Len == off {
 		t.freed[k-1].Len += n
 	} else {
 		t.freed = append(t.freed, redo.Range{Off: off, Len: n})
 	}
-	f.freeingTx(t)
 }
 
-// cutTo notes that the host file ends at length after the transaction, whatever it held beyond.
-func (f *File) cutTo(length int64) {
+// cutTo notes that all behind length is cut off the host file, which may have been as long as old says or longer. The range counts as freed as well: the
+// file may grow again before the transaction is logged.
+func (f *File) cutTo(length, old int64) {
 	t := f.pending()
-	f.forget(t, length, 1<<62)
+	f.mu.RLock()
+	old = max(old, f.hostLen)
+	f.mu.RUnlock()
+	from := roundUp(length, BlockSize)
+	f.free(from, max(roundUp(old, BlockSize)-from, 0))
 	t.cut = true
-	f.freeingTx(t)
 }
 
 // freeingTx counts a transaction that freed something.

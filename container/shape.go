@@ -37,7 +37,7 @@ func (f *File) SetSize(size int64) error {
 		return f.flush()
 	}
 	length := f.geo.HostLength(size)
-	f.cutTo(length)
+	f.cutTo(length, old)
 	if err := f.flush(); err != nil {
 		return err
 	}

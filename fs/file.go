@@ -122,6 +122,7 @@ func (fs *FS) openHost(n *inode, emptied bool) error {
 		return err
 	}
 	n.keep = kept
+	fs.cfg.Engine.Show(n.id, &st)
 	if len(n.links) > 0 {
 		n.placeLocked(c, n.links[0])
 	}
@@ -136,7 +137,7 @@ func (fs *FS) mayLackHeader(e dirs.Entry) bool {
 // attach gives n its open file, whose mtime is the host's so far. The caller holds mu.
 func (fs *FS) attach(n *inode, c *container.File, mtime unix.Timespec) {
 	n.track(c.Host(), mtime)
-	c.SetHooks(container.Hooks{Mtime: n.current, Applied: func() { fs.applied(n, c) }})
+	c.SetHooks(container.Hooks{Mtime: n.current, Applying: func() { n.beforeApply(c.Host()) }, Applied: func() { fs.applied(n, c) }})
 	n.file = fs.cfg.Cache.Open(c, cache.Hooks{Flushed: func() { fs.restoreTimes(n, c.Host()) }})
 }
 
@@ -173,6 +174,7 @@ func (n *inode) hostPath() []string {
 // applied is called when the journal's content of n was written to the host: the mtime is put back, and a file that was only open for that is closed.
 func (fs *FS) applied(n *inode, c *container.File) {
 	fs.restoreTimes(n, c.Host())
+	n.afterApply(c.Host())
 	if !n.lingering.Load() {
 		return
 	}

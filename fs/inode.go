@@ -86,6 +86,7 @@ func (fs *FS) addLink(n, parent *inode, e dirs.Entry) {
 }
 
 func (fs *FS) addLinkLocked(n, parent *inode, e dirs.Entry) {
+	n.changes.Add(1)
 	if i := n.linkAt(parent, e.Name); i >= 0 {
 		n.links[i].entry = e
 		return
@@ -112,6 +113,7 @@ func (fs *FS) removeLinkLocked(n, parent *inode, name string) {
 		return
 	}
 	n.links = slices.Delete(n.links, i, i+1)
+	n.changes.Add(1)
 	n.linksSynced.Store(false)
 	if slices.Contains(n.left, parent) {
 		fs.release(parent)

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -23,6 +24,46 @@ type times struct {
 	pending bool          // arrived counts on the host, until the kernel says more
 	arrived unix.Timespec // of the last change that the kernel has not put a time to
 	onHost  unix.Timespec // as put back last
+
+	// The journal's content comes to the host some seconds after it was written, and so does a ctime that means nothing. Nobody can put that back: it is
+	// shown as it was.
+	ctimeHost, ctimeShown unix.Timespec
+	changes               atomic.Uint64 // of attributes; a ctime of one that comes meanwhile counts
+	changesSeen           uint64
+}
+
+// beforeApply and afterApply enclose what the journal does to a host file.
+func (t *times) beforeApply(h disk.File) {
+	var st unix.Stat_t
+	if h.Stat(&st) != nil {
+		return
+	}
+	t.timeMu.Lock()
+	defer t.timeMu.Unlock()
+	t.changesSeen = t.changes.Load()
+	if st.Ctim != t.ctimeHost {
+		t.ctimeShown = st.Ctim
+	}
+}
+
+func (t *times) afterApply(h disk.File) {
+	var st unix.Stat_t
+	err := h.Stat(&st)
+	t.timeMu.Lock()
+	defer t.timeMu.Unlock()
+	t.ctimeHost = unix.Timespec{}
+	if err == nil && t.changes.Load() == t.changesSeen {
+		t.ctimeHost = st.Ctim
+	}
+}
+
+// showCtime puts in the ctime that the host's stands for.
+func (t *times) showCtime(st *unix.Stat_t) {
+	t.timeMu.Lock()
+	defer t.timeMu.Unlock()
+	if st.Ctim == t.ctimeHost && t.changes.Load() == t.changesSeen {
+		st.Ctim = t.ctimeShown
+	}
 }
 
 // track begins to keep the mtime of a file, which is the host's so far.
@@ -80,6 +121,7 @@ func (t *times) setOnHost(h disk.File, ts *[2]unix.Timespec) error {
 // show puts in the times of an open file. What was changed and is not handed over changes the host's ctime later; under write-back the kernel
 // has its own.
 func (t *times) show(st *unix.Stat_t) {
+	t.showCtime(st)
 	t.timeMu.Lock()
 	defer t.timeMu.Unlock()
 	st.Mtim = t.mtime
