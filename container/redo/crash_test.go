@@ -183,11 +183,7 @@ func TestRandomLogs(t *testing.T) {
 		for range 1 + rng.IntN(40) {
 			p := all[rng.IntN(len(all))]
 			x := randomTransaction(rng, p)
-			var bulk [][]byte
-			for _, b := range x.images {
-				bulk = append(bulk, b)
-			}
-			_, err := l.j.Append(x.head.Append(nil), bulk...)
+			_, err := l.j.Append(x.head.Append(nil), x.images...)
 			ok(l.t, err)
 			logs[p.id] = append(logs[p.id], x)
 		}

@@ -9,5 +9,5 @@
 // writes is verified where it is read, by the pins and tags of the container format. Nothing in this package writes to the journal: package
 // container appends the transactions that it describes.
 //
-// Read next: head.go for the bytes, FORMAT.md section 12 for the rules.
+// Read next: head.go for the bytes, FORMAT.md section 13.2 for the rules.
 package redo

@@ -36,7 +36,7 @@ type Result struct {
 }
 
 // Replay does what an unclean end left undone: it brings every file to the state of its last transaction in the journal, makes that durable and removes
-// the journal. Its steps are R1 to R9 of FORMAT.md section 12. Nobody else may have the vault.
+// the journal. Its steps are R1 to R9 of FORMAT.md section 13.2. Nobody else may have the vault.
 //
 // All of it can be done again, so that a cut at any instant, and any error, leaves a journal to replay, or none because all is done. Errors: ErrLost and
 // ErrIncomplete, which a mount for reading only gets by; ErrMalformed, ErrKind; those of the host and of journal.Open.
