@@ -215,8 +215,7 @@ func (f *File) settleBody(size int64, ws []SegmentWrite) (done bool, _ []Segment
 	case want == bodySingle:
 		f.single = new(block)
 	case old != nil:
-		f.dirty[metaKey{f.serial, 0, 0}] = old
-		f.made[metaKey{f.serial, 0, 0}] = true
+		f.dirty[metaKey{f.serial, 0, 0}] = old // not made: what it says was durable in the header, perhaps, and must be logged
 		f.pins[0] = unsealedPin
 	}
 	return false, ws, nil
