@@ -175,6 +175,8 @@ func (f *File) commitNow() (lsn journal.LSN, err error) {
 	}
 	f.mu.Lock()
 	f.durable, f.held = true, true
+	f.headerDirty = !f.hdr.durable
 	f.mu.Unlock()
-	return lsn, nil
+	// From here on its header says so. Whether that survives matters only to later transactions, which come after it in the journal.
+	return lsn, f.flush()
 }

@@ -64,7 +64,7 @@ func (s *Stack) build(c StackConfig) (err error) {
 	s.Tree, err = dirs.New(dirs.Config{
 		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
 		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: s.headerless, ReadOnly: v.ReadOnly(), Events: c.Events,
-		Seal: seal, ACL: c.ACL,
+		Seal: seal, ACL: c.ACL, Intend: s.Engine.Intend(),
 	})
 	if err != nil {
 		return err

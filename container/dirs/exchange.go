@@ -101,10 +101,14 @@ func (r *renaming) run(steps []step, seq uint64) (err error) {
 	return r.dst.refused(err)
 }
 
-// intend makes the steps known before the first is taken. over is nil where nobody wants to know, or on an error.
+// intend makes the steps known before the first is taken, and before that the names durable that they begin with: what a crash takes back the next mount
+// would take for something that came later. over is nil where nobody wants to know, or on an error.
 func (r *renaming) intend(steps []step, seq uint64) (over func(), err error) {
 	if r.t.cfg.Intend == nil {
 		return nil, nil
+	}
+	if err := r.sync(); err != nil {
+		return nil, err
 	}
 	x := redo.Exchange{ID: seq}
 	for _, s := range steps {
@@ -129,13 +133,17 @@ func (r *renaming) settled(over func()) {
 	if over == nil {
 		return
 	}
-	err := r.dfd.Sync()
-	if err == nil && r.src != r.dst {
-		err = r.sfd.Sync()
-	}
-	if err != nil {
+	if err := r.sync(); err != nil {
 		r.dst.failed("", err, "make an exchange durable")
 		return
 	}
 	over()
+}
+
+// sync makes the names of both directories durable.
+func (r *renaming) sync() error {
+	if err := r.dfd.Sync(); err != nil || r.src == r.dst {
+		return err
+	}
+	return r.sfd.Sync()
 }
