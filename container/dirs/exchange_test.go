@@ -170,7 +170,7 @@ func TestExchangeCut(t *testing.T) {
 	}
 }
 
-// The intent comes before the first rename and after the sidecars are durable; it ends after both directories are.
+// The intent comes before the first rename and after the sidecars and the old names are durable; it ends after both directories are.
 func TestIntendOrder(t *testing.T) {
 	v := newSwapVault(t)
 	v.m.SetTrace(func(op, name string, _ int64, _ int) {
@@ -182,7 +182,7 @@ func TestIntendOrder(t *testing.T) {
 	})
 	ok(t, swaps["long"](v))
 	const sidecar = "create, write, fsync, fsync, "
-	if got, want := strings.Join(v.trace, ", "), sidecar+sidecar+"intend, rename, rename, rename, unlink, unlink, fsync, fsync, done"; got != want {
+	if got, want := strings.Join(v.trace, ", "), sidecar+sidecar+"fsync, fsync, intend, rename, rename, rename, unlink, unlink, fsync, fsync, done"; got != want {
 		t.Errorf("calls are %s\nwant %s", got, want)
 	}
 }
