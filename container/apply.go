@@ -50,7 +50,7 @@ type applier struct {
 	anywhere bool                          // the next checkpoint syncs the host's filesystem, not single files
 	due      time.Time                     // when the queue is applied at the latest
 	now      bool                          // apply the queue now
-	rounds   int               // checkpoints that are over
+	rounds   int                           // checkpoints that are over
 	press    bool                          // a checkpoint is asked for
 	full     error                         // the host has no room for what was logged; it is tried again and again
 	closing  bool

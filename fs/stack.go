@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 
 	"github.com/cofferfs/coffer/cache"
 	"github.com/cofferfs/coffer/container"
@@ -14,6 +13,7 @@ import (
 	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
+	"golang.org/x/sys/unix"
 )
 
 // Stack is every layer of a vault that is in use, from the host up.
@@ -58,7 +58,7 @@ func (s *Stack) build(c StackConfig) (err error) {
 	s.Cache = cache.New(cache.Config{Events: c.Events})
 	attrs := xattrs.New(v.Ring().Xattr())
 	var seal *xattrs.Codec
-	if os.Geteuid() != 0 {
+	if unix.Geteuid() != 0 {
 		seal = attrs
 	}
 	s.Tree, err = dirs.New(dirs.Config{
