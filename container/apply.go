@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,8 @@ type applier struct {
 	wake   chan struct{} // something below changed that run looks at
 	ended  chan struct{}
 
+	prepared atomic.Bool // the journal has a first piece, or the host was asked for one
+
 	mu       sync.Mutex // guards what follows
 	cond     sync.Cond  // queue got shorter, or err
 	queue    []*transaction
@@ -63,7 +66,7 @@ func newApplier(c journal.Config, host disk.Dir, events event.Sink) (*applier, e
 		files: map[*File]int{}, open: map[any]journal.LSN{}, touched: map[*File]struct{}{}, logged: map[keys.ObjectID]journal.LSN{},
 	}
 	a.cond.L = &a.mu
-	c.Pressed = func(journal.LSN) { a.ask(&a.press) }
+	c.Pressed = func(journal.LSN) error { return a.ask(&a.press) }
 	var err error
 	if a.log, err = journal.New(c); err != nil {
 		return nil, err
@@ -72,12 +75,13 @@ func newApplier(c journal.Config, host disk.Dir, events event.Sink) (*applier, e
 	return a, nil
 }
 
-// ask sets one of the flags that run looks at.
-func (a *applier) ask(flag *bool) {
+// ask sets one of the flags that run looks at. The error is the host's, where it has no room for what waits already.
+func (a *applier) ask(flag *bool) error {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	*flag = true
-	a.mu.Unlock()
 	a.signal()
+	return a.full
 }
 
 func (a *applier) signal() {
@@ -112,6 +116,18 @@ func (a *applier) failed() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.err
+}
+
+// prepare makes the first piece of the journal before new data takes the last room on the host: what is stored could not be changed any more then, not
+// even truncated. A nil applier needs none.
+func (a *applier) prepare() error {
+	if a == nil || a.prepared.Swap(true) {
+		return nil
+	}
+	if err := a.log.Prepare(); err != nil {
+		return a.fail("journal", err)
+	}
+	return nil
 }
 
 // admit waits while too much waits to be applied.
@@ -545,8 +561,9 @@ func (a *applier) leave(f *File) {
 }
 
 // intend makes a promise durable in the journal before what it is about begins; it is kept there until done is called and the host's filesystem
-// synced after that. It is for changes of names that take several host calls.
-func (a *applier) intend(payload []byte) (done func(), err error) {
+// synced after that. It is for changes of names that take several host calls. Where done is told of an error they are neither done nor undone, and only the next
+// mount can finish them: nothing is accepted any more, since the journal could never be recycled past the promise.
+func (a *applier) intend(payload []byte) (done func(error), err error) {
 	t := &transaction{}
 	a.keep(t)
 	if t.lsn, err = a.log.Append(payload); err == nil {
@@ -555,14 +572,18 @@ func (a *applier) intend(payload []byte) (done func(), err error) {
 	a.mu.Lock()
 	a.last = max(a.last, t.lsn)
 	a.mu.Unlock()
-	done = func() {
+	done = func(err error) {
+		if err != nil {
+			_ = a.fail("exchange of two names", err)
+			return
+		}
 		a.mu.Lock()
 		a.anywhere = true
 		delete(a.open, t)
 		a.mu.Unlock()
 	}
 	if err != nil {
-		done()
+		done(nil)
 		return nil, fmt.Errorf("container: journal: %w", err)
 	}
 	return done, nil
