@@ -302,6 +302,10 @@ func says(err error) []string {
 // judge opens the vault on a disk that a cut left, which must work from there on.
 func (r *faultRun) judge(m *disktest.Memory) []string {
 	s, err := openCrash(m.Root(), r.key, true)
+	if errors.Is(err, unix.ENOSPC) { // what was lost may need room again
+		m.SetSpace(1 << 30)
+		s, err = openCrash(m.Root(), r.key, true)
+	}
 	if err != nil {
 		return []string{fmt.Sprintf("the vault does not open: %v", err)}
 	}
