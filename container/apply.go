@@ -455,12 +455,9 @@ func (f *File) writeImages(images []*image) error {
 				data = append(data, m.data...)
 			}
 		}
-		if _, err := f.host.WriteAt(data, first.off); err != nil {
+		if err := f.writeHost(data, first.off); err != nil {
 			return err
 		}
-		f.mu.Lock()
-		f.hostLen = max(f.hostLen, end)
-		f.mu.Unlock()
 		i = j
 	}
 	return nil

@@ -1,12 +1,17 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/internal/disk/disktest"
 )
 
 // fill is an engine with the smallest journal there is, for workloads that fill it.
@@ -73,6 +78,38 @@ func (f *fill) watch(stop chan struct{}) {
 			return
 		case <-time.After(100 * time.Microsecond):
 		}
+	}
+}
+
+// A write that fails halfway makes the host file longer than anything says. Its length is right again after the next commit.
+func TestShortWriteLength(t *testing.T) {
+	for _, cut := range []bool{false, true} {
+		f := &fill{logRig: newLogRig(t, geometries[0])}
+		c := f.file(0, 2)
+		f.disk.SetFault(func(call disktest.Call) error {
+			if call.Op == "write" && call.Len > BlockSize {
+				return &disktest.Short{Keep: 5 * BlockSize, Err: unix.ENOSPC}
+			}
+			return nil
+		})
+		if err := f.write(c, 2, 4); !errors.Is(err, unix.ENOSPC) {
+			t.Fatal(err)
+		}
+		f.disk.SetFault(nil)
+		if cut {
+			f.must(c.SetSize(c.Size() - 100))
+		} else {
+			f.must(f.write(c, 1, 1))
+		}
+		f.must(c.Sync())
+		f.must(c.Drain())
+		var st unix.Stat_t
+		f.must(c.Host().Stat(&st))
+		if want := c.Geometry().HostLength(c.Size()); st.Size != want {
+			t.Errorf("cut %v: the host file has %d bytes, not %d", cut, st.Size, want)
+		}
+		f.must(c.Close())
+		f.must(f.eng.Close(true))
 	}
 }
 
