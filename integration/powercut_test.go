@@ -65,7 +65,7 @@ func TestPowerCutHost(t *testing.T) {
 			c.must(os.WriteFile(c.image(-1), nil, 0o600))
 			c.must(os.Truncate(c.image(-1), 600<<20))
 			c.run(append(strings.Fields(mkfs), c.image(-1))...)
-			c.work(times(5, 60))
+			c.work(times(5, 20))
 		})
 	}
 }
@@ -139,6 +139,7 @@ func (c *cutHost) work(copies int) {
 	acks := 0
 	for n, loaders := range kept {
 		c.on(n, func() { acks = c.check(n, vaultDir, loaders) })
+		c.must(os.Remove(c.image(n)))
 	}
 	c.t.Logf("%d copies, %d acknowledged before the last", copies, acks)
 	if acks == 0 {
