@@ -167,6 +167,7 @@ func TestUnlinked(t *testing.T) {
 	l.put(p.images(0, block), "a")
 	l.put(q.images(0, block), "b")
 	l.put(never.images(0, block), "c")
+	l.put(Head{ID: keys.RandomObjectID(), Length: -1}, "") // of which nothing is left to do
 	f, err := l.m.Root().Open(p.path[0], false)
 	ok(t, err)
 	ok(t, l.m.Root().Unlink(p.path[0]))
@@ -252,10 +253,23 @@ func TestTwoObjects(t *testing.T) {
 			l.want(l.m, p, "[4096 a]")
 		}
 	}
-	l := newLab(t)
+	l := newLab(t) // the last path counts
 	p := l.file(rootSpot, "f", 'o', block)
-	ok(t, l.m.Root().Link(p.path[0], l.m.Root(), l.name(rootSpot, names.File, p.id, "link")))
 	h := p.images(0, block)
+	h.Path = []string{l.name(rootSpot, names.File, p.id, "copy")}
+	f, err := l.m.Root().Create(h.Path[0], 0o600)
+	ok(t, err)
+	f.Close()
+	l.put(h, "a")
+	l.put(p.images(), "")
+	l.stop()
+	l.replay()
+	l.want(l.m, p, "[4096 a]")
+
+	l = newLab(t)
+	p = l.file(rootSpot, "f", 'o', block)
+	ok(t, l.m.Root().Link(p.path[0], l.m.Root(), l.name(rootSpot, names.File, p.id, "link")))
+	h = p.images(0, block)
 	h.Path = nil
 	l.put(h, "a")
 	l.stop()
