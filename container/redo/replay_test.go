@@ -3,6 +3,7 @@ package redo
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -322,6 +323,24 @@ func TestLost(t *testing.T) {
 	if got := letters(readAll(t, l.wrap(view, p))); got != "[4096 a 8192 o]" {
 		t.Errorf("view shows %s", got)
 	}
+}
+
+// The last transaction is torn and nothing says that it was durable: those before it stand.
+func TestTornTail(t *testing.T) {
+	l := newLab(t)
+	p := l.file(rootSpot, "f", 'o', 3*block)
+	l.put(p.images(0, block), "a")
+	l.put(p.images(block, block, 2*block, block), "bb")
+	l.stop()
+	f, err := l.in(l.m, []string{cofferDir}).Open(l.pieces(l.m)[0], false)
+	ok(t, err)
+	at := strings.LastIndex(readAll(t, f), "bb")
+	_, err = f.WriteAt([]byte("x"), int64(at))
+	ok(t, err)
+	if res := l.replay(); res.Log.Transactions != 1 || !res.Log.Torn || res.Log.Lost {
+		t.Errorf("%+v", res)
+	}
+	l.want(l.m, p, "[4096 a 8192 o]")
 }
 
 // Authentic transactions that make no sense are refused before anything is written.
