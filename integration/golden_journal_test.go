@@ -2,11 +2,16 @@ package integration
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +21,7 @@ import (
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/redo"
 	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/internal/vectors"
 	"github.com/cofferfs/coffer/journal"
 )
 
@@ -62,6 +68,74 @@ func TestReaderJournal(t *testing.T) {
 		t.Fatalf("pieces are left: %v %v", left, err)
 	}
 	check("after the replay")
+}
+
+// TestReaderJournalVectors: the second reader makes of the vectors of the journal what they say.
+func TestReaderJournalVectors(t *testing.T) {
+	needPython(t)
+	files, err := filepath.Glob("../journal/testdata/vectors/journal_*")
+	if err != nil || len(files) < 25 {
+		t.Fatalf("%d vectors, %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			t.Parallel()
+			v, err := vectors.Read(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got struct {
+				Lost         bool
+				Transactions []struct {
+					LSN        uint64
+					Head, Bulk string
+				}
+			}
+			out, err := exec.Command(debianPython, "reader/journal.py", pieceFiles(t, v), v.Get("key"), v.Get("vault"), v.Get("id")).Output()
+			if v.Get("expect") != "success" {
+				var exit *exec.ExitError
+				if !errors.As(err, &exit) || !bytes.HasPrefix(exit.Stderr, []byte("refused: ")) {
+					t.Fatalf("%v, %s", err, out)
+				}
+				return
+			}
+			if err := errors.Join(err, json.Unmarshal(out, &got)); err != nil {
+				t.Fatal(err)
+			}
+			if fmt.Sprint(got.Lost) != v.Get("lost") || uint64(len(got.Transactions)) != v.Uint("transactions") {
+				t.Fatalf("lost %v, %d transactions", got.Lost, len(got.Transactions))
+			}
+			for i, x := range got.Transactions {
+				if x.LSN != v.Uint(fmt.Sprintf("lsn_%d", i)) || x.Head != v.Get(fmt.Sprintf("head_%d", i)) || x.Bulk != v.Get(fmt.Sprintf("bulk_%d", i)) {
+					t.Errorf("transaction %d at %d differs", i, x.LSN)
+				}
+			}
+		})
+	}
+}
+
+// pieceFiles writes the pieces of a vector into a directory.
+func pieceFiles(t *testing.T, v *vectors.Vector) string {
+	t.Helper()
+	pieces := map[string][]byte{}
+	for _, field := range v.Names() {
+		if digits, ok := strings.CutPrefix(field, "journal_"); ok && len(digits) == 4 {
+			pieces[digits] = make([]byte, v.Uint(field))
+		} else if digits, at, ok := strings.Cut(digits, "_at_"); ok {
+			off, err := strconv.Atoi(at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			copy(pieces[digits][off:], v.Hex(field))
+		}
+	}
+	dir := t.TempDir()
+	for digits, b := range pieces {
+		if err := os.WriteFile(filepath.Join(dir, "journal."+digits), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // wrecker overwrites what the containers of a vault hold, once it is in the journal.

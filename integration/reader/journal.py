@@ -1,10 +1,14 @@
 """Section 13 of FORMAT.md: the journal that a session left behind, and host files as a replay would leave them."""
 
 import hmac
+import json
 import os
 import re
+import sys
 
-from primitives import BLOCK, crc32c, crc_holds, i64, is_zero, mac, need, note, text, u16, u32, u64
+sys.dont_write_bytecode = True
+
+from primitives import BLOCK, Refused, crc32c, crc_holds, i64, is_zero, mac, need, note, text, u16, u32, u64  # noqa: E402
 
 HEADER, SECTOR, RECORD = 4096, 512, 96
 PIECE_NAME = re.compile(rb"journal\.[0-9]{4}")
@@ -69,8 +73,10 @@ class Piece:
 
 
 class Journal:
-    def __init__(self, dir_fd, keys, id_):
-        self.key, self.vault_id, self.id, self.recycled, self.files = keys.journal, keys.vault_id, id_, 0, {}
+    """What a log delivers: `transactions` as (LSN, head, bulk); `lost`, whether committed ones are missing behind them."""
+
+    def __init__(self, dir_fd, key, vault_id, id_):
+        self.key, self.vault_id, self.id, self.recycled = key, vault_id, id_, 0
         pieces = []
         for name in sorted(map(os.fsencode, os.listdir(dir_fd))):
             if PIECE_NAME.fullmatch(name):
@@ -82,14 +88,8 @@ class Journal:
         records = {p.sequence: list(p.records(self)) for p in pieces}
         run = self.run(pieces)
         self.gap = max([self.recycled, *(p.end for p in run[-1:])])
-        for p in pieces:
-            self.check_lost(p)
-        count = 0
-        for head, bulk in self.transactions([r for p in run for r in records[p.sequence]]):
-            self.apply(head, bulk)
-            count += 1
-        if pieces:
-            note(f"journal: {count} transactions are shown as if replayed")
+        self.lost = any([self.proves_loss(p) for p in pieces])
+        self.transactions = list(self.assemble([r for p in run for r in records[p.sequence]]))
 
     def run(self, pieces):
         """The pieces that hold what is to be replayed."""
@@ -101,18 +101,14 @@ class Journal:
                 run.append(p)
         return run
 
-    def check_lost(self, piece):
-        """Step 4: proof that committed transactions are missing."""
+    def proves_loss(self, piece):
+        """Step 4: something later says that committed transactions are missing."""
         if piece.limit <= self.gap:
-            return
-        lost = piece.start >= self.gap and piece.durable > self.gap
-        for at in range(max(piece.start, self.gap), piece.limit, SECTOR):
-            found = piece.record(self, at)
-            lost = lost or found is not None and u64(found[2], 40) > self.gap
-        if lost:
-            note("journal: committed transactions are lost: what is left is shown")
+            return False
+        later = [piece.record(self, at) for at in range(max(piece.start, self.gap), piece.limit, SECTOR)]
+        return piece.start >= self.gap and piece.durable > self.gap or any(r is not None and u64(r[2], 40) > self.gap for r in later)
 
-    def transactions(self, records):
+    def assemble(self, records):
         number, open_, seen = 0, False, False
         for end, head, bulk, b in records:
             if b[13] & FIRST:
@@ -126,35 +122,46 @@ class Journal:
             if b[13] & COMMIT:
                 open_, number = False, number + 1
                 if end > self.recycled:
-                    yield heads, bulks
+                    yield end, heads, bulks
 
-    def apply(self, head, bulk):
-        """Step R3."""
-        need(head and head[0] in (FILE, EXCHANGE), "journal: unknown kind of transaction")
-        if head[0] == EXCHANGE:
-            return
-        need(len(head) >= 48 and head[1] <= 1 and u32(head, 12) < 10**9, "journal: malformed head")
-        at = 48
-        for _ in range(u16(head, 2)):
-            need(at < len(head) and head[at], "journal: malformed path")
-            at += 1 + head[at]
-        freed, images = u32(head, 4), u32(head, 8)
-        need(len(head) == at + 16 * (freed + images), "journal: malformed head")
-        ranges = [(u64(head, k), u64(head, k + 8)) for k in range(at, len(head), 16)]
-        blocks, length = self.files.setdefault(head[16:32], ({}, -1))
-        for off, n in ranges[:freed]:
-            for k in [k for k in blocks if off <= k * BLOCK < off + n]:
-                del blocks[k]
-        need(sum(n for _, n in ranges[freed:]) == len(bulk), "journal: bulk is not that of the images")
-        for off, n in ranges[freed:]:
-            for k in range(0, n, BLOCK):
-                blocks[(off + k) // BLOCK] = bulk[k:min(k + BLOCK, n)]
-            bulk, length = bulk[n:], max(length, off + n) if length >= 0 else -1
-        if i64(head, 32) >= 0:
-            length = i64(head, 32)
-            for k in [k for k in blocks if (k + 1) * BLOCK > length]:
-                blocks[k] = blocks[k][:max(0, length - k * BLOCK)]
-        self.files[head[16:32]] = blocks, length
+
+def replayed(journal):
+    """Step R3: file id -> its blocks and its length, -1 where that is the host's."""
+    if journal.lost:
+        note("journal: committed transactions are lost: what is left is shown")
+    files = {}
+    for _, head, bulk in journal.transactions:
+        apply(files, head, bulk)
+    note(f"journal: {len(journal.transactions)} transactions are shown as if replayed")
+    return files
+
+
+def apply(files, head, bulk):
+    need(head and head[0] in (FILE, EXCHANGE), "journal: unknown kind of transaction")
+    if head[0] == EXCHANGE:
+        return
+    need(len(head) >= 48 and head[1] <= 1 and u32(head, 12) < 10**9, "journal: malformed head")
+    at = 48
+    for _ in range(u16(head, 2)):
+        need(at < len(head) and head[at], "journal: malformed path")
+        at += 1 + head[at]
+    freed, images = u32(head, 4), u32(head, 8)
+    need(len(head) == at + 16 * (freed + images), "journal: malformed head")
+    ranges = [(u64(head, k), u64(head, k + 8)) for k in range(at, len(head), 16)]
+    blocks, length = files.setdefault(head[16:32], ({}, -1))
+    for off, n in ranges[:freed]:
+        for k in [k for k in blocks if off <= k * BLOCK < off + n]:
+            del blocks[k]
+    need(sum(n for _, n in ranges[freed:]) == len(bulk), "journal: bulk is not that of the images")
+    for off, n in ranges[freed:]:
+        for k in range(0, n, BLOCK):
+            blocks[(off + k) // BLOCK] = bulk[k:min(k + BLOCK, n)]
+        bulk, length = bulk[n:], max(length, off + n) if length >= 0 else -1
+    if i64(head, 32) >= 0:
+        length = i64(head, 32)
+        for k in [k for k in blocks if (k + 1) * BLOCK > length]:
+            blocks[k] = blocks[k][:max(0, length - k * BLOCK)]
+    files[head[16:32]] = blocks, length
 
 
 class HostFile:
@@ -175,3 +182,20 @@ class HostFile:
             for i in range(max(0, -shift), min(len(image), n - shift)):
                 out[shift + i] = image[i]
         return bytes(out)
+
+
+def main():
+    """Prints the log in a directory; key, vault id and journal id are in hex."""
+    fd = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        journal = Journal(fd, *map(bytes.fromhex, sys.argv[2:5]))
+    except Refused as err:
+        print("refused:", err, file=sys.stderr)
+        return 1
+    print(json.dumps({"lost": journal.lost, "transactions": [{"lsn": lsn, "head": head.hex(), "bulk": bulk.hex()}
+                                                             for lsn, head, bulk in journal.transactions]}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
