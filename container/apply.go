@@ -544,9 +544,9 @@ func (a *applier) leave(f *File) {
 	a.mu.Unlock()
 }
 
-// intend makes a promise durable in the journal before what it is about begins; it is kept there until done is called and the host's filesystem
-// synced after that. It is for changes of names that take several host calls.
-func (a *applier) intend(payload []byte) (done func(), err error) {
+// intend makes the intent of an exchange durable in the journal before it begins; it is kept there until done is called and the host's filesystem
+// synced after that. done(false) says that the host has neither the old names nor the new ones: only the next mount can finish that.
+func (a *applier) intend(payload []byte) (done func(over bool), err error) {
 	t := &transaction{}
 	a.keep(t)
 	if t.lsn, err = a.log.Append(payload); err == nil {
@@ -555,14 +555,26 @@ func (a *applier) intend(payload []byte) (done func(), err error) {
 	a.mu.Lock()
 	a.last = max(a.last, t.lsn)
 	a.mu.Unlock()
-	done = func() {
+	done = func(over bool) {
+		if !over {
+			_ = a.fail("exchange of two names", errHalfDone)
+			return
+		}
+		// Not synced: without it the next mount finds that there is nothing to finish, or finishes it.
+		a.keep(&payload)
+		var end journal.LSN
+		if b, err := redo.Over(payload); err == nil {
+			end, _ = a.log.Append(b)
+		}
 		a.mu.Lock()
+		a.last = max(a.last, end)
 		a.anywhere = true
 		delete(a.open, t)
+		delete(a.open, &payload)
 		a.mu.Unlock()
 	}
 	if err != nil {
-		done()
+		a.unkeep(t)
 		return nil, fmt.Errorf("container: journal: %w", err)
 	}
 	return done, nil
@@ -601,6 +613,8 @@ func (a *applier) close(clean bool) error {
 	}
 	return errors.Join(err, a.log.Close(err == nil && clean))
 }
+
+var errHalfDone = errors.New("the host could neither finish nor undo it")
 
 // lastOf answers the last transaction of an object that the journal still holds, 0 if there is none.
 func (a *applier) lastOf(id keys.ObjectID) journal.LSN {
