@@ -414,40 +414,26 @@ func (f *File) punch(ts []*transaction) {
 	}
 }
 
-// writeImages writes neighbours by one host call.
+// writeImages writes them, those that lie side by side on the host and in memory by one host call.
 func (f *File) writeImages(images []*image) error {
-	var buf []byte
 	for i := 0; i < len(images); {
-		first := images[i]
-		end := first.off + int64(len(first.data))
-		j := i + 1
-		for j < len(images) && images[j].off == end && end-first.off+int64(len(images[j].data)) <= applyUnit {
-			end += int64(len(images[j].data))
-			j++
-		}
-		data := first.data
-		if j > i+1 {
-			if buf == nil {
-				buf = make([]byte, 0, applyUnit)
+		off, data := images[i].off, images[i].data
+		for i++; i < len(images) && images[i].off == off+int64(len(data)); i++ {
+			both, ok := joined(data, images[i].data)
+			if !ok {
+				break
 			}
-			data = buf[:0]
-			for _, m := range images[i:j] {
-				data = append(data, m.data...)
-			}
+			data = both
 		}
-		if _, err := f.host.WriteAt(data, first.off); err != nil {
+		if _, err := f.host.WriteAt(data, off); err != nil {
 			return err
 		}
 		f.mu.Lock()
-		f.hostLen = max(f.hostLen, end)
+		f.hostLen = max(f.hostLen, off+int64(len(data)))
 		f.mu.Unlock()
-		i = j
 	}
 	return nil
 }
-
-// applyUnit is the most bytes that the applier writes by one call.
-const applyUnit = 1 << 20
 
 // applyLength sets the length of the host file: exactly where it may be too long, or nothing more is to come.
 func (f *File) applyLength(ts []*transaction, cut bool) error {
