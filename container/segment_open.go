@@ -26,7 +26,7 @@ func (c *SegmentCrypto) ProcessDecryptSegment(in DecryptSegmentInput, resume *Re
 	}
 	frames, err := c.parseWire(in)
 	if err != nil {
-		return fail(err)
+		return fail(c.lowestFailure(frames, err))
 	}
 	g, data := c.geo, frames[:len(frames)-1]
 	hashed, err := resume.skip(g, in.SegmentIndex, len(data))
@@ -98,6 +98,21 @@ func (c *SegmentCrypto) ProcessDecryptFrame(dst []byte, segment uint64, frame in
 	return dst, w.header.flags&flagFinal != 0, nil
 }
 
+// lowestFailure returns the error of the first of these frames that does not open, else err, which was found behind them: a length that was changed only shows
+// in what seems to follow.
+func (c *SegmentCrypto) lowestFailure(frames []wireFrame, err error) error {
+	s := c.pool.getScratch()
+	defer c.pool.putScratch(s)
+	plain := make([]byte, c.geo.FrameSize)
+	defer clear(plain)
+	for i := range frames {
+		if e := c.openWire(s, &frames[i], plain[:frames[i].header.length]); e != nil {
+			return e
+		}
+	}
+	return err
+}
+
 func (c *SegmentCrypto) leafOf(s *scratch, w *wireFrame) [leafSize]byte {
 	var header [frameHeaderSize]byte
 	w.header.put(header[:])
@@ -117,7 +132,7 @@ func (c *SegmentCrypto) openWire(s *scratch, w *wireFrame, dst []byte) error {
 }
 
 // parseWire finds the frames of a segment: data frames without gaps, only the last of them short, then the digest frame and nothing more. All of them
-// belong to the last segment of a stream, or none.
+// belong to the last segment of a stream, or none. With an error come the frames before it.
 func (c *SegmentCrypto) parseWire(in DecryptSegmentInput) ([]wireFrame, error) {
 	g := c.geo
 	frames := make([]wireFrame, 0, g.Frames+1)
@@ -127,18 +142,18 @@ func (c *SegmentCrypto) parseWire(in DecryptSegmentInput) ([]wireFrame, error) {
 		var e *WireError
 		if errors.As(err, &e) {
 			e.Offset += from
-			return nil, e
+			return frames, e
 		}
 		h := &w.header
 		if h.typ == frameData && at%g.FrameSize != 0 || len(frames) > 0 && h.flags != frames[0].header.flags {
-			return nil, &WireError{Offset: from, Err: fmt.Errorf("frame header out of place: %w", ErrCorrupt)}
+			return frames, &WireError{Offset: from, Err: fmt.Errorf("frame header out of place: %w", ErrCorrupt)}
 		}
 		w.from, w.at = from, at
 		frames = append(frames, w)
 		from += len(w.sealed) + frameHeaderSize
 		if h.typ == frameDigest {
 			if n := len(in.Wire) - from; n > 0 {
-				return nil, &WireError{Offset: from, Err: fmt.Errorf("%d bytes behind the digest frame: %w", n, ErrTrailing)}
+				return frames, &WireError{Offset: from, Err: fmt.Errorf("%d bytes behind the digest frame: %w", n, ErrTrailing)}
 			}
 			return frames, nil
 		}

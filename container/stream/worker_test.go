@@ -330,3 +330,10 @@ func TestBounds(t *testing.T) {
 		}
 	}
 }
+
+// heap is what is in use or was not collected yet.
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
