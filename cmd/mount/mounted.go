@@ -124,6 +124,7 @@ func (f mountedFile) NextData(off int64) (int64, bool, error) {
 	return at, err == nil, err
 }
 
-func (f mountedFile) NextHole(off int64) (int64, error) {
-	return unix.Seek(int(f.Fd()), off, unix.SEEK_HOLE)
+func (f mountedFile) NextHole(off, limit int64) (int64, error) {
+	at, err := unix.Seek(int(f.Fd()), off, unix.SEEK_HOLE)
+	return min(at, limit), err
 }

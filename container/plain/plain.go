@@ -13,7 +13,7 @@ type Node interface {
 	Name() string // "" of the root
 	// Stat returns the plain attributes; of a symlink those of itself.
 	Stat() (Stat, error)
-	// Child returns what a directory has under a name: ENOENT, ENOTDIR.
+	// Child returns what a directory has under a name: ENOENT, ENOTDIR. "." is the node itself once more, of any type.
 	Child(name string) (Node, error)
 	// Children returns all of a directory, in no particular order: ENOTDIR.
 	Children() ([]Node, error)
@@ -32,8 +32,8 @@ type File interface {
 	Size() int64
 	// NextData returns the first offset at or after off that has data; ok is false where none follows.
 	NextData(off int64) (at int64, ok bool, err error)
-	// NextHole returns the first offset at or after off, which has data, that is a hole; the end of the file counts as one.
-	NextHole(off int64) (int64, error)
+	// NextHole returns the first offset at or after off, which has data, that is a hole; the end of the file counts as one. It looks no further than limit.
+	NextHole(off, limit int64) (int64, error)
 	Close() error
 }
 

@@ -69,15 +69,15 @@ func (n *node) below(d *dirs.Dir, e dirs.Entry) Node {
 }
 
 func (n *node) Child(name string) (Node, error) {
-	d, err := n.directory()
-	if err != nil {
-		return nil, err
-	}
 	if name == "." {
 		if n.parent == nil {
 			return n, nil
 		}
 		return n.below(n.parent, n.entry), nil
+	}
+	d, err := n.directory()
+	if err != nil {
+		return nil, err
 	}
 	e, err := d.Lookup(name)
 	if err != nil {
@@ -287,5 +287,3 @@ func (f file) ReadAt(p []byte, off int64) (int, error) {
 	}
 	return n, nil
 }
-
-func (f file) NextHole(off int64) (int64, error) { return f.File.NextHole(off, f.Size()) }
