@@ -48,13 +48,16 @@ func (f *findings) damage() uint64 {
 	return kinds[string(event.Damage)] + kinds[string(event.Duplicate)]
 }
 
-// openOffline unlocks the vault at path and opens it, for reading only: shared with other readers, and writing nothing to the host.
-func (a *app) openOffline(path string, f unlockFlags) (*offline, error) {
+// openOffline unlocks the vault at path and opens it: for writing, alone, or for reading only, shared with other readers, and writing nothing to the host.
+func (a *app) openOffline(path string, f unlockFlags, write bool) (*offline, error) {
 	cfg, err := a.loadConfig(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkUnused(path, true); err != nil {
+	if err := checkHost(path, !write); err != nil {
+		return nil, err
+	}
+	if err := checkUnused(path, !write); err != nil {
 		return nil, err
 	}
 	mk, _, err := a.unlock(path, cfg, f, "Passphrase")
@@ -66,7 +69,7 @@ func (a *app) openOffline(path string, f unlockFlags) (*offline, error) {
 		a.say("warning: cannot raise the limit of open files: %v", err)
 	}
 	o := &offline{findings: findings{say: a.say}}
-	if o.vault, err = vault.Open(path, cfg, mk, vault.OpenOptions{ReadOnly: true, Events: o.findings.sink}); err != nil {
+	if o.vault, err = vault.Open(path, cfg, mk, vault.OpenOptions{ReadOnly: !write, Events: o.findings.sink}); err != nil {
 		return nil, err
 	}
 	if err := o.build(); err != nil {
@@ -81,9 +84,14 @@ func (o *offline) build() (err error) {
 		return err
 	}
 	o.attrs = xattrs.New(v.Ring().Xattr())
+	var seal *xattrs.Codec
+	if os.Geteuid() != 0 {
+		seal = o.attrs
+	}
 	o.tree, err = dirs.New(dirs.Config{
 		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
 		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: o.headerless, ReadOnly: v.ReadOnly(), Events: o.findings.sink,
+		Seal: seal,
 	})
 	return err
 }
@@ -115,12 +123,16 @@ func (a *app) openSource(path string, f unlockFlags) (*source, error) {
 		}
 		return &source{root: mounted{path: s.Holder.Mountpoint}}, nil
 	}
-	o, err := a.openOffline(path, f)
+	o, err := a.openOffline(path, f, false)
 	if err != nil {
 		return nil, err
 	}
-	v := &plain.View{Tree: o.tree, Engine: o.engine, Attrs: o.attrs, UncleanTime: o.vault.UncleanTime, UncleanSeq: o.vault.UncleanSeq}
-	return &source{root: v.Root(), vault: o}, nil
+	return &source{root: o.view().Root(), vault: o}, nil
+}
+
+// view is the plain tree.
+func (o *offline) view() *plain.View {
+	return &plain.View{Tree: o.tree, Engine: o.engine, Attrs: o.attrs, UncleanTime: o.vault.UncleanTime, UncleanSeq: o.vault.UncleanSeq}
 }
 
 // checkReadable says why a mount cannot be read by this user.

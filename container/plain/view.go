@@ -30,6 +30,26 @@ func (v *View) Root() Node {
 	return &node{v: v, entry: dirs.Entry{Type: names.Dir, ID: v.Tree.Root().ID()}}
 }
 
+// In returns what a directory of the tree has under a name: ENOENT where there is nothing.
+func (v *View) In(d *dirs.Dir, name string) (Node, error) {
+	e, err := d.Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	d.Retain()
+	return &node{v: v, parent: d, entry: e}, nil
+}
+
+// DirOf returns the directory that a node of a View is, which lives as long as the node; ok is false for all other nodes.
+func DirOf(n Node) (d *dirs.Dir, ok bool) {
+	x, ok := n.(*node)
+	if !ok || x.entry.Type != names.Dir {
+		return nil, false
+	}
+	d, err := x.directory()
+	return d, err == nil
+}
+
 // node is an object under a name in parent, of which it holds a reference; the root has no parent.
 type node struct {
 	v      *View

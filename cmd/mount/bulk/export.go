@@ -59,8 +59,9 @@ type Summary struct {
 }
 
 // Summary returns the counts so far.
-func (e *Export) Summary() Summary {
-	c := &e.counters
+func (e *Export) Summary() Summary { return e.counters.summary() }
+
+func (c *counters) summary() Summary {
 	sec := func(ns *atomic.Int64) float64 { return time.Duration(ns.Load()).Seconds() }
 	return Summary{
 		Files: c.files.Load(), Skipped: c.skipped.Load(), Directories: c.dirs.Load(), Others: c.others.Load(), Failed: c.failed.Load(), Damaged: c.damaged.Load(),
