@@ -35,6 +35,7 @@ type Import struct {
 	// Failed is told what could not be copied.
 	Failed func(path string, err error)
 
+	sizes    limits
 	counters counters
 	current  atomic.Value // string
 	partials *partials
@@ -71,6 +72,9 @@ func (m *Import) Progress() (files, size int64, path string) {
 func (m *Import) Run(ctx context.Context, to *dirs.Dir, sources []Source) (err error) {
 	if m.partials, err = openPartials(m.Root, m.Key); err != nil {
 		return err
+	}
+	if m.sizes == (limits{}) {
+		m.sizes = limits{checkpoint: checkpointBytes, chunk: chunkBytes, small: smallFile}
 	}
 	m.links, m.began = map[identity]*name{}, time.Now()
 	for _, s := range sources {

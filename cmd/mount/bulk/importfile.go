@@ -22,10 +22,17 @@ import (
 const (
 	checkpointBytes = 64 << 20
 	checkpointTime  = 2 * time.Second
-	chunk           = 4 << 20 // bytes read, sealed and written at a time: a multiple of every segment size
+	chunkBytes      = 4 << 20 // read, sealed and written at a time: a multiple of every segment size
 	smallFile       = 1 << 20 // up to here files are made durable many at a time
 	batchFiles      = 256
 )
+
+// limits are those that tests choose smaller.
+type limits struct {
+	checkpoint int64 // bytes between resume points; a larger file has them
+	chunk      int64
+	small      int64
+}
 
 // whole is a file that has all of its bytes and attributes and waits to be durable and named.
 type whole struct {
@@ -63,7 +70,7 @@ func (m *Import) regular(ctx context.Context, d *dirs.Dir, path, to string, st *
 			return err
 		}
 		if done {
-			if st.Size > checkpointBytes { // an interruption right after it got its name leaves its other one
+			if st.Size > m.sizes.checkpoint { // an interruption right after it got its name leaves the record
 				if err := m.partials.drop(m.partials.stem(d.ID(), to)); err != nil {
 					return inVault(err)
 				}
@@ -196,7 +203,7 @@ func (m *Import) copyFile(ctx context.Context, d *dirs.Dir, path, to string, src
 	if err != nil {
 		return err
 	}
-	stem, large := m.partials.fresh(), st.Size > checkpointBytes
+	stem, large := m.partials.fresh(), st.Size > m.sizes.checkpoint
 	var c *container.File
 	var from int64
 	if large {
@@ -211,6 +218,7 @@ func (m *Import) copyFile(ctx context.Context, d *dirs.Dir, path, to string, src
 		}
 	}
 	m.counters.done.Add(from)
+	m.counters.reused.Add(from)
 	err = m.fill(ctx, c, src, st, from, stem, large)
 	if err == nil {
 		err = unchangedSource(src, st)
@@ -231,7 +239,7 @@ func (m *Import) copyFile(ctx context.Context, d *dirs.Dir, path, to string, src
 		ident: identityOf(st), links: st.Nlink > 1,
 	})
 	m.pending += st.Size
-	if st.Size > smallFile || len(m.batch) >= batchFiles || m.pending > checkpointBytes || time.Since(m.began) > checkpointTime {
+	if st.Size > m.sizes.small || len(m.batch) >= batchFiles || m.pending > m.sizes.checkpoint || time.Since(m.began) > checkpointTime {
 		m.settleBatch()
 	}
 	return nil
@@ -257,7 +265,7 @@ func (m *Import) begin(stem string) (*container.File, error) {
 func (m *Import) resume(stem string, st *unix.Stat_t) (c *container.File, from int64, err error) {
 	r, ok, err := m.partials.read(stem)
 	g := m.View.Engine.Geometry()
-	if err != nil || !ok || r.source != identityOf(st) || r.geometry != g.ID || r.durable%chunk != 0 || r.durable > r.source.size {
+	if err != nil || !ok || r.source != identityOf(st) || r.geometry != g.ID || r.durable%uint64(m.sizes.chunk) != 0 || r.durable > r.source.size {
 		return nil, 0, err
 	}
 	h, err := m.partials.dir.Open(stem+partSuffix, false)
@@ -266,10 +274,6 @@ func (m *Import) resume(stem string, st *unix.Stat_t) (c *container.File, from i
 	}
 	if err != nil {
 		return nil, 0, err
-	}
-	var host unix.Stat_t
-	if err := h.Stat(&host); err != nil || host.Nlink != 1 { // it has its name already, and is not to be touched
-		return nil, 0, errors.Join(err, h.Close())
 	}
 	c, err = m.View.Engine.Open(h, r.id, container.OpenOptions{})
 	if err != nil {
@@ -294,9 +298,9 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	free, full := make(chan *segments, 2), make(chan *segments, 2)
-	size := int(min(chunk, (st.Size+int64(c.Geometry().SegmentSize)-1)/int64(c.Geometry().SegmentSize)*int64(c.Geometry().SegmentSize)))
+	size := int(min(m.sizes.chunk, (st.Size+int64(c.Geometry().SegmentSize)-1)/int64(c.Geometry().SegmentSize)*int64(c.Geometry().SegmentSize)))
 	free <- newSegments(c.Geometry(), size)
-	if st.Size > chunk {
+	if st.Size > m.sizes.chunk {
 		free <- newSegments(c.Geometry(), size)
 	}
 	failed := make(chan error, 1)
@@ -310,7 +314,7 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 		if err != nil {
 			continue
 		}
-		if large && (since >= checkpointBytes || time.Since(last) >= checkpointTime && since > 0) {
+		if large && (since >= m.sizes.checkpoint || time.Since(last) >= checkpointTime && since > 0) {
 			err = m.checkpoint(c, st, s.at, stem)
 			since, last = 0, time.Now()
 		}
@@ -337,7 +341,7 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 	return err
 }
 
-// checkpoint makes what was written durable, and then the record that says so. at is a multiple of chunk.
+// checkpoint makes what was written durable, and then the record that says so. at is a multiple of the chunk size.
 func (m *Import) checkpoint(c *container.File, st *unix.Stat_t, at int64, stem string) error {
 	start := time.Now()
 	defer func() { m.counters.syncing.Add(int64(time.Since(start))) }()
@@ -360,8 +364,8 @@ func (m *Import) readSource(ctx context.Context, src *os.File, size, from int64,
 			if errors.Is(err, unix.ENXIO) {
 				return nil
 			}
-			if err == nil && data-at >= chunk {
-				at += (data - at) / chunk * chunk
+			if err == nil && data-at >= m.sizes.chunk {
+				at += (data - at) / m.sizes.chunk * m.sizes.chunk
 			}
 		}
 		var s *segments
@@ -437,16 +441,9 @@ func (m *Import) settleBatch() {
 // publish gives a durable file its name, in place of what has it.
 func (m *Import) publish(w whole) error {
 	d, to := w.to.dir, w.to.name
-	_, taken, err := lookup(d, to)
-	if err == nil && taken {
-		_, err = d.Unlink(to)
-	}
-	var e dirs.Entry
+	e, err := d.Adopt(to, m.partials.dir, w.stem+partSuffix, w.to.entry)
 	if err == nil {
-		e, err = d.LinkFile(to, w.file.Host(), w.to.entry, true)
-	}
-	if err == nil {
-		err = m.partials.drop(w.stem)
+		err = m.partials.drop(w.stem) // the record
 	}
 	if err != nil {
 		return inVault(err)

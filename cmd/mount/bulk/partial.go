@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -141,7 +142,7 @@ func (p *partials) clean() error {
 	keep := map[string]bool{}
 	for _, name := range all {
 		stem, isRecord := strings.CutSuffix(name, recordSuffix)
-		if !isRecord {
+		if !isRecord || !slices.Contains(all, stem+partSuffix) {
 			continue
 		}
 		if _, ok, err := p.read(stem); err != nil {
