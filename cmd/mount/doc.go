@@ -12,6 +12,7 @@
 //	coffer import VAULT SRC... DEST      copy into a vault without a mount (bulk)
 //	coffer export VAULT PATH... DEST     copy out of it
 //	coffer seal, coffer open             standard input as a sealed stream, and back
+//	coffer speed                         how fast this machine encrypts
 //
 // Called as mount.fuse.coffer it is mount(8)'s helper (mount8.go).
 //

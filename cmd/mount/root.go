@@ -89,7 +89,7 @@ First use: coffer mount --create ~/vault ~/plain
 		return failf(exitUsage, "see: "+cmd.CommandPath()+" --help", "%w", err)
 	})
 	root.AddCommand(a.initCmd(), a.mountCmd(), a.umountCmd(), a.passwdCmd(), a.keyCmd(), a.recoverCmd(), a.infoCmd(), a.statusCmd(),
-		a.lsCmd(), a.catCmd(), a.statCmd(), a.exportCmd(), a.importCmd(), a.sealCmd(), a.openCmd(), a.versionCmd(),
+		a.lsCmd(), a.catCmd(), a.statCmd(), a.exportCmd(), a.importCmd(), a.sealCmd(), a.openCmd(), a.speedCmd(), a.versionCmd(),
 		a.fstabTopic(), a.serveCmd(), a.kdfCmd(), a.manCmd())
 	return root
 }

@@ -43,6 +43,7 @@ type Import struct {
 	pending  int64 // plain bytes in batch
 	began    time.Time
 	left     []leftDir
+	buf      *segments          // of small files
 	links    map[identity]*name // sources with several names, by device and inode
 	gone     []string           // sources to delete once what is written is durable
 	fatal    error              // why nothing more can be written
@@ -235,11 +236,14 @@ func (m *Import) settleDirs() {
 
 // hostAttributes are the user attributes of a host object.
 func hostAttributes(path string) (map[string][]byte, error) {
+	n, err := unix.Llistxattr(path, nil)
+	if errors.Is(err, unix.EOPNOTSUPP) || err == nil && n == 0 {
+		return nil, nil
+	}
 	all := map[string][]byte{}
 	list := make([]byte, 1<<16)
-	n, err := unix.Llistxattr(path, list)
-	if errors.Is(err, unix.EOPNOTSUPP) || err == nil && n == 0 {
-		return all, nil
+	if err == nil {
+		n, err = unix.Llistxattr(path, list)
 	}
 	if err != nil {
 		return nil, pathError("listxattr", path, err)

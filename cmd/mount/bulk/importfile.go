@@ -42,6 +42,7 @@ type whole struct {
 	path  string // of the source
 	ident identity
 	links bool // the source has other names
+	large bool // there may be a record
 }
 
 // regular copies a file, unless it is there, or is another name of one that is.
@@ -208,7 +209,10 @@ func (m *Import) copyFile(ctx context.Context, d *dirs.Dir, path, to string, src
 	var from int64
 	if large {
 		stem = m.partials.stem(d.ID(), to)
-		if c, from, err = m.resume(stem, st); err != nil {
+		if c, from, err = m.resume(stem, st); err == nil && c == nil {
+			err = m.partials.drop(stem)
+		}
+		if err != nil {
 			return inVault(err)
 		}
 	}
@@ -236,7 +240,7 @@ func (m *Import) copyFile(ctx context.Context, d *dirs.Dir, path, to string, src
 	d.Retain()
 	m.batch = append(m.batch, whole{
 		to: name{dir: d, name: to, entry: dirs.Entry{Type: names.File, ID: c.ID(), Geometry: c.Geometry().ID}}, file: c, stem: stem, path: path,
-		ident: identityOf(st), links: st.Nlink > 1,
+		ident: identityOf(st), links: st.Nlink > 1, large: large,
 	})
 	m.pending += st.Size
 	if st.Size > m.sizes.small || len(m.batch) >= batchFiles || m.pending > m.sizes.checkpoint || time.Since(m.began) > checkpointTime {
@@ -247,9 +251,6 @@ func (m *Import) copyFile(ctx context.Context, d *dirs.Dir, path, to string, src
 
 // begin makes a new, empty container.
 func (m *Import) begin(stem string) (*container.File, error) {
-	if err := m.partials.drop(stem); err != nil {
-		return nil, err
-	}
 	h, err := m.partials.dir.Create(stem+partSuffix, 0o600)
 	if err != nil {
 		return nil, err
@@ -295,6 +296,9 @@ func (m *Import) resume(stem string, st *unix.Stat_t) (c *container.File, from i
 // fill copies the bytes of src from an offset on. Reading goes on while sealing and writing.
 func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *unix.Stat_t, from int64, stem string, large bool) error {
 	sparse := st.Blocks*512 < st.Size
+	if st.Size <= m.sizes.small {
+		return m.fillSmall(c, src, st, sparse)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	free, full := make(chan *segments, 2), make(chan *segments, 2)
@@ -341,6 +345,30 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 	return err
 }
 
+// fillSmall is fill of a file that is read at once, into a buffer that all of them share.
+func (m *Import) fillSmall(c *container.File, src *os.File, st *unix.Stat_t, sparse bool) error {
+	if st.Size > 0 {
+		if m.buf == nil || m.buf.geo != c.Geometry() {
+			m.buf = newSegments(c.Geometry(), int(m.sizes.small)+c.Geometry().SegmentSize)
+		}
+		if err := m.buf.read(src, 0, int(st.Size), &m.counters); err != nil {
+			return err
+		}
+		start := time.Now()
+		err := c.WriteFrames(st.Size, m.buf.writes(0, int(st.Size), sparse))
+		m.counters.writing.Add(int64(time.Since(start)))
+		if err != nil {
+			return inVault(err)
+		}
+		m.counters.bytes.Add(st.Size)
+		m.counters.done.Add(st.Size)
+	}
+	if c.Size() < st.Size {
+		return inVault(c.SetSize(st.Size))
+	}
+	return nil
+}
+
 // checkpoint makes what was written durable, and then the record that says so. at is a multiple of the chunk size.
 func (m *Import) checkpoint(c *container.File, st *unix.Stat_t, at int64, stem string) error {
 	start := time.Now()
@@ -375,17 +403,9 @@ func (m *Import) readSource(ctx context.Context, src *os.File, size, from int64,
 		case s = <-free:
 		}
 		n := int(min(int64(len(s.buf)), size-at))
-		start := time.Now()
-		k, err := src.ReadAt(s.buf[:n], at)
-		m.counters.reading.Add(int64(time.Since(start)))
-		if k < n {
-			if err == nil || errors.Is(err, io.EOF) {
-				err = errChanged
-			}
+		if err := s.read(src, at, n, &m.counters); err != nil {
 			return err
 		}
-		clear(s.buf[n:])
-		s.at, s.n = at, n
 		full <- s
 		at += int64(n)
 	}
@@ -442,7 +462,7 @@ func (m *Import) settleBatch() {
 func (m *Import) publish(w whole) error {
 	d, to := w.to.dir, w.to.name
 	e, err := d.Adopt(to, m.partials.dir, w.stem+partSuffix, w.to.entry)
-	if err == nil {
+	if err == nil && w.large {
 		err = m.partials.drop(w.stem) // the record
 	}
 	if err != nil {
@@ -505,6 +525,22 @@ type segments struct {
 
 func newSegments(g *container.Geometry, size int) *segments {
 	return &segments{geo: g, buf: make([]byte, max(size, g.SegmentSize))}
+}
+
+// read fills the buffer with n bytes of a source, and with zeros up to the end of the segment.
+func (s *segments) read(src io.ReaderAt, at int64, n int, count *counters) error {
+	start := time.Now()
+	k, err := src.ReadAt(s.buf[:n], at)
+	count.reading.Add(int64(time.Since(start)))
+	if k < n {
+		if err == nil || errors.Is(err, io.EOF) {
+			err = errChanged
+		}
+		return err
+	}
+	clear(s.buf[n:min(len(s.buf), (n+s.geo.SegmentSize-1)/s.geo.SegmentSize*s.geo.SegmentSize)])
+	s.at, s.n = at, n
+	return nil
 }
 
 // writes cuts the first n bytes, which lie at a plain offset, into segment writes. With holes frames of zeros are left out.
