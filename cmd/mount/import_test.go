@@ -354,3 +354,78 @@ func TestImportTwice(t *testing.T) {
 		t.Errorf("ls: %q", got)
 	}
 }
+
+// TestImportAsUser: a user who is not root keeps read-only modes, sealed where the host cannot have them, and gets them back.
+func TestImportAsUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to become another user")
+	}
+	b := newBox(t)
+	b.cred = userCred()
+	for d := b.dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chown(b.dir, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	v, _ := b.newVault("vault")
+	tree := b.mkdir("tree")
+	fill(t, tree)
+	if err := os.Chmod(filepath.Join(tree, "small"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(tree, "sub/deep"), 0o555); err != nil {
+		t.Fatal(err)
+	}
+	err := filepath.WalkDir(tree, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, nobody, nobody)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := b.importInto(v, tree+"/."); s.Failed != 0 || s.Files != 7 {
+		t.Errorf("import: %+v", s)
+	}
+	out := b.path("out")
+	for range 2 { // into what is there, too
+		b.ok(passphrase+"\n", "export", "--checksum", v, "/", out)
+		sameTree(t, tree, out)
+	}
+	if s := b.importInto(v, tree+"/."); s.Files != 0 || s.Failed != 0 {
+		t.Errorf("second import: %+v", s)
+	}
+}
+
+// TestProgressAtTerminal: a bar that is gone at the end, and a summary.
+func TestProgressAtTerminal(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	key, src := b.path("key"), b.path("source")
+	b.ok(passphrase+"\n", "key", "add", "--keyfile", key, v)
+	f, err := os.Create(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 80 {
+		if _, err := f.Write(randomBytes(byte(i), 5<<20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.Close()
+	tm := b.start("import", "--keyfile", key, v, src)
+	if code := tm.wait(); code != 0 {
+		t.Fatalf("exit %d\n%s", code, tm.text())
+	}
+	text := tm.text()
+	if !strings.Contains(text, "1 files copied, 419430400 bytes") {
+		t.Errorf("no summary: %q", text)
+	}
+	if !strings.Contains(text, "MiB") || !strings.Contains(text, "source") {
+		t.Errorf("no bar: %q", text)
+	}
+}

@@ -201,6 +201,31 @@ func TestLookAtDamage(t *testing.T) {
 	}
 }
 
+// TestLookAtHiddenNames changes a sealed name: it is hidden, which is told, and the others are there.
+func TestLookAtHiddenNames(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.filledVault()
+	before := strings.Count(b.ok(passphrase+"\n", "ls", v).stdout, "\n")
+	entries, err := os.ReadDir(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(entries, func(e os.DirEntry) bool { return e.Type().IsRegular() && !strings.HasSuffix(e.Name(), ".name") })
+	name := []byte(entries[i].Name())
+	name[10] = map[bool]byte{true: 'B', false: 'A'}[name[10] == 'A']
+	if err := os.Rename(filepath.Join(v, entries[i].Name()), filepath.Join(v, string(name))); err != nil {
+		t.Fatal(err)
+	}
+	r := b.run(passphrase+"\n", "ls", v)
+	if r.code != int(exitDamage) || strings.Count(r.stdout, "\n") != before-1 || !strings.Contains(r.stderr, "warning: damage") || !strings.Contains(r.stderr, "findings of damage") {
+		t.Errorf("exit %d, %d names of %d\n%s", r.code, strings.Count(r.stdout, "\n"), before, r.stderr)
+	}
+	r = b.run(passphrase+"\n", "export", v, "/", b.path("out"))
+	if r.code != int(exitDamage) {
+		t.Errorf("export: exit %d\n%s", r.code, r.stderr)
+	}
+}
+
 // largestFile is the host file with the most blocks in a vault.
 func largestFile(t *testing.T, v string) (name string) {
 	t.Helper()

@@ -14,7 +14,7 @@ import (
 
 // Bytes read at a time, so that all cores have frames to open; and the least that is tried where reading fails.
 const (
-	unit  = 1 << 20
+	unit  = 4 << 20
 	least = 4 << 10
 	ahead = 64 << 20 // how far is looked for the end of the data
 )

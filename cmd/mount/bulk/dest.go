@@ -175,7 +175,8 @@ func attributesOf(n plain.Node, st plain.Stat) (a attributes, err error) {
 	return a, err
 }
 
-// apply sets owner (where permitted), mode, user attributes (where the host has any) and times, in this order: each would change one before it.
+// apply sets owner (where permitted), user attributes (where the host has any, and while the mode lets us), mode and times, in this order: each would change
+// one before it.
 func (a *attributes) apply(fd int, path string) error {
 	s := &a.stat
 	if os.Geteuid() == 0 {
@@ -183,13 +184,18 @@ func (a *attributes) apply(fd int, path string) error {
 			return pathError("chown", path, err)
 		}
 	}
-	if err := unix.Fchmod(fd, s.Mode&0o7777); err != nil {
-		return pathError("chmod", path, err)
+	if len(a.xattrs) > 0 {
+		if err := unix.Fchmod(fd, s.Mode&0o7777|0o600); err != nil {
+			return pathError("chmod", path, err)
+		}
 	}
 	for name, value := range a.xattrs {
 		if err := unix.Fsetxattr(fd, name, value, 0); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 			return pathError("setxattr", path, err)
 		}
+	}
+	if err := unix.Fchmod(fd, s.Mode&0o7777); err != nil {
+		return pathError("chmod", path, err)
 	}
 	if a.now {
 		return nil

@@ -1,6 +1,7 @@
 package bulk
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -102,7 +103,8 @@ func decodeRecord(b, key []byte) (r record, ok bool) {
 		dev: le.Uint64(b[24:]), ino: le.Uint64(b[32:]), size: le.Uint64(b[40:]),
 		mtime: unix.Timespec{Sec: int64(le.Uint64(b[48:])), Nsec: int64(le.Uint32(b[56:]))},
 	}}
-	return r, true
+	// Reserved bytes are zero, and nothing else is in a record than what it is written from.
+	return r, bytes.Equal(r.encode(key), b)
 }
 
 // partials is .coffer/import of a vault that is open for writing. Not for concurrent use.
