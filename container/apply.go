@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,8 @@ type applier struct {
 	wake   chan struct{} // something below changed that run looks at
 	ended  chan struct{}
 
+	prepared atomic.Bool // the journal has a first piece, or the host was asked for one
+
 	mu       sync.Mutex // guards what follows
 	cond     sync.Cond  // queue got shorter, or err
 	queue    []*transaction
@@ -63,7 +66,7 @@ func newApplier(c journal.Config, host disk.Dir, events event.Sink) (*applier, e
 		files: map[*File]int{}, open: map[any]journal.LSN{}, touched: map[*File]struct{}{}, logged: map[keys.ObjectID]journal.LSN{},
 	}
 	a.cond.L = &a.mu
-	c.Pressed = func(journal.LSN) { a.ask(&a.press) }
+	c.Pressed = func(journal.LSN) error { return a.ask(&a.press) }
 	var err error
 	if a.log, err = journal.New(c); err != nil {
 		return nil, err
@@ -72,12 +75,13 @@ func newApplier(c journal.Config, host disk.Dir, events event.Sink) (*applier, e
 	return a, nil
 }
 
-// ask sets one of the flags that run looks at.
-func (a *applier) ask(flag *bool) {
+// ask sets one of the flags that run looks at. The error is the host's, where it has no room for what waits already.
+func (a *applier) ask(flag *bool) error {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	*flag = true
-	a.mu.Unlock()
 	a.signal()
+	return a.full
 }
 
 func (a *applier) signal() {
@@ -112,6 +116,18 @@ func (a *applier) failed() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.err
+}
+
+// prepare makes the first piece of the journal before new data takes the last room on the host: what is stored could not be changed any more then, not
+// even truncated. A nil applier needs none.
+func (a *applier) prepare() error {
+	if a == nil || a.prepared.Swap(true) {
+		return nil
+	}
+	if err := a.log.Prepare(); err != nil {
+		return a.fail("journal", err)
+	}
+	return nil
 }
 
 // admit waits while too much waits to be applied.
@@ -531,8 +547,9 @@ func (a *applier) leave(f *File) {
 }
 
 // intend makes the intent of an exchange durable in the journal before it begins; it is kept there until done is called and the host's filesystem
-// synced after that. done(false) says that the host has neither the old names nor the new ones: only the next mount can finish that.
-func (a *applier) intend(payload []byte) (done func(over bool), err error) {
+// synced after that. Where done is told of an error the host has neither the old names nor the new ones: only the next mount can finish that, and nothing is
+// accepted any more, since the journal cannot be recycled past the intent.
+func (a *applier) intend(payload []byte) (done func(error), err error) {
 	t := &transaction{}
 	a.keep(t)
 	if t.lsn, err = a.log.Append(payload); err == nil {
@@ -541,9 +558,9 @@ func (a *applier) intend(payload []byte) (done func(over bool), err error) {
 	a.mu.Lock()
 	a.last = max(a.last, t.lsn)
 	a.mu.Unlock()
-	done = func(over bool) {
-		if !over {
-			_ = a.fail("exchange of two names", errHalfDone)
+	done = func(err error) {
+		if err != nil {
+			_ = a.fail("exchange of two names", err)
 			return
 		}
 		// Not synced: without it the next mount finds that there is nothing to finish, or finishes it.
@@ -599,8 +616,6 @@ func (a *applier) close(clean bool) error {
 	}
 	return errors.Join(err, a.log.Close(err == nil && clean))
 }
-
-var errHalfDone = errors.New("the host could neither finish nor undo it")
 
 // lastOf answers the last transaction of an object that the journal still holds, 0 if there is none.
 func (a *applier) lastOf(id keys.ObjectID) journal.LSN {

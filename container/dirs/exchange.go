@@ -64,7 +64,7 @@ func (r *renaming) run(steps []step, seq uint64) (err error) {
 		}
 		placed++
 	}
-	var over func(bool)
+	var over func(error)
 	if err == nil {
 		over, err = r.intend(steps, seq)
 	}
@@ -81,7 +81,7 @@ func (r *renaming) run(steps []step, seq uint64) (err error) {
 		for _, s := range steps {
 			s.from.dropSidecar(s.ffd, s.old, s.oldSidecar)
 		}
-		r.settled(over, nil)
+		r.settled(over)
 		return nil
 	}
 	for i := taken - 1; i >= 0; i-- {
@@ -91,20 +91,22 @@ func (r *renaming) run(steps []step, seq uint64) (err error) {
 			s.to.failed(s.new, uerr, "undo an exchange")
 			r.src.dropMap()
 			r.dst.dropMap()
-			r.settled(over, uerr)
+			if over != nil {
+				over(uerr)
+			}
 			return r.dst.refused(err)
 		}
 	}
 	for _, s := range steps[:placed] {
 		s.to.dropSidecar(s.tfd, s.new, s.sidecar != nil)
 	}
-	r.settled(over, nil)
+	r.settled(over)
 	return r.dst.refused(err)
 }
 
 // intend makes the steps known before the first is taken, and before that the names durable that they begin with: what a crash takes back the next mount
 // would take for something that came later. over is nil where nobody wants to know, or on an error.
-func (r *renaming) intend(steps []step, seq uint64) (over func(bool), err error) {
+func (r *renaming) intend(steps []step, seq uint64) (over func(error), err error) {
 	if r.t.cfg.Intend == nil {
 		return nil, nil
 	}
@@ -129,17 +131,16 @@ func (d *Dir) hostPath() (path []string) {
 	return path
 }
 
-// settled ends the intent once the names are durable. Where they cannot be made so, or err says that the exchange is half done, it stays for the next mount.
-func (r *renaming) settled(over func(bool), err error) {
+// settled ends the intent once the names are durable. Where they cannot be made so it stays, for the next mount: to take the steps again does no harm.
+func (r *renaming) settled(over func(error)) {
 	if over == nil {
 		return
 	}
-	if err == nil {
-		if err = r.sync(); err != nil {
-			r.dst.failed("", err, "make an exchange durable")
-		}
+	err := r.sync()
+	if err != nil {
+		r.dst.failed("", err, "make an exchange durable")
 	}
-	over(err == nil)
+	over(err)
 }
 
 // sync makes the names of both directories durable.
