@@ -28,9 +28,10 @@ func NewScrubber(workers int) *Scrubber {
 // Scrubbed is what was found in one container.
 type Scrubbed struct {
 	Checked
-	ID     keys.ObjectID // that the header states
-	Vault  keys.VaultID  // that the header states
-	Digest DigestAlg     // NoDigest: frames could not be checked
+	ID       keys.ObjectID // as the header states, like the rest
+	Vault    keys.VaultID
+	Geometry *Geometry
+	Digest   DigestAlg // NoDigest: frames could not be checked
 }
 
 // Scrub checks the host file h, which stays the caller's: CRC and fields of the header, of every tree node and segment record, segment digests, and
@@ -88,7 +89,7 @@ func (c *Scrubber) Scrub(ctx context.Context, h disk.File, step func(n int64)) (
 	}
 	err = v.run(ctx)
 	v.out.Length = hdr.geo.lengthError(hdr.size, st.Size)
-	return Scrubbed{Checked: v.out, ID: hdr.id, Vault: hdr.vault, Digest: hdr.digest}, err
+	return Scrubbed{Checked: v.out, ID: hdr.id, Vault: hdr.vault, Geometry: hdr.geo, Digest: hdr.digest}, err
 }
 
 // checkRecords checks all records of a meta block. One that is wrong costs the whole group: the pin of the block cannot hold.

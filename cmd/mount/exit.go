@@ -31,6 +31,7 @@ const (
 	exitPermission  Code = 44
 	exitCopied      Code = 45
 	exitBusy        Code = 46
+	exitPending     Code = 47
 )
 
 // exitTable is the one list of exit codes: help prints it, and a test compares it with README's.
@@ -58,6 +59,7 @@ var exitTable = []struct {
 	{exitPermission, "no permission"},
 	{exitCopied, "a copy of a vault that was not cleanly unmounted: see --recover"},
 	{exitBusy, "the mount is busy"},
+	{exitPending, "verify and scrub: no damage but what an unclean session may have left half-way"},
 }
 
 // exitError is an error on its way to the user: what happened, what to do about it, and the code to leave with.
