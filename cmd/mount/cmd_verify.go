@@ -1,10 +1,8 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -12,10 +10,10 @@ import (
 
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/check"
+	"github.com/cofferfs/coffer/container/dirs"
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/vault"
 	"github.com/cofferfs/coffer/container/xattrs"
-	"github.com/cofferfs/coffer/internal/event"
 )
 
 // findingsHelp is what verify and scrub print.
@@ -45,6 +43,20 @@ A file that is gone together with its name leaves nothing to find, and so does w
 
 The vault must not be mounted for writing: a mount checks what it reads by itself, and what it has not written yet is not in the vault.
 
+With --repair the vault is opened for writing, which finishes what an unclean session left, and what is damaged is saved as far as it can be:
+
+  rebuilt   a new file has taken over the name: all that still opens is at its place, and what is lost reads as zeros
+  moved     what could not stay under its name lies in the directory lost+found of the vault
+  copied    what could be read of it lies in lost+found too; the original is damaged still
+  finished  header or length of a file were put right after an unclean session
+  removed   an unfinished file of an earlier repair
+  kept      nothing could be done: symlinks whose target is lost, directories that nobody knows, files of which nothing opens
+
+No file that can be read is changed, and new ones are whole on the disk before they take a name over, so that a repair can be interrupted and run again.
+Each of these is one line, or with --json one object with the keys kind, path, host, to, lost (a list of ranges) and what. With --dry-run nothing is
+changed; what a repair would find below what it moved is not known then. After a repair the exit code is 0 where nothing is damaged any more,
+whatever was lost. Make a copy of the vault first if you can, and make sure that the disk is sound.
+
 ` + findingsHelp,
 		Args: exactArgs("VAULT"),
 		RunE: func(_ *cobra.Command, args []string) error { return a.verify(args[0], from, o) },
@@ -52,14 +64,23 @@ The vault must not be mounted for writing: a mount checks what it reads by itsel
 	fl := cmd.Flags()
 	from.register(fl)
 	fl.BoolVar(&o.json, "json", false, "print JSON, one object a line")
+	fl.BoolVar(&o.repair, "repair", false, "save what can be saved")
+	fl.BoolVar(&o.dryRun, "dry-run", false, "with --repair: change nothing, and say what would be done")
+	fl.BoolVar(&o.recover, "recover", false, "with --repair: also repair a copy of a vault that was not cleanly unmounted")
 	fl.BoolVar(&o.forceUnlock, "force-unlock", false, "ignore the lock that a host which is gone left in the vault")
 	return cmd
 }
 
 type verifyOptions struct {
 	json        bool
+	repair      bool
+	dryRun      bool
+	recover     bool
 	forceUnlock bool
 }
+
+// writes tells whether the vault is to be changed.
+func (o verifyOptions) writes() bool { return o.repair && !o.dryRun }
 
 func (a *app) verify(path string, from unlockFlags, o verifyOptions) error {
 	path, err := absolute(path)
@@ -70,30 +91,71 @@ func (a *app) verify(path string, from unlockFlags, o verifyOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := checkUnused(path, true); err != nil {
+	if (o.dryRun || o.recover) && !o.repair {
+		return failf(exitUsage, "coffer verify alone changes nothing", "--dry-run and --recover belong to --repair")
+	}
+	if err := checkUnused(path, !o.writes()); err != nil {
 		return err
+	}
+	if o.writes() {
+		if err := checkHost(path, false); err != nil {
+			return err
+		}
 	}
 	mk, _, err := a.unlock(path, cfg, from, "Passphrase")
 	if err != nil {
 		return err
 	}
-	out := &findings{w: a.stdout, json: o.json}
-	// A copy of a vault that was in use is looked at like any other: nothing is written.
-	v, err := vault.Open(path, cfg, mk, vault.OpenOptions{ReadOnly: true, Recover: true, ForceUnlock: o.forceUnlock, Events: out.event})
+	out := &findings{w: a.stdout, json: o.json, dryRun: o.dryRun}
+	s := &stack{}
+	// A copy of a vault that was in use is looked at like any other, where nothing is written.
+	s.vault, err = vault.Open(path, cfg, mk, vault.OpenOptions{
+		ReadOnly: !o.writes(), Recover: o.recover || !o.writes(), ForceUnlock: o.forceUnlock, Mountpoint: "coffer verify --repair", Events: out.event,
+	})
 	mk.Destroy()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = v.Close() }() // nothing was written
 	out.config(cfg)
-	engine, err := container.NewEngine(container.EngineConfig{Ring: v.Ring(), Params: v.Params()})
+	err = a.check(path, s, o, out)
+	return errors.Join(err, s.close())
+}
+
+// check runs what o says on an open vault.
+func (a *app) check(path string, s *stack, o verifyOptions, out *findings) (err error) {
+	s.engine, err = container.NewEngine(container.EngineConfig{Ring: s.vault.Ring(), Params: s.vault.Params()})
 	if err != nil {
 		return err
 	}
 	progress := a.startProgress()
-	sum, err := check.Verify(a.ctx, checkConfig(v, engine, len(journalPieces(path)) > 0, out, progress.counts))
-	progress.stop()
-	return out.end(sum, err, "see what can be saved: coffer verify --repair --dry-run "+quote(path))
+	defer progress.stop()
+	pending := len(journalPieces(path)) > 0 && !o.writes()
+	c := check.RepairConfig{Config: checkConfig(s.vault, s.engine, pending, out, progress.counts), Done: out.action}
+	if !o.repair {
+		sum, err := check.Verify(a.ctx, c.Config)
+		return out.end(sum, err, "see what can be saved: coffer verify --repair --dry-run "+quote(path))
+	}
+	if o.writes() {
+		if s.tree, err = repairTree(s); err != nil {
+			return err
+		}
+		c.Tree = s.tree
+	}
+	sum, kept, err := check.Repair(a.ctx, c)
+	return out.repaired(sum, kept, err)
+}
+
+// repairTree is the tree of directories that a repair changes.
+func repairTree(s *stack) (*dirs.Tree, error) {
+	v := s.vault
+	var seal *xattrs.Codec
+	if os.Geteuid() != 0 {
+		seal = xattrs.New(v.Ring().Xattr())
+	}
+	return dirs.New(dirs.Config{
+		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
+		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: s.headerless, Seal: seal,
+	})
 }
 
 // checkConfig is how package check sees an open vault.
@@ -116,153 +178,4 @@ func journalPieces(path string) []string {
 
 func escapeGlob(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
-}
-
-// findings prints what a check finds. add is called one at a time.
-type findings struct {
-	w     io.Writer
-	json  bool
-	early check.Summary // what was found before the check began
-	err   error         // first one of w
-}
-
-func (f *findings) add(x check.Finding) {
-	x.Path, x.Host, x.What = printable(x.Path), printable(x.Host), oneLine(x.What)
-	if f.json {
-		f.line(x)
-		return
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s", x.Kind, f.subject(x))
-	if r := x.Bytes; r != nil && r.From < r.To {
-		fmt.Fprintf(&b, ": bytes %d to %d of %d", r.From, r.To-1, r.Size)
-		if x.Segment != nil && x.Path == "" {
-			fmt.Fprintf(&b, " from segment %d, frame %d on", *x.Segment, *x.Frame)
-		}
-	}
-	fmt.Fprintf(&b, ": %s", x.What)
-	if x.Hint != "" {
-		fmt.Fprintf(&b, " (%s)", x.Hint)
-	}
-	f.print(b.String())
-}
-
-// subject is what a finding is about. What shows under no plain name is called by its host name.
-func (f *findings) subject(x check.Finding) string {
-	switch {
-	case x.Hidden && x.Path != "":
-		return fmt.Sprintf("in %s: host file %s", x.Path, x.Host)
-	case x.Hidden || x.Path == "" && x.Host != "":
-		return "host file " + x.Host
-	case x.Path == "":
-		return "the root directory"
-	}
-	return x.Path
-}
-
-func (f *findings) print(s string) {
-	if _, err := fmt.Fprintln(f.w, s); err != nil && f.err == nil {
-		f.err = err
-	}
-}
-
-func (f *findings) line(v any) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		f.err = errors.Join(f.err, err)
-		return
-	}
-	f.print(string(b))
-}
-
-// event takes what opening the vault found.
-func (f *findings) event(e event.Event) {
-	x := check.Finding{Kind: check.Damage, Host: ".coffer/" + e.Object, What: e.Note, Hint: "a mount for writing puts it right"}
-	if e.Err != nil {
-		x.What = e.Note + ": " + e.Err.Error()
-	}
-	switch e.Kind {
-	case event.Damage:
-		f.early.Damage++
-	case event.Info, event.Repaired:
-		x.Kind, x.Hint = check.Leftover, ""
-		f.early.Leftover++
-	default:
-		return
-	}
-	f.add(x)
-}
-
-// config reports a config that is not what it should be. Its content was proved by then.
-func (f *findings) config(cfg *vault.Config) {
-	switch w := cfg.Warning(); {
-	case w != nil:
-		f.early.Damage++
-		f.add(check.Finding{Kind: check.Damage, Host: ".coffer/config", What: w.Error(), Hint: "a mount for writing puts it right"})
-	case cfg.BackupDiffers():
-		f.early.Damage++
-		f.add(check.Finding{Kind: check.Damage, Host: ".coffer/config.bak", What: "not the same as config", Hint: "a mount for writing puts it right"})
-	}
-}
-
-// end prints the summary and answers how the command ends.
-func (f *findings) end(sum check.Summary, err error, hint string) error {
-	sum.Damage += f.early.Damage
-	sum.Leftover += f.early.Leftover
-	sum.Pending += f.early.Pending
-	sum.Unchecked += f.early.Unchecked
-	if f.json {
-		f.line(struct {
-			Kind     string `json:"kind"`
-			Complete bool   `json:"complete"`
-			check.Summary
-		}{"summary", err == nil, sum})
-	} else {
-		f.print(summaryLine(sum))
-	}
-	switch {
-	case err != nil:
-		return err
-	case f.err != nil:
-		return failf(exitOther, "", "cannot print what was found: %w", f.err)
-	case sum.Damage > 0:
-		return failf(exitDamage, hint, "the vault is damaged: %s", amount(sum))
-	case sum.Pending > 0:
-		return failf(exitPending, "mount the vault once, which replays its journal; then check again", "%d findings may be what an unclean session left half-way", sum.Pending)
-	case sum.Unchecked > 0:
-		return failf(exitPermission, "run as the vault's owner", "%d objects could not be looked at", sum.Unchecked)
-	}
-	return nil
-}
-
-func amount(sum check.Summary) string {
-	return fmt.Sprintf("%d findings, %d bytes lost", sum.Damage, sum.LostBytes)
-}
-
-func summaryLine(s check.Summary) string {
-	out := fmt.Sprintf("checked %d objects in %d directories, %s of content", s.Objects, s.Directories, humanBytes(s.Bytes))
-	for _, x := range []struct {
-		n    int
-		what string
-	}{{s.Damage, "damaged"}, {s.Pending, "pending"}, {s.Leftover, "leftover"}, {s.Foreign, "foreign"}, {s.Unchecked, "unchecked"}} {
-		if x.n > 0 {
-			out += fmt.Sprintf("; %d %s", x.n, x.what)
-		}
-	}
-	if s.Damage+s.Pending+s.Unchecked == 0 {
-		out += "; no damage"
-	}
-	return out
-}
-
-func humanBytes(n int64) string {
-	const units = "KMGTPE"
-	if n < 1024 {
-		return fmt.Sprintf("%d bytes", n)
-	}
-	v, u := float64(n)/1024, 0
-	for v >= 1024 {
-		v, u = v/1024, u+1
-	}
-	return fmt.Sprintf("%.1f %ciB", v, units[u])
 }

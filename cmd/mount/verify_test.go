@@ -117,6 +117,57 @@ func TestVerifyAndScrub(t *testing.T) {
 	}, v)
 }
 
+// TestRepair saves what is left of a file, and says what is not.
+func TestRepair(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("v")
+	mp := b.mount(v, "m")
+	text := strings.Repeat("text ", 100_000)
+	writeFile(t, filepath.Join(mp, "report"), text)
+	writeFile(t, filepath.Join(mp, "gone"), strings.Repeat("gone ", 1000))
+	if err := os.Chmod(filepath.Join(mp, "report"), 0o604); err != nil {
+		t.Fatal(err)
+	}
+	b.ok("", "umount", mp)
+	changeByte(t, biggest(t, v), 8192+65536+2*4096+7)
+
+	b.fails(exitUsage, "belong to --repair", "", "verify", "--dry-run", v)
+	unchanged(t, func() {
+		r := b.run(passphrase+"\n", "verify", "--repair", "--dry-run", v)
+		if r.code != int(exitDamage) || !strings.Contains(r.stdout, "would be rebuilt: report: 495904 bytes saved, 4096 lost; lost: bytes 73728 to 77823 of 500000") {
+			t.Errorf("exit %d\n%s%s", r.code, r.stdout, r.stderr)
+		}
+	}, v)
+	r := b.run(passphrase+"\n", "verify", "--repair", "--json", v)
+	if r.code != 0 || !strings.Contains(r.stdout, `{"kind":"rebuilt","path":"report",`) || !strings.Contains(r.stdout, `"lost":[{"from":73728,"to":77824,"size":500000}]`) {
+		t.Errorf("exit %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	b.ok(passphrase+"\n", "verify", v)
+	b.ok("", "scrub", v)
+	b.mount(v, "m")
+	want := text[:73728] + strings.Repeat("\x00", 4096) + text[77824:]
+	if got := readFile(t, filepath.Join(mp, "report")); got != want {
+		t.Error("the file is not what it was with zeros where it was lost")
+	}
+	if st, err := os.Stat(filepath.Join(mp, "report")); err != nil || st.Mode().Perm() != 0o604 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+	if err := os.Remove(filepath.Join(mp, "report")); err != nil {
+		t.Fatal(err)
+	}
+	b.fails(exitInUse, "mounted", passphrase+"\n", "verify", "--repair", v)
+	b.ok("", "umount", mp)
+
+	// Nothing is left of this one.
+	if err := os.Truncate(biggest(t, v), 0); err != nil {
+		t.Fatal(err)
+	}
+	r = b.run(passphrase+"\n", "verify", "--repair", v)
+	if r.code != int(exitDamage) || !strings.Contains(r.stdout, "kept: gone: nothing of it opens") {
+		t.Errorf("exit %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+}
+
 // TestScrubUnclean names what an unclean vault has pending apart from damage.
 func TestScrubUnclean(t *testing.T) {
 	b := newBox(t)

@@ -5,13 +5,16 @@ import "strings"
 // fate is what Repair does about something.
 type fate int
 
+// They are in the order in which Repair takes them: what gets a place of its own in its own directory comes before what is to find one.
 const (
-	damaged   fate = iota // what is left of a container takes its name
-	duplicate             // the older of two files under one id gets an id of its own
-	misplaced             // the container of another object: a copy goes to lost+found
-	stray                 // a name that was sealed elsewhere: to lost+found, if it can be told what it is
-	nameless              // an object that is known and whose long name is lost: to lost+found
-	hopeless              // nothing
+	leftover   fate = iota // of an interrupted repair: removed
+	unfinished             // a header or a length that an unclean session left: put right
+	damaged                // what is left of a file takes its name
+	duplicate              // the older of two files under one id gets an id of its own
+	nameless               // an object that is known and whose long name is lost: to lost+found
+	stray                  // a name that was sealed elsewhere: to lost+found, if it can be told what it is
+	misplaced              // the container of another object: a copy goes to lost+found
+	hopeless               // nothing
 )
 
 // trouble is something that Repair looks at.

@@ -40,7 +40,7 @@ type Config struct {
 type checker struct {
 	Config
 	report
-	ids  map[keys.ObjectID]seen
+	*walked
 	jobs jobs
 	// troubles collects what Repair works on; nil where nothing is to be repaired.
 	troubles *[]*trouble
@@ -48,19 +48,21 @@ type checker struct {
 
 // Verify goes through the vault. The error is that of ctx; whatever else goes wrong is a finding.
 func Verify(ctx context.Context, cfg Config) (Summary, error) {
-	return verify(ctx, cfg, nil)
+	return verify(ctx, cfg, new(walked), nil)
 }
 
-func verify(ctx context.Context, cfg Config, troubles *[]*trouble) (Summary, error) {
+func verify(ctx context.Context, cfg Config, w *walked, troubles *[]*trouble) (Summary, error) {
 	if cfg.Progress == nil {
 		cfg.Progress = new(Progress)
 	}
-	c := &checker{Config: cfg, report: report{found: cfg.Found}, ids: map[keys.ObjectID]seen{}, jobs: newJobs(), troubles: troubles}
+	w.ids, w.more = map[keys.ObjectID]seen{}, map[keys.ObjectID][]*object{}
+	c := &checker{Config: cfg, report: report{found: cfg.Found}, walked: w, jobs: newJobs(), troubles: troubles}
 	root := &place{id: cfg.RootID}
 	var st unix.Stat_t
 	if err := cfg.Root.StatSelf(&st); err == nil {
 		c.ids[cfg.RootID] = seen{at: root, dev: st.Dev, ino: st.Ino}
 	}
+	w.places = append(w.places, root)
 	err := c.directory(ctx, cfg.Root, root)
 	c.jobs.Wait()
 	if err == nil {
@@ -100,26 +102,41 @@ func kindOf(err error) Kind {
 func (c *checker) object(ctx context.Context, fd disk.Dir, o *object) error {
 	c.Progress.Objects.Add(1)
 	c.count(func(s *Summary) { s.Objects++ })
-	if isOwn(o.link.Name) {
-		c.add(o.finding(Leftover, "a name that an interrupted repair or exchange left"))
+	switch {
+	case isTemp(o.link.Name):
+		c.add(o.finding(Leftover, "a file that an interrupted repair was building"))
+		c.trouble(&trouble{what: leftover, object: o})
+		return nil
+	case isExchange(o.link.Name):
+		c.add(o.finding(Leftover, "a name that an interrupted exchange of two names left"))
 	}
 	first, again := c.ids[o.link.ID]
-	if again && (first.dev != o.st.Dev || first.ino != o.st.Ino || o.link.Type == names.Dir) {
+	switch {
+	case !again:
+		c.meet(o)
+	case first.dev == o.st.Dev && first.ino == o.st.Ino:
+		if c.troubles != nil {
+			c.more[o.link.ID] = append(c.more[o.link.ID], o)
+		}
+		return nil // one more name of what was looked at
+	default:
+		if c.troubles != nil {
+			c.more[o.link.ID] = append(c.more[o.link.ID], o)
+		}
 		f := o.finding(Damage, "a second %s under the id of %q: a mount refuses one of them", o.link.Type, below(first.at.plain, first.name))
 		f.Hint = "one is a copy, or the other's state of earlier"
 		c.add(f)
 		c.trouble(&trouble{what: duplicate, object: o, first: first})
-		again = false
-	} else if !again {
-		c.ids[o.link.ID] = seen{at: o.at, name: o.link.Name, dev: o.st.Dev, ino: o.st.Ino, seq: o.link.Seq}
 	}
-	if again {
-		return nil // one more name of what was looked at
+	if o.link.Type == names.Dir {
+		c.attributes(fd, o)
+		return c.enter(ctx, fd, o)
+	}
+	if c.only != "" && !strings.HasPrefix(o.plainPath(), c.only+"/") {
+		return nil
 	}
 	c.attributes(fd, o)
 	switch {
-	case o.link.Type == names.Dir:
-		return c.enter(ctx, fd, o)
 	case o.link.IsContainer():
 		return c.container(ctx, fd, o)
 	case o.link.Type == names.Symlink:
@@ -135,12 +152,20 @@ func (c *checker) object(ctx context.Context, fd disk.Dir, o *object) error {
 	return nil
 }
 
-// isOwn reports whether a plain name is one of those that Coffer gives for the time of a change.
-func isOwn(name string) bool {
-	return isTemp(name) || len(name) == len(exchangePrefix)+16 && strings.HasPrefix(name, exchangePrefix)
+// meet enters the first object under an id.
+func (c *checker) meet(o *object) {
+	x := seen{at: o.at, name: o.link.Name, dev: o.st.Dev, ino: o.st.Ino}
+	if c.troubles != nil {
+		x.object = o
+	}
+	c.ids[o.link.ID] = x
 }
 
-const exchangePrefix = ".coffer-exchange-" // of package dirs
+// isExchange reports whether a plain name is the one that package dirs gives while it exchanges two.
+func isExchange(name string) bool {
+	const prefix = ".coffer-exchange-"
+	return len(name) == len(prefix)+16 && strings.HasPrefix(name, prefix)
+}
 
 // enter goes into a subdirectory.
 func (c *checker) enter(ctx context.Context, fd disk.Dir, o *object) error {
@@ -153,7 +178,11 @@ func (c *checker) enter(ctx context.Context, fd disk.Dir, o *object) error {
 		return nil
 	}
 	defer sub.Close()
-	return c.directory(ctx, sub, &place{id: o.link.ID, up: o.at, plain: o.plainPath(), host: o.hostPath()})
+	at := &place{id: o.link.ID, up: o.at, plain: o.plainPath(), host: o.hostPath()}
+	if c.troubles != nil {
+		c.places = append(c.places, at)
+	}
+	return c.directory(ctx, sub, at)
 }
 
 // attributes checks the sealed extended attributes of an object.
@@ -232,8 +261,9 @@ func (c *checker) content(ctx context.Context, h disk.File, o *object) {
 			fi.Hint = "a mount refuses all of the file"
 		}
 		c.add(fi)
-		if fi.Kind == Leftover {
-			got.Length = nil
+		if fi.Kind == Leftover && len(got.Lost) == 0 {
+			c.trouble(&trouble{what: unfinished, object: o})
+			return
 		}
 	}
 	if !got.Good() {
@@ -245,6 +275,7 @@ func (c *checker) content(ctx context.Context, h disk.File, o *object) {
 func (c *checker) headerless(o *object, err error) {
 	if c.mayLackHeader(o) && (errors.Is(err, container.ErrNoHeader) || errors.Is(err, container.ErrCorrupt) || errors.Is(err, container.ErrTruncated)) {
 		c.add(o.finding(Leftover, "a new file that an unclean session left without a header; it reads as empty"))
+		c.trouble(&trouble{what: unfinished, object: o})
 		return
 	}
 	f := o.finding(c.damage(o, err), "%v", err)

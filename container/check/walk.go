@@ -33,6 +33,8 @@ type object struct {
 	host string // name in its directory
 	link names.Link
 	st   unix.Stat_t
+	// losers are older links under the same plain name.
+	losers []*object
 }
 
 func (o *object) plainPath() string { return below(o.at.plain, o.link.Name) }
@@ -48,7 +50,7 @@ type seen struct {
 	at       *place
 	name     string
 	dev, ino uint64
-	seq      uint64
+	object   *object // kept for a repair only
 }
 
 // directory checks the names of one directory and all below it. fd stays the caller's. An error ends the walk: that of ctx.
@@ -183,6 +185,7 @@ func (c *checker) winner(fd disk.Dir, all []*object) *object {
 	}
 	for i, o := range all {
 		if i != win {
+			all[win].losers = append(all[win].losers, o)
 			c.add(o.finding(Leftover, "an older link under a name that another object took over, and removed by the next use of the name"))
 		}
 	}

@@ -38,3 +38,43 @@ func (c *Codec) read(x disk.Xattrs, o Object, host string) (name string, value [
 	}
 	return c.Open(o, host, sealed)
 }
+
+// Carry gives dst, which is of the object to, all attributes of src, which is of from: sealed ones sealed anew, others as they are. lost has the host
+// names of those that do not open, or that the host does not take.
+func (c *Codec) Carry(dst disk.Xattrs, to Object, src disk.Xattrs, from Object) (lost []string, err error) {
+	all, err := HostList(src, from)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, host := range all {
+		if err := c.carry(dst, to, src, from, host); err != nil && !errors.Is(err, unix.ENODATA) {
+			lost = append(lost, host)
+		}
+	}
+	return lost, nil
+}
+
+func (c *Codec) carry(dst disk.Xattrs, to Object, src disk.Xattrs, from Object, host string) error {
+	switch {
+	case host == from.ModeName():
+		mode, set, err := c.Mode(src, from)
+		if err != nil || !set {
+			return err
+		}
+		return c.SetMode(dst, to, mode)
+	case IsSealed(from, host):
+		name, value, err := c.read(src, from, host)
+		if err != nil {
+			return err
+		}
+		return c.Set(dst, to, name, value, 0)
+	}
+	value, err := read(func(b []byte) (int, error) { return src.Getxattr(host, b) })
+	if err != nil {
+		return err
+	}
+	return dst.Setxattr(host, value, 0)
+}
