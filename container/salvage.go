@@ -47,7 +47,8 @@ type Wreck struct {
 	host     disk.File
 	crypto   fileCrypto
 	hdr      header
-	headless bool // nothing of the header could be used: hdr is a guess
+	headless bool  // nothing of the header could be used: hdr is a guess
+	why      error // why
 	hostLen  int64
 	survey   survey
 }
@@ -68,6 +69,7 @@ func (e *Engine) Wreck(h disk.File, id keys.ObjectID, g *Geometry) (*Wreck, erro
 	case errors.Is(err, ErrVersion), errors.Is(err, ErrFeature):
 		return nil, &MetaError{Op: "read", Level: headerLevel, Err: err}
 	default:
+		w.why = err
 		k = w.guess(id, g)
 	}
 	c, err := suite.New(w.hdr.suite, k.Enc[:])
@@ -170,6 +172,9 @@ func (w *Wreck) Save(ctx context.Context, dst *File, step func(n int64)) (Checke
 			return nil, err
 		}
 		return plain, nil
+	}
+	if w.headless {
+		v.lose(0, 0, &MetaError{Op: "read", Level: headerLevel, Err: w.why})
 	}
 	var err error
 	if dst != nil {

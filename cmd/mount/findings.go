@@ -188,6 +188,8 @@ func (f *findings) repaired(sum check.Summary, kept int, err error) error {
 		return failf(exitOther, "", "cannot print what was found: %w", f.err)
 	case kept > 0:
 		return failf(exitDamage, "restore it from a backup, or remove it in a mount", "%d things are damaged that a repair cannot help", kept)
+	case sum.Unchecked > 0:
+		return failf(exitPermission, "run as the vault's owner", "%d objects could not be looked at", sum.Unchecked)
 	case f.dryRun && sum.Damage > 0:
 		return failf(exitDamage, "run it without --dry-run", "the vault is damaged: %s", amount(sum))
 	}

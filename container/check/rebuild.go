@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,10 @@ func (r *repairer) rebuild(ctx context.Context, o *object) (Action, error) {
 	if err != nil || a.Result == Kept {
 		return a, err
 	}
+	if !damageOnly(got) {
+		// It may be read tomorrow, or from another disk: nothing of the original is to go.
+		return r.copy(ctx, o, o.link.ID, o.link.Geometry, "the host cannot read all of it, and the original stays")
+	}
 	a.Result = Rebuilt
 	a.What = fmt.Sprintf("%d bytes saved, %d lost", got.Bytes, got.LostBytes())
 	all := r.namesOf(o)
@@ -46,6 +51,11 @@ func (r *repairer) rebuild(ctx context.Context, o *object) (Action, error) {
 	r.done[o.inode()] = true
 	r.release(o)
 	return a, nil
+}
+
+// damageOnly reports whether all that is lost is so because stored bytes are wrong, and not because the host could not read them.
+func damageOnly(got container.Checked) bool {
+	return !slices.ContainsFunc(got.Lost, func(l container.LostRange) bool { return !container.IsDamage(l.Err) })
 }
 
 // replace builds a new file of what is left of h, and has it take over all names of o.
@@ -144,6 +154,9 @@ func (r *repairer) survey(ctx context.Context, h disk.File, id keys.ObjectID, ge
 	}
 	var a Action
 	for _, l := range got.Lost {
+		if l.From == l.To {
+			continue
+		}
 		if n := len(a.Lost); n > 0 && a.Lost[n-1].To >= l.From {
 			a.Lost[n-1].To = max(a.Lost[n-1].To, l.To)
 			continue
@@ -152,6 +165,9 @@ func (r *repairer) survey(ctx context.Context, h disk.File, id keys.ObjectID, ge
 	}
 	if got.Frames == 0 && (w.Headless() || len(got.Lost) > 0) {
 		a.Result, a.What = Kept, "nothing of it opens: restore it from a backup, or remove it"
+		if !damageOnly(got) {
+			a.What = "the host cannot read it: copy the vault to a sound disk first"
+		}
 	}
 	return w, got, a, nil
 }

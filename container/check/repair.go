@@ -92,7 +92,7 @@ func (r *repairer) all(ctx context.Context, all []*trouble) error {
 			continue
 		}
 		if a.Host == "" {
-			a.Path, a.Host = t.path(), t.object.hostPath()
+			a.Path, a.Host = t.path(), strings.TrimSuffix(t.object.hostPath(), "/")
 		}
 		r.tell(a)
 	}
@@ -120,7 +120,9 @@ type walked struct {
 	ids    map[keys.ObjectID]seen
 	more   map[keys.ObjectID][]*object // further names of one object
 	places []*place
-	only   string // contents below this path only; "": all
+	// partial: something of the tree was not seen, so that an id that nobody has may be in use all the same.
+	partial bool
+	only    string // contents below this path only; "": all
 }
 
 type inode struct{ dev, ino uint64 }
@@ -138,7 +140,7 @@ type repairer struct {
 
 // path is the plain path of what is wrong, or that of its directory.
 func (t *trouble) path() string {
-	if t.what == stray || t.what == nameless {
+	if t.object.link.Name == "" || t.what == stray {
 		return t.object.at.plain
 	}
 	return t.object.plainPath()
@@ -160,6 +162,9 @@ func (r *repairer) one(ctx context.Context, t *trouble) (Action, error) {
 		return r.stray(ctx, t.object)
 	case misplaced:
 		return r.misplaced(ctx, t.object)
+	}
+	if r.done[t.object.inode()] {
+		return Action{}, nil // the new file has only what opens
 	}
 	return Action{Result: Kept, What: t.why}, nil
 }

@@ -164,11 +164,13 @@ func (r *repairer) move(ctx context.Context, o *object, l names.Link, why string
 	if live && first.ino == o.st.Ino && first.dev == o.st.Dev {
 		return Action{Result: Kept, What: fmt.Sprintf("another name of %q; it can be removed", below(first.at.plain, first.name))}, nil
 	}
-	if live && l.Type != names.File {
-		return Action{Result: Kept, What: fmt.Sprintf("its id is that of %q", below(first.at.plain, first.name))}, nil
-	}
-	if live {
+	switch {
+	case (live || r.partial) && l.Type == names.File:
 		return r.copy(ctx, o, l.ID, l.Geometry, why)
+	case live:
+		return Action{Result: Kept, What: fmt.Sprintf("its id is that of %q", below(first.at.plain, first.name))}, nil
+	case r.partial:
+		return Action{Result: Kept, What: "the host could not read all of the tree, and its id may be in use"}, nil
 	}
 	name := l.Name
 	if name == "" {

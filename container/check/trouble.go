@@ -35,6 +35,17 @@ func (c *checker) trouble(t *trouble) {
 	*c.troubles = append(*c.troubles, t)
 }
 
+// lost notes something that no repair can help.
+func (c *checker) lost(o *object, why string) {
+	c.trouble(&trouble{what: hopeless, object: o, why: why})
+}
+
+// unread is lost where the host refused a look: there may be ids that nobody saw.
+func (c *checker) unread(o *object, why string) {
+	c.partial = true
+	c.lost(o, why)
+}
+
 // tempPrefix begins the plain names of files that a repair builds; 16 hexadecimal digits follow.
 const tempPrefix = ".coffer-repair-"
 

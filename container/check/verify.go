@@ -146,7 +146,7 @@ func (c *checker) object(ctx context.Context, fd disk.Dir, o *object) error {
 		}
 		if err != nil {
 			c.add(o.finding(kindOf(err), "the target of the symlink cannot be read: %v", err))
-			c.trouble(&trouble{what: hopeless, object: o, why: "the target of a symlink is lost"})
+			c.lost(o, "the target of a symlink is lost: remove it")
 		}
 	}
 	return nil
@@ -175,6 +175,7 @@ func (c *checker) enter(ctx context.Context, fd disk.Dir, o *object) error {
 	sub, err := fd.OpenDir(o.host)
 	if err != nil {
 		c.add(o.finding(kindOf(err), "the directory cannot be opened: %v", err))
+		c.unread(o, "a directory that cannot be opened: what is in it was not looked at")
 		return nil
 	}
 	defer sub.Close()
@@ -193,6 +194,7 @@ func (c *checker) attributes(fd disk.Dir, o *object) {
 	x := xattrs.Object{ID: o.link.ID, Trusted: o.link.Type != names.File && o.link.Type != names.Dir}
 	err := c.Attrs.Check(fd.Xattrs(o.host), x, func(host string, err error) {
 		c.add(o.finding(Damage, "extended attribute %s of the host: %v", host, err))
+		c.lost(o, "an extended attribute is lost: remove or set it anew")
 	})
 	switch {
 	case err == nil, errors.Is(err, unix.EOPNOTSUPP):
@@ -200,6 +202,7 @@ func (c *checker) attributes(fd disk.Dir, o *object) {
 		c.add(o.finding(Unchecked, "extended attributes: %v", err))
 	default:
 		c.add(o.finding(Damage, "extended attributes: %v", err))
+		c.lost(o, "its extended attributes cannot be read")
 	}
 }
 
@@ -211,6 +214,7 @@ func (c *checker) container(ctx context.Context, fd disk.Dir, o *object) error {
 	h, err := fd.Open(o.host, true)
 	if err != nil {
 		c.add(o.finding(kindOf(err), "the host file cannot be opened: %v", err))
+		c.lost(o, "the host cannot open it")
 		return nil
 	}
 	c.jobs.run(func() { c.content(ctx, h, o) })
@@ -291,12 +295,10 @@ func (c *checker) headerless(o *object, err error) {
 		t.what = misplaced
 	case errors.Is(err, container.ErrVersion), errors.Is(err, container.ErrFeature):
 		f.Hint = "written by a newer coffer, or damaged"
-		t = nil
+		t.what, t.why = hopeless, "written by a newer coffer"
 	}
 	c.add(f)
-	if t != nil {
-		c.trouble(t)
-	}
+	c.trouble(t)
 }
 
 // locate adds where a lost range begins.

@@ -68,6 +68,7 @@ func (c *checker) directory(ctx context.Context, fd disk.Dir, at *place) error {
 	})
 	if err != nil {
 		c.add(Finding{Kind: kindOf(err), Path: at.plain, Host: at.host, What: fmt.Sprintf("the directory cannot be listed: %v", err)})
+		c.unread(&object{at: at}, "a directory that cannot be listed: what is in it was not looked at")
 	}
 	sidecars := map[string]bool{} // whether an object uses it
 	for _, host := range all {
@@ -126,6 +127,7 @@ func (c *checker) name(fd disk.Dir, at *place, host string, sidecars map[string]
 	if serr := fd.Stat(host, &o.st); serr != nil {
 		if !errors.Is(serr, unix.ENOENT) {
 			report(kindOf(serr), "", "the object cannot be looked at: %v", serr)
+			c.unread(o, "the host cannot look at it")
 		}
 		return nil
 	}
@@ -136,10 +138,12 @@ func (c *checker) name(fd disk.Dir, at *place, host string, sidecars map[string]
 		return nil
 	case err != nil:
 		report(Damage, "", "%v", err)
+		c.lost(o, "its name says nothing that can be used")
 		return nil
 	}
 	if mode := o.st.Mode & unix.S_IFMT; mode != o.link.HostMode() {
 		report(Damage, "", "a %s whose host object has mode %o", o.link.Type, mode)
+		c.lost(o, "something else stands in its place: look at it, and remove it")
 		return nil
 	}
 	if !o.link.IsLong() {
@@ -151,12 +155,18 @@ func (c *checker) name(fd disk.Dir, at *place, host string, sidecars map[string]
 		sidecars[sidecar] = true
 		err = c.Codec.OpenLong(at.id, &o.link, b)
 	}
-	if err != nil {
-		report(Damage, "", "a %s with a long name, and its sidecar cannot be used: %v", o.link.Type, err)
-		c.trouble(&trouble{what: nameless, object: o})
-		return nil
+	if err == nil {
+		return o
 	}
-	return o
+	report(kindOf(err), "", "a %s with a long name, and its sidecar cannot be used: %v", o.link.Type, err)
+	for _, gone := range []error{names.ErrSidecar, unix.ENOENT, unix.ELOOP, disk.ErrNotRegular} {
+		if errors.Is(err, gone) {
+			c.trouble(&trouble{what: nameless, object: o})
+			return nil
+		}
+	}
+	c.unread(o, "the host cannot read its sidecar")
+	return nil
 }
 
 // readSidecar reads no more than a sidecar can hold, and one byte to see that it holds more.
