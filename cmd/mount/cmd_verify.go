@@ -57,6 +57,9 @@ Each of these is one line, or with --json one object with the keys kind, path, h
 changed; what a repair would find below what it moved is not known then. After a repair the exit code is 0 where nothing is damaged any more,
 whatever was lost. Make a copy of the vault first if you can, and make sure that the disk is sound.
 
+Where a header or a block that vouches for others is lost, frames are believed that open at their place in their file, and may be older than what was
+written there last. Do not repair what you think an attacker has changed: restore it.
+
 ` + findingsHelp,
 		Args: exactArgs("VAULT"),
 		RunE: func(_ *cobra.Command, args []string) error { return a.verify(args[0], from, o) },

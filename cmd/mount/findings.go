@@ -197,11 +197,23 @@ func (f *findings) repaired(sum check.Summary, kept int, err error) error {
 }
 
 func amount(sum check.Summary) string {
-	return fmt.Sprintf("%d findings, %d bytes lost", sum.Damage, sum.LostBytes)
+	return fmt.Sprintf("%s, %s lost", count(sum.Damage, "finding"), count(sum.LostBytes, "byte"))
+}
+
+// count is a number and what it counts.
+func count[N int | int64](n N, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func summaryLine(s check.Summary) string {
-	out := fmt.Sprintf("checked %d objects in %d directories, %s of content", s.Objects, s.Directories, humanBytes(s.Bytes))
+	where := "1 directory"
+	if s.Directories != 1 {
+		where = fmt.Sprintf("%d directories", s.Directories)
+	}
+	out := fmt.Sprintf("checked %s in %s, %s of content", count(s.Objects, "object"), where, humanBytes(s.Bytes))
 	for _, x := range []struct {
 		n    int
 		what string

@@ -101,7 +101,7 @@ func TestVerifyAndScrub(t *testing.T) {
 	unchanged(t, func() {
 		r := b.run(passphrase+"\n", "verify", v)
 		if r.code != int(exitDamage) || !strings.Contains(r.stdout, "damage: dir/report: bytes 73728 to 77823 of 500000: authentication failed") ||
-			!strings.Contains(r.stderr, "coffer: the vault is damaged: 1 findings, 4096 bytes lost\nhint: ") {
+			!strings.Contains(r.stderr, "coffer: the vault is damaged: 1 finding, 4096 bytes lost\nhint: ") {
 			t.Errorf("exit %d\n%s%s", r.code, r.stdout, r.stderr)
 		}
 		all, sum := parseFindings(t, b.run(passphrase+"\n", "verify", "--json", v).stdout)
