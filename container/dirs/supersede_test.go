@@ -55,14 +55,15 @@ func TestSupersede(t *testing.T) {
 func TestAdopt(t *testing.T) {
 	v := newVault(t)
 	root := v.Root()
-	sub := v.mkdir(root, "sub")
+	v.mkdir(root, "sub")
 	e := v.create(root, "a")
 	host := v.hostPath(root, "a")
 	moved := filepath.Join(filepath.Dir(v.hostPath(root, "sub")), filepath.Base(v.hostPath(root, "sub")), filepath.Base(host))
 	ok(t, os.Rename(host, moved))
 
 	v.mount()
-	root, sub = v.Root(), v.dir("sub")
+	root = v.Root()
+	sub := v.dir("sub")
 	if _, err := sub.Lookup("a"); err == nil {
 		t.Fatal("it shows")
 	}
