@@ -209,6 +209,7 @@ func (s *fakeStore) Discard(off, n int64) error {
 	return s.flush()
 }
 
+func (s *fakeStore) Abandon()                    { _ = s.call("Abandon") }
 func (s *fakeStore) Allocate(off, n int64) error { return s.call("Allocate") }
 
 func (s *fakeStore) NextData(off int64) (int64, bool, error) {

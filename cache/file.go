@@ -95,6 +95,24 @@ func (f *File) Close() error {
 	return err
 }
 
+// Abandon closes a file that nobody can read again, and drops what was not handed over. The error is that of the container's close.
+func (f *File) Abandon() error {
+	f.rw.Lock()
+	f.closing = true
+	f.rw.Unlock()
+	f.flushMu.Lock()
+	defer f.flushMu.Unlock()
+	f.rw.Lock()
+	defer f.rw.Unlock()
+	if f.closed {
+		return container.ErrClosed
+	}
+	f.closed = true
+	f.forget()
+	f.store.Abandon()
+	return f.store.Close()
+}
+
 // forget takes everything of the file out of the cache. The caller holds flushMu and rw exclusively, so no segment is in use.
 func (f *File) forget() {
 	c := f.c

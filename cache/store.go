@@ -23,5 +23,6 @@ type store interface {
 	Dirty() bool
 	Flush() error
 	Sync() error
+	Abandon()
 	Close() error
 }

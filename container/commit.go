@@ -1,13 +1,23 @@
 package container
 
 import (
+	"errors"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container/suite"
 )
 
 // maxDirtyMeta is how many changed meta blocks and nodes a file collects in memory before a write flushes them.
 const maxDirtyMeta = 1024
+
+const (
+	// maxUnlogged is how many bytes of images a file collects in memory before a write has them logged.
+	maxUnlogged = 1 << 20
+	// rideMax is the most fresh bytes of one WriteFrames that are logged beside being written.
+	rideMax = 64 << 10
+)
 
 // SegmentWrite hands the dirty frames of one segment to WriteFrames. Frames has one buffer of FrameSize plain bytes per frame of the segment; only
 // those with their bit set in Dirty are looked at, and they are the caller's again when the call returns.
@@ -23,11 +33,23 @@ type slotRun struct {
 	frame   int    // first frame within it
 	plain   [][]byte
 	entries []byte // sealed entries, entrySize each
-	buf     []byte // ciphertext, from the pool
+	buf     []byte // ciphertext
+	pooled  bool   // buf is the pool's
 	stored  bool   // some slot of the run holds a frame already
+	place   place  // where it goes
 }
 
-// The commit path (FORMAT.md section 12). WriteFrames does C1 to C3, Flush C4 to C6, Sync C7; there is no other way to the host.
+// place says how a run gets to its slots.
+type place uint8
+
+const (
+	inPlace place = iota // written to the slots at once
+	riding               // the same, and logged as well
+	logged               // only logged: the applier writes it to the slots
+)
+
+// The commit path (FORMAT.md section 12). WriteFrames does C1 to C3, Flush C4 to C6, Sync C7; there is no other way to the host. With a journal, what
+// is stored already is never overwritten here: Flush logs it (log.go), and the applier (apply.go) brings it to its places.
 
 // WriteFrames seals frames and writes them to their slots; size is the plain size from now on (a smaller one than the present is ignored), and the
 // segments ascend. When it returns, reads see the new frames; Flush makes the host file whole again. On an error some frames may have been written: the caller keeps
@@ -41,7 +63,7 @@ func (f *File) WriteFrames(size int64, ws []SegmentWrite) error {
 	f.mu.RLock()
 	pressed := len(f.dirty) > maxDirtyMeta
 	f.mu.RUnlock()
-	if pressed {
+	if pressed || f.tx != nil && f.tx.bytes > maxUnlogged {
 		return f.flush()
 	}
 	return nil
@@ -69,7 +91,7 @@ func (f *File) writeFrames(size int64, ws []SegmentWrite) error {
 	}
 	defer func() {
 		for i := range runs {
-			if runs[i].buf != nil {
+			if runs[i].pooled {
 				f.eng.pool.putBuffer(runs[i].buf)
 			}
 		}
@@ -84,31 +106,57 @@ func (f *File) writeFrames(size int64, ws []SegmentWrite) error {
 		return err
 	}
 
-	// C2: write to the slots. A slot that holds a frame is overwritten only while no reader works on the old entry.
+	// C2: to the slots, or to the transaction. Slots that hold frames get new ones only while no reader works on the old entries, and no slot is written
+	// directly while the applier sets the length.
+	lock, unlock := f.slots.RLock, f.slots.RUnlock
 	for i := range runs {
-		if runs[i].stored {
-			f.slots.Lock()
-			defer f.slots.Unlock()
+		if runs[i].stored || runs[i].place == logged {
+			lock, unlock = f.slots.Lock, f.slots.Unlock
 			break
 		}
 	}
+	lock()
+	defer unlock()
 	for i := range runs {
 		r := &runs[i]
-		addr := f.geo.slotAddr(r.segment, r.frame)
-		_, err := f.host.WriteAt(r.buf, addr)
+		err := f.placeRun(r)
 		if err == nil {
 			err = f.publish(r) // C3
 		}
 		if err != nil {
 			return &SegmentError{Op: "write", Segment: r.segment, Err: err}
 		}
-		f.mu.Lock()
-		f.hostLen = max(f.hostLen, addr+int64(len(r.buf)))
-		f.mu.Unlock()
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.hdr.size, f.headerDirty = size, true
+	return nil
+}
+
+// placeRun brings a sealed run to its slots or into the transaction (C2).
+func (f *File) placeRun(r *slotRun) error {
+	addr := f.geo.slotAddr(r.segment, r.frame)
+	if r.place == logged {
+		if !r.stored { // the host may have no blocks there: better to learn it now
+			if err := f.host.Allocate(addr, roundUp(int64(len(r.buf)), BlockSize)); errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+				return err
+			}
+		}
+		f.overlayRun(f.pending(), r, addr)
+		return nil
+	}
+	if _, err := f.host.WriteAt(r.buf, addr); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.hostLen = max(f.hostLen, addr+int64(len(r.buf)))
+	f.mu.Unlock()
+	switch {
+	case r.place == riding:
+		f.rideRun(f.pending(), r, addr)
+	case f.eng.applier != nil:
+		f.pending().direct = true
+	}
 	return nil
 }
 
@@ -130,6 +178,9 @@ func (f *File) changeable(size int64) error {
 		return ErrClosed
 	case f.readOnly:
 		return ErrReadOnly
+	}
+	if err := f.eng.applier.failed(); err != nil {
+		return err
 	}
 	return f.geo.checkRange(0, size)
 }
@@ -164,7 +215,7 @@ func (f *File) settleBody(size int64, ws []SegmentWrite) (done bool, _ []Segment
 	case want == bodySingle:
 		f.single = new(block)
 	case old != nil:
-		f.dirty[metaKey{f.serial, 0, 0}] = old
+		f.dirty[metaKey{f.serial, 0, 0}] = old // not made: what it says was durable in the header, perhaps, and must be logged
 		f.pins[0] = unsealedPin
 	}
 	return false, ws, nil
@@ -227,6 +278,7 @@ func (f *File) sealInline(size int64, plain []byte) error {
 func (f *File) gather(size int64, ws []SegmentWrite) ([]slotRun, error) {
 	var runs []slotRun
 	perRun := ioUnit >> f.geo.frameShift
+	fresh, bytes := f.eng.applier == nil || f.freshNow(), 0
 	for _, w := range ws {
 		if w.Dirty == 0 {
 			continue
@@ -245,15 +297,34 @@ func (f *File) gather(size int64, ws []SegmentWrite) ([]slotRun, error) {
 				return nil, fmt.Errorf("container: write of a frame at %d of a file of %d bytes: %w", start, size, ErrCorrupt)
 			}
 			plain := w.Frames[i][:min(int64(f.geo.FrameSize), size-start)]
-			if n := len(runs); n == 0 || len(runs[n-1].plain) == perRun || !f.follows(&runs[n-1], w.Segment, i) {
-				runs = append(runs, slotRun{segment: w.Segment, frame: i})
+			stored, where := !rec.entry(i).hole(), inPlace
+			if f.eng.applier != nil && (stored || !fresh) {
+				where = logged
+			} else {
+				bytes += len(plain)
+			}
+			if n := len(runs); n == 0 || len(runs[n-1].plain) == perRun || runs[n-1].place != where || !f.follows(&runs[n-1], w.Segment, i) {
+				runs = append(runs, slotRun{segment: w.Segment, frame: i, place: where})
 			}
 			r := &runs[len(runs)-1]
 			r.plain = append(r.plain, plain)
-			r.stored = r.stored || !rec.entry(i).hole()
+			r.stored = r.stored || stored
+		}
+	}
+	if f.rides(bytes) {
+		for i := range runs {
+			if runs[i].place == inPlace {
+				runs[i].place = riding
+			}
 		}
 	}
 	return runs, nil
+}
+
+// rides reports whether so many fresh bytes are logged as well, so that no sync of the host file is needed before the transaction: an fsync then
+// costs one device flush. Before the first sync of a file nothing is needed.
+func (f *File) rides(bytes int) bool {
+	return f.eng.applier != nil && f.durable && bytes <= rideMax && (f.tx == nil || !f.tx.direct && f.tx.bytes < maxUnlogged)
 }
 
 // follows reports whether a frame's slot lies right behind the run: in the same group, one frame on.
@@ -273,7 +344,11 @@ func (r *slotRun) at(g *Geometry, i int) (segment uint64, frame int) {
 func (f *File) sealRun(s *scratch, sealer *suite.Sealer, r *slotRun) error {
 	g := f.geo
 	n := (len(r.plain)-1)<<g.frameShift + len(r.plain[len(r.plain)-1])
-	r.buf = f.eng.pool.getBuffer(n)
+	if r.pooled = r.place == inPlace; r.pooled {
+		r.buf = f.eng.pool.getBuffer(n)
+	} else {
+		r.buf = make([]byte, n, n+suite.TagSize) // the transaction keeps it
+	}
 	r.entries = make([]byte, len(r.plain)*entrySize)
 	for i, plain := range r.plain {
 		segment, frame := r.at(g, i)
@@ -321,19 +396,26 @@ func (f *File) Flush() error {
 
 func (f *File) flush() error {
 	f.mu.RLock()
-	dirty, closed := f.headerDirty || len(f.dirty) > 0, f.closed
+	dirty, closed := f.headerDirty || len(f.dirty) > 0 || f.tx != nil, f.closed
 	f.mu.RUnlock()
 	switch {
 	case closed:
 		return ErrClosed
-	case !dirty:
+	case !dirty || f.abandoned:
 		return nil
 	case f.readOnly:
 		return ErrReadOnly
 	}
 	f.flushes.Add(1)
 	defer f.flushes.Add(1)
+	if f.eng.applier == nil || f.virgin && (f.tx == nil || len(f.tx.images) == 0 && !f.tx.frees) {
+		return f.flushInPlace()
+	}
+	return f.log()
+}
 
+// flushInPlace writes the metadata where it lies: without a journal, or of a file of which nothing is on the host yet but fresh frames.
+func (f *File) flushInPlace() error {
 	// C4: digests, CRCs and pins from the meta blocks up; then write, children before parents.
 	f.finishMeta()
 	for level := uint8(0); level <= treeLevels; level++ {
@@ -341,13 +423,9 @@ func (f *File) flush() error {
 			if k.level != level {
 				continue
 			}
-			addr := f.blockAddr(k.level, k.index)
-			if _, err := f.host.WriteAt(b[:], addr); err != nil {
-				return &MetaError{Op: "write", Level: k.level, Index: k.index, Err: err}
+			if err := f.writeBlock(k, b); err != nil {
+				return err
 			}
-			f.mu.Lock()
-			f.hostLen = max(f.hostLen, addr+BlockSize)
-			f.mu.Unlock()
 		}
 	}
 
@@ -362,23 +440,49 @@ func (f *File) flush() error {
 	}
 
 	// C6: the header.
-	var b block
-	f.mu.Lock()
-	f.hdr.sequence++
-	f.hdr.seal(&b, &f.crypto.auth)
-	f.mu.Unlock()
+	f.hdr.durable = f.hdr.kind <= bodyInline
+	b := f.sealHeader()
 	if _, err := f.host.WriteAt(b[:], 0); err != nil {
 		return &MetaError{Op: "write", Level: headerLevel, Err: err}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.cleanLocked()
+	f.hostLen = want
+	f.virgin, f.tx, f.durable = false, nil, f.hdr.durable || f.durable
+	return nil
+}
+
+// writeBlock writes a meta block or node where it lies.
+func (f *File) writeBlock(k metaKey, b *block) error {
+	addr := f.blockAddr(k.level, k.index)
+	if _, err := f.host.WriteAt(b[:], addr); err != nil {
+		return &MetaError{Op: "write", Level: k.level, Index: k.index, Err: err}
+	}
+	f.mu.Lock()
+	f.hostLen = max(f.hostLen, addr+BlockSize)
+	f.mu.Unlock()
+	return nil
+}
+
+// sealHeader seals the header as it is now.
+func (f *File) sealHeader() *block {
+	b := new(block)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hdr.sequence++
+	f.hdr.seal(b, &f.crypto.auth)
+	return b
+}
+
+// cleanLocked is called when the metadata is written or logged. The caller holds mu.
+func (f *File) cleanLocked() {
 	for k, b := range f.dirty {
 		f.eng.cacheMeta(k, b)
 	}
 	clear(f.dirty)
+	clear(f.made)
 	f.headerDirty = false
-	f.hostLen = want
-	return nil
 }
 
 // setHostLength cuts or extends the host file; readers that still use slots behind the cut finish first.
@@ -436,14 +540,4 @@ func (f *File) finishMeta() {
 			copy(f.hdr.body[i*pinSize:], p[:])
 		}
 	}
-}
-
-// Sync is Flush and makes everything flushed so far durable (C7). An error means that nothing may be assumed durable.
-func (f *File) Sync() error {
-	f.commit.Lock()
-	defer f.commit.Unlock()
-	if err := f.flush(); err != nil {
-		return err
-	}
-	return f.host.Datasync()
 }

@@ -12,9 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/redo"
 	"github.com/cofferfs/coffer/container/suite"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
+	"github.com/cofferfs/coffer/journal"
 )
 
 // DefaultMetaBudget bounds the verified metadata that an engine keeps, in bytes.
@@ -27,6 +29,11 @@ type EngineConfig struct {
 	Workers    int             // helpers of the frame pool beside the callers
 	MetaBudget int64           // bytes of verified meta blocks and tree nodes
 	Events     event.Sink
+	// Journal of the session, nil: changes are written in place, and a power cut may damage what is being changed. Then only Dir, MAC, Vault, ID and Size count.
+	Journal *journal.Config
+	Host    disk.Dir // the vault's root, for checkpoints; with a Journal
+	// View shows what is in a journal that may not be replayed, since nothing may be written; nil: nothing is.
+	View *redo.View
 }
 
 // Engine opens and makes the containers of one vault. It owns the frame pool and the cache of verified metadata. All methods
@@ -40,6 +47,9 @@ type Engine struct {
 	serial atomic.Uint64 // of files, so that cached metadata of one never serves another
 	opened atomic.Uint64 // frames opened
 	sealed atomic.Uint64 // frames sealed
+
+	applier *applier   // nil without a journal
+	view    *redo.View // nil where there is nothing to be shown
 
 	metaMu sync.Mutex // guards meta
 	meta   *simplelru.LRU[metaKey, *block]
@@ -70,7 +80,39 @@ func NewEngine(c EngineConfig) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("container: %w", err)
 	}
-	return &Engine{ring: c.Ring, params: c.Params, geo: geo, pool: newPool(c.Workers), events: c.Events, meta: meta}, nil
+	e := &Engine{ring: c.Ring, params: c.Params, geo: geo, pool: newPool(c.Workers), events: c.Events, meta: meta, view: c.View}
+	if c.Journal != nil {
+		if e.applier, err = newApplier(*c.Journal, c.Host, c.Events); err != nil {
+			return nil, fmt.Errorf("container: %w", err)
+		}
+	}
+	return e, nil
+}
+
+// Close applies and syncs what is in the journal, and removes it, after the last File was closed. Where it is not to end cleanly, or on an error, the journal
+// stays for the next mount to replay. Without a journal it does nothing.
+func (e *Engine) Close(clean bool) error {
+	if e.applier == nil {
+		return nil
+	}
+	return e.applier.close(clean)
+}
+
+// Checkpoint returns when everything that was flushed before is durable in its place on the host.
+func (e *Engine) Checkpoint() error {
+	if e.applier == nil {
+		return nil
+	}
+	return e.applier.checkpointNow()
+}
+
+// Intend makes a promise (package redo) durable before the host calls begin that it is about; done is to be called when they are over. It is nil without
+// a journal.
+func (e *Engine) Intend() func(payload []byte) (done func(), err error) {
+	if e.applier == nil {
+		return nil
+	}
+	return e.applier.intend
 }
 
 // Geometry is that of new containers.
@@ -107,6 +149,8 @@ type OpenOptions struct {
 	// TrustLength: no unclean session touched the file, so host length and plain size must agree. Otherwise the length is put
 	// right (unless ReadOnly).
 	TrustLength bool
+	// Young: the running session gave the file its name, so that it may have been made in it and never been synced.
+	Young bool
 	// Object is the type that the name promises: ObjectFile where zero.
 	Object uint8
 	// Emptied: the caller truncates the file to nothing. Where it is damaged, what it held is lost anyway: a new, empty container takes
@@ -127,12 +171,14 @@ func (e *Engine) Create(h disk.File, id keys.ObjectID, object uint8) (*File, err
 		return nil, err
 	}
 	f.headerDirty = true
+	f.virgin = true
 	return f, nil
 }
 
 // Open opens the container of an object and verifies its header. It takes h over; on an error h is closed. Errors to test for:
 // ErrNoHeader, ErrCorrupt, ErrVersion, ErrFeature, ErrKey, ErrAuth, ErrIdentity, ErrSize.
 func (e *Engine) Open(h disk.File, id keys.ObjectID, opt OpenOptions) (*File, error) {
+	h = e.view.Wrap(id, h)
 	f, err := e.open(h, id, opt)
 	if err != nil {
 		h.Close()
@@ -171,7 +217,15 @@ func (e *Engine) openHeader(h disk.File, id keys.ObjectID, opt OpenOptions) (*Fi
 		return nil, err
 	}
 	f.readOnly = opt.ReadOnly || hdr.readOnly
-	return f, f.checkLength(opt)
+	f.durable = hdr.durable || !opt.Young
+	f.held = !opt.Young // one whose data is in its header is durable by that alone, once it is on the disk
+	if e.applier != nil {
+		f.lsn = e.applier.lastOf(id)
+	}
+	if err := f.checkLength(opt); err != nil || hdr.durable || !opt.MayLackHeader {
+		return f, err
+	}
+	return f, f.salvage()
 }
 
 // replace makes an empty container where none could be opened because of why.
@@ -185,7 +239,11 @@ func (e *Engine) replace(h disk.File, id keys.ObjectID, opt OpenOptions, why err
 		return nil, err
 	}
 	f.readOnly, f.headerDirty = opt.ReadOnly, !opt.ReadOnly
-	f.hostLen = st.Size // whatever it is, the first Flush puts it right
+	f.virgin, f.durable, f.held = false, true, true // there is nothing below that could be lost
+	f.hostLen = st.Size                             // whatever it is, the first Flush puts it right
+	if e.applier != nil && !opt.ReadOnly {
+		f.cutTo(BlockSize, st.Size) // the journal may hold images of what it was
+	}
 	e.events.Emit(event.Event{Kind: event.Repaired, Object: id.String(), Offset: -1, Err: why, Note: note})
 	return f, nil
 }
@@ -208,12 +266,15 @@ func headerless(err error) bool {
 
 // ReadSize returns the sealed plain size of a container without opening it further. The errors are those of Open.
 func (e *Engine) ReadSize(h disk.File, id keys.ObjectID) (int64, error) {
-	hdr, _, err := e.readHeader(h, id)
+	hdr, _, err := e.readHeader(e.view.Wrap(id, h), id)
 	if err != nil {
 		return 0, &MetaError{Op: "read", Level: headerLevel, Err: err}
 	}
 	return hdr.size, nil
 }
+
+// Show puts in what a View says of a host file that is not open.
+func (e *Engine) Show(id keys.ObjectID, st *unix.Stat_t) { e.view.Stat(id, st) }
 
 // readHeader reads and verifies the first block.
 func (e *Engine) readHeader(h disk.File, id keys.ObjectID) (*header, *keys.FileKeys, error) {

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -11,12 +12,13 @@ import (
 	"github.com/cofferfs/coffer/container/suite"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
+	"github.com/cofferfs/coffer/journal"
 )
 
 // File is an open container. Reads may run concurrently with each other and with one writer; WriteFrames, SetSize, Discard, Flush and Sync
 // are serialized inside. A File knows nothing of dirty plaintext: that is cache's.
 //
-// Lock order: commit, slots, load, mu. mu is never held over a host call.
+// Lock order: commit, slots, load, mu; hostMu alone. mu is never held over a host call.
 type File struct {
 	eng      *Engine
 	host     disk.File
@@ -33,6 +35,13 @@ type File struct {
 
 	// load is held while metadata is read from the host, so that each block is read and verified once.
 	load sync.Mutex
+	// hostMu is held over the sync of a checkpoint and over the closing of host.
+	hostMu     sync.Mutex
+	hostClosed bool // guarded by hostMu
+
+	hooks atomic.Pointer[Hooks]
+	path  atomic.Pointer[func() []string]
+
 	// flushes counts the beginnings and ends of flushes: a load that failed across one is repeated.
 	flushes atomic.Uint64
 
@@ -42,9 +51,22 @@ type File struct {
 	pins        [headerGroups + topNodes]pin
 	single      *block             // of group 0, where the body is single: its first record lives in the header
 	dirty       map[metaKey]*block // blocks newer than the host's
+	made        map[metaKey]bool   // dirty blocks that did not exist before
 	headerDirty bool
 	hostLen     int64 // of the host file
 	closed      bool
+
+	// With a journal only; see log.go. commit guards the changes of all of them, too.
+	virgin     bool             // nothing but fresh frames was written to the host file
+	durable    bool             // what a transaction refers to is made durable before it
+	held       bool             // all that was flushed is durable, or is so with the journal
+	abandoned  bool             // nobody can read the file again: nothing of it is written any more
+	tx         *transaction     // changes since the last flush, nil where there are none but metadata
+	overlay    map[int64]*image // by place on the host: what is not applied yet
+	queued     int              // transactions that are not applied
+	freeing    int              // transactions that freed something and are not applied, tx included
+	lsn        journal.LSN      // of the last transaction, 0 where there is none that matters
+	timeLogged unix.Timespec    // in it
 }
 
 func (e *Engine) newFile(h disk.File, hdr *header, k *keys.FileKeys) (*File, error) {
@@ -53,7 +75,7 @@ func (e *Engine) newFile(h disk.File, hdr *header, k *keys.FileKeys) (*File, err
 		return nil, fmt.Errorf("container: %w", err)
 	}
 	f := &File{
-		eng: e, host: h, geo: hdr.geo, hdr: *hdr, serial: e.serial.Add(1), dirty: map[metaKey]*block{},
+		eng: e, host: h, geo: hdr.geo, hdr: *hdr, serial: e.serial.Add(1), dirty: map[metaKey]*block{}, made: map[metaKey]bool{}, overlay: map[int64]*image{},
 		crypto: fileCrypto{vault: hdr.vault, id: hdr.id, suite: hdr.suite, digest: hdr.digest, cipher: c, auth: k.Auth},
 	}
 	switch hdr.kind {
@@ -115,7 +137,7 @@ func (f *File) Size() int64 {
 func (f *File) Dirty() bool {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	return f.headerDirty || len(f.dirty) > 0
+	return f.headerDirty || len(f.dirty) > 0 || f.tx != nil
 }
 
 // HeaderDurable reports whether a header was ever written to the host.
@@ -125,17 +147,69 @@ func (f *File) HeaderDurable() bool {
 	return f.hdr.sequence > 0
 }
 
-// Close closes the host file. It does not flush: what was not flushed is lost.
+// Pending reports whether anything flushed is not in its place yet. Close waits for it; Hooks.Applied tells when it is.
+func (f *File) Pending() bool {
+	a := f.eng.applier
+	if a == nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.files[f] > 0
+}
+
+// Drain returns when everything flushed is durable and in its place. On an error (the host is full, or failed) it stays in the journal.
+func (f *File) Drain() error {
+	a := f.eng.applier
+	if a == nil {
+		return nil
+	}
+	return a.drain(func() bool { return a.files[f] == 0 })
+}
+
+// Abandon gives up a file that lost its last name and that nobody has open: nothing of it is written any more. Only Close may follow.
+func (f *File) Abandon() {
+	f.commit.Lock()
+	defer f.commit.Unlock()
+	f.mu.Lock()
+	f.abandoned = true
+	clear(f.overlay)
+	f.mu.Unlock()
+	if a := f.eng.applier; a != nil {
+		// A power cut may undo the removal of the name, and needs the journal then: it is kept until that is durable.
+		a.mu.Lock()
+		a.anywhere = true
+		a.mu.Unlock()
+	}
+}
+
+// Close closes the host file. It does not flush: what was not flushed is lost. What was flushed is applied first.
 func (f *File) Close() error {
+	f.mu.RLock()
+	abandoned := f.abandoned
+	f.mu.RUnlock()
+	var err error
+	if a := f.eng.applier; a != nil && !abandoned {
+		if err = f.Drain(); err != nil {
+			err = a.fail("close of a file", err) // the next mount replays what it lacks
+		}
+	}
 	f.commit.Lock()
 	defer f.commit.Unlock()
 	f.slots.Lock()
 	defer f.slots.Unlock()
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.closed {
+		f.mu.Unlock()
 		return ErrClosed
 	}
 	f.closed = true
-	return f.host.Close()
+	f.mu.Unlock()
+	if a := f.eng.applier; a != nil {
+		a.leave(f)
+	}
+	f.hostMu.Lock()
+	defer f.hostMu.Unlock()
+	f.hostClosed = true
+	return errors.Join(err, f.host.Close())
 }

@@ -50,6 +50,7 @@ type header struct {
 	ctime      timespec
 	kind       uint8
 	object     uint8
+	durable    bool // all that is below was durable before this header could be
 	body       [bodySize]byte
 }
 
@@ -84,6 +85,9 @@ func (h *header) seal(b *block, auth *[32]byte) {
 		le.PutUint32(b[168:], h.ctime.nsec)
 	}
 	b[172], b[173] = h.kind, h.object
+	if h.durable {
+		b[174] = 1
+	}
 	copy(b[bodyOffset:macOffset], h.body[:])
 	copy(b[macOffset:], headerMAC(b, auth))
 	le.PutUint32(b[8:], crcExcept(b[:], 8))
@@ -141,7 +145,7 @@ func (h *header) parse(b *block) error {
 	h.mtime = timespec{int64(le.Uint64(b[144:])), le.Uint32(b[152:])}
 	h.ctime = timespec{int64(le.Uint64(b[160:])), le.Uint32(b[168:])}
 	h.timesSet = le.Uint32(b[156:]) == 1
-	h.kind, h.object = b[172], b[173]
+	h.kind, h.object, h.durable = b[172], b[173], b[174] == 1
 	copy(h.body[:], b[bodyOffset:macOffset])
 	return nil
 }
@@ -166,7 +170,7 @@ func (h *header) verify(b *block, vault keys.VaultID, id keys.ObjectID, k *keys.
 		return fmt.Errorf("container of object %s under the name of %s: %w", h.id, id, ErrIdentity)
 	}
 	le := binary.LittleEndian
-	if le.Uint32(b[156:]) > 1 || !allZero(b[174:bodyOffset]) ||
+	if le.Uint32(b[156:]) > 1 || b[174] > 1 || !allZero(b[175:bodyOffset]) ||
 		h.object != ObjectFile && h.object != ObjectSymlink || h.kind > bodyTree ||
 		h.size < 0 || h.size > h.geo.MaxSize() || h.mtime.nsec >= 1e9 || h.ctime.nsec >= 1e9 {
 		return fmt.Errorf("header fields: %w", ErrCorrupt)

@@ -85,7 +85,7 @@ func (f *File) loadLocked(level uint8, index uint64) (*block, error) {
 func (f *File) readBlock(level uint8, index uint64, want pin) (*block, error) {
 	b := new(block)
 	addr := f.blockAddr(level, index)
-	if _, err := f.host.ReadAt(b[:], addr); err != nil {
+	if _, err := f.readHost(b[:], addr, BlockSize); err != nil {
 		if errors.Is(err, io.EOF) {
 			return nil, ErrTruncated
 		}
@@ -144,6 +144,9 @@ func (f *File) writable(level uint8, index uint64) (*block, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dirty[metaKey{f.serial, level, index}] = b
+	if old == nil {
+		f.made[metaKey{f.serial, level, index}] = true
+	}
 	f.headerDirty = true
 	if header && f.pins[place].hole() {
 		f.pins[place] = unsealedPin
@@ -202,12 +205,14 @@ func (f *File) drop(group uint64) error {
 	// that stay move over.
 	serial := f.eng.serial.Add(1)
 	kept := make(map[metaKey]*block, len(f.dirty))
+	made := map[metaKey]bool{}
 	for k, b := range f.dirty {
 		if !f.dropped(k, group) {
 			kept[metaKey{serial, k.level, k.index}] = b
+			made[metaKey{serial, k.level, k.index}] = f.made[k]
 		}
 	}
-	f.serial, f.dirty, f.headerDirty = serial, kept, true
+	f.serial, f.dirty, f.made, f.headerDirty = serial, kept, made, true
 	return nil
 }
 

@@ -118,7 +118,7 @@ func (f *File) readPiece(s *scratch, plan *readPlan, p piece, dst []byte, off in
 	n := (p.count-1)<<g.frameShift + int(last.length())
 	buf := f.eng.pool.getBuffer(n)
 	defer f.eng.pool.putBuffer(buf)
-	read, err := f.host.ReadAt(buf, g.slotAddr(p.segment, p.frame))
+	read, err := f.readHost(buf, g.slotAddr(p.segment, p.frame), g.FrameSize)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return &SegmentError{Op: "read", Segment: p.segment, Err: err}
 	}

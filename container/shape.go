@@ -1,6 +1,11 @@
 package container
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
 
 // SetSize sets the plain size. Growing changes nothing but the size: what is new reads as zeros. Shrinking drops the frames
 // beyond and seals the frame that the new end cuts again, shorter, so that a later growth shows zeros; the host file is
@@ -18,6 +23,7 @@ func (f *File) SetSize(size int64) error {
 		f.hdr.size = size
 		return nil
 	}
+	old := f.geo.HostLength(f.hdr.size)
 	if err := f.cutFrame(size); err != nil {
 		return err
 	}
@@ -27,7 +33,29 @@ func (f *File) SetSize(size int64) error {
 	f.mu.Lock()
 	f.hdr.size, f.headerDirty = size, true
 	f.mu.Unlock()
-	return f.flush()
+	if f.eng.applier == nil {
+		return f.flush()
+	}
+	length := f.geo.HostLength(size)
+	f.cutTo(length, old)
+	if err := f.flush(); err != nil {
+		return err
+	}
+	return f.settleFreed(old - length)
+}
+
+// settleFreed waits for a transaction that freed much to be applied: what is written to these slots next then goes there directly, and not through the
+// journal.
+func (f *File) settleFreed(n int64) error {
+	const much = 1 << 20
+	if n < much {
+		return nil
+	}
+	err := f.Drain()
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return nil // it takes longer
+	}
+	return err
 }
 
 func roundUp(n int64, unit int) int64 { return (n + int64(unit) - 1) &^ int64(unit-1) }
@@ -106,17 +134,42 @@ func (f *File) Discard(off, n int64) error {
 		if err := f.dropFrames(off, f.geo.MaxSize()); err != nil {
 			return err
 		}
-	} else if err := f.dropFrames(off, end); err != nil {
-		return err
+		if f.eng.applier != nil {
+			from := f.geo.hostOffset(off)
+			f.free(from, max(roundUp(f.geo.HostLength(f.hdr.size), BlockSize)-from, 0))
+			if err := f.flush(); err != nil {
+				return err
+			}
+			return f.settleFreed(end - off)
+		}
+		if err := f.flush(); err != nil {
+			return err
+		}
+		return f.punchRange(off, end)
 	}
-	if err := f.flush(); err != nil {
-		return err
+	for off < end {
+		next := min(end, off+discardStep)
+		if err := f.dropFrames(off, next); err != nil {
+			return err
+		}
+		if err := f.flush(); err != nil {
+			return err
+		}
+		if f.eng.applier == nil {
+			if err := f.punchRange(off, next); err != nil {
+				return err
+			}
+		}
+		off = next
 	}
-	return f.punch(off, end)
+	return nil
 }
 
-// punch frees the host's blocks of whole frames that are holes by now, group by group. Failing to is no loss.
-func (f *File) punch(off, end int64) error {
+// discardStep is how many plain bytes of a discard are one transaction.
+const discardStep = 256 << 20
+
+// punchRange frees the host's blocks of whole frames that are holes by now, group by group. Failing to is no loss.
+func (f *File) punchRange(off, end int64) error {
 	f.slots.Lock()
 	defer f.slots.Unlock()
 	end = min(end, f.hdr.size)
@@ -169,6 +222,9 @@ func (f *File) dropFrames(from, to int64) error {
 		}
 		f.headerDirty = true
 		f.mu.Unlock()
+		if f.eng.applier != nil {
+			f.free(f.geo.hostOffset(stored), at-stored)
+		}
 	}
 	return nil
 }
@@ -181,6 +237,7 @@ func (f *File) clearBody() {
 	f.single = nil
 	clear(f.pins[:])
 	clear(f.dirty)
+	clear(f.made)
 	f.serial = f.eng.serial.Add(1)
 }
 

@@ -25,6 +25,9 @@ type Checked struct {
 	// Length wraps ErrSize where the host file is not as long as the size wants; a mount then refuses all of the file, unless an unclean
 	// session touched it.
 	Length error
+	// Unsynced: the header does not say that all below it was durable when it was written. In a file that an unclean session made, what is lost is then no damage
+	// (FORMAT.md section 12).
+	Unsynced bool
 }
 
 // Good reports whether nothing is wrong.

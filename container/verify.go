@@ -38,6 +38,7 @@ func (f *File) Verify(ctx context.Context, step func(n int64)) (Checked, error) 
 		return nil, err
 	}
 	err := v.run(ctx)
+	v.out.Unsynced = !hdr.durable
 	v.out.Length = f.geo.lengthError(hdr.size, hostLen)
 	return v.out, err
 }

@@ -134,6 +134,7 @@ func (fs *FS) resize(f *cache.File, size int64) error {
 
 // setTimes sets atime and mtime. The mtime of a file with data still to be flushed is only noted: each flush sets it anyway.
 func (fs *FS) setTimes(n *inode, in *fuse.SetAttrIn) error {
+	n.changes.Add(1)
 	ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_OMIT}}
 	if in.Valid&fuse.FATTR_ATIME != 0 {
 		ts[0] = unix.Timespec{Sec: int64(in.Atime), Nsec: int64(in.Atimensec)}
@@ -155,10 +156,16 @@ func (fs *FS) setTimes(n *inode, in *fuse.SetAttrIn) error {
 		if in.Valid&fuse.FATTR_ATIME == 0 && f.Dirty() {
 			return nil
 		}
-		return n.setOnHost(f.Container().Host(), &ts)
+		if err := n.setOnHost(f.Container().Host(), &ts); err != nil {
+			return err
+		}
+		return f.Container().NoteTime(ts[1])
 	}
 	n.mu.Unlock()
-	return n.host(func(a attrs) error { return a.Utimes(&ts) })
+	if err := n.host(func(a attrs) error { return a.Utimes(&ts) }); err != nil || n.typ != typeFile {
+		return err
+	}
+	return fs.cfg.Engine.NoteTime(n.id, n.hostPath, ts[1])
 }
 
 // attr fills the attributes of n from the host.
@@ -220,8 +227,10 @@ func (fs *FS) measure(n *inode, st *unix.Stat_t, closes uint64) error {
 			return err
 		}
 	}
+	fs.cfg.Engine.Show(n.id, st)
 	size, err := fs.storedSize(n, st)
 	st.Size = size
+	n.showCtime(st)
 	return err
 }
 

@@ -116,12 +116,16 @@ func (fs *FS) openHost(n *inode, emptied bool) error {
 	}
 	c, err := fs.cfg.Engine.Open(h, n.id, container.OpenOptions{
 		ReadOnly: fs.cfg.ReadOnly, MayLackHeader: fs.mayLackHeader(n.found), TrustLength: !fs.cfg.UncleanTime(st.Ctim),
-		Emptied: emptied && n.geometry == fs.cfg.Engine.Geometry().ID, // a new container has the vault's geometry
+		Young: fs.cfg.InSession(n.found.Seq), Emptied: emptied && n.geometry == fs.cfg.Engine.Geometry().ID, // a new container has the vault's geometry
 	})
 	if err != nil {
 		return err
 	}
 	n.keep = kept
+	fs.cfg.Engine.Show(n.id, &st)
+	if len(n.links) > 0 {
+		n.placeLocked(c, n.links[0])
+	}
 	fs.attach(n, c, st.Mtim)
 	return nil
 }
@@ -132,31 +136,99 @@ func (fs *FS) mayLackHeader(e dirs.Entry) bool {
 
 // attach gives n its open file, whose mtime is the host's so far. The caller holds mu.
 func (fs *FS) attach(n *inode, c *container.File, mtime unix.Timespec) {
-	n.track(mtime)
+	n.track(c.Host(), mtime)
+	c.SetHooks(container.Hooks{Mtime: n.current, Applying: func() { n.beforeApply(c.Host()) }, Applied: func() { fs.applied(n, c) }})
 	n.file = fs.cfg.Cache.Open(c, cache.Hooks{Flushed: func() { fs.restoreTimes(n, c.Host()) }})
 }
 
-// closeIdle closes the file of n when nobody needs it. Where its data cannot be handed over it lingers with a hold on n; settled says
-// that such a hold came free. The caller holds mu.
+// placeLocked tells a container by which host names a replay of the journal finds it. The caller holds loc.
+func (n *inode) placeLocked(c *container.File, l link) {
+	if d, err := l.parent.directory(); err == nil {
+		c.SetPath(func() []string { return d.HostPath(l.entry) })
+	}
+}
+
+// moved tells the open container of n of a new name. The caller holds loc.
+func (n *inode) moved() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.file != nil && len(n.links) > 0 {
+		n.placeLocked(n.file.Container(), n.links[0])
+	}
+}
+
+// hostPath answers the host names by which n is found, nil where none is known.
+func (n *inode) hostPath() []string {
+	n.loc.RLock()
+	defer n.loc.RUnlock()
+	if len(n.links) == 0 {
+		return nil
+	}
+	d, err := n.links[0].parent.directory()
+	if err != nil {
+		return nil
+	}
+	return d.HostPath(n.links[0].entry)
+}
+
+// applied is called when the journal's content of n was written to the host: the mtime is put back, and a file that was only open for that is closed.
+func (fs *FS) applied(n *inode, c *container.File) {
+	fs.restoreTimes(n, c.Host())
+	n.afterApply(c.Host())
+	if !n.lingering.Load() {
+		return
+	}
+	fs.closing.Go(func() { // not here: who holds n.mu may wait for the journal
+		n.mu.Lock()
+		settled, err := fs.closeIdle(n)
+		n.mu.Unlock()
+		fs.failed(n, err, "closing a file failed")
+		if settled {
+			fs.release(n)
+		}
+	})
+}
+
+// closeIdle closes the file of n when nobody needs it. Where its data cannot be handed over, or waits in the journal for its place on the host, it lingers
+// with a hold on n; settled says that such a hold came free. The caller holds mu.
 func (fs *FS) closeIdle(n *inode) (settled bool, err error) {
 	if n.file == nil || n.keep || n.opens > 0 || n.users > 0 {
 		return false, nil
 	}
 	flushErr := n.file.Flush()
 	if flushErr != nil && n.file.Dirty() {
-		if !n.lingers {
-			n.lingers = true
-			fs.hold(n)
-		}
+		fs.linger(n)
 		return false, flushErr
 	}
-	fs.settleTimes(n, n.file.Container().Host())
+	fs.settleTimes(n, n.file.Container())
+	if n.file.Container().Pending() {
+		fs.linger(n)
+		if n.file.Container().Pending() { // else nobody may call again
+			return false, flushErr
+		}
+	}
 	n.untrack() // before the close: a hand-over in the background may still be about to put the mtime back
 	err = errors.Join(flushErr, n.file.Close())
 	n.file = nil
 	n.closes++
-	settled, n.lingers = n.lingers, false
+	settled = n.lingers
+	n.unlinger()
 	return settled, err
+}
+
+// linger keeps the file of n open beyond its last handle. The caller holds mu.
+func (fs *FS) linger(n *inode) {
+	if !n.lingers {
+		n.lingers = true
+		n.lingering.Store(true)
+		fs.hold(n)
+	}
+}
+
+// unlinger ends that; the hold is the caller's to release.
+func (n *inode) unlinger() {
+	n.lingers = false
+	n.lingering.Store(false)
 }
 
 // handOver flushes a file. RELEASE and FORGET of a file that was just deleted to make room may still be on their way, and its blocks
@@ -185,9 +257,8 @@ func (fs *FS) discard(n *inode) error {
 	}
 	if f := n.file; f != nil {
 		if orphaned(f.Container().Host()) {
-			// Nobody can read it again: sealing what is dirty would be for nothing, and whether that succeeds is nobody's business.
-			_ = f.Truncate(0)
-			_ = f.Close()
+			// Nobody can read it again: sealing what is dirty would be for nothing, and whether the close succeeds is nobody's business.
+			_ = f.Abandon()
 		} else {
 			errs = append(errs, f.Close())
 		}
@@ -217,10 +288,13 @@ func (fs *FS) nameless(n *inode) {
 		n.orphan = true
 		fs.orphans.Add(1)
 	}
-	settled := n.lingers && n.opens == 0 && orphaned(n.file.Container().Host())
+	settled := n.lingers && n.opens == 0 && n.users == 0 && orphaned(n.file.Container().Host())
 	if settled {
-		n.lingers = false
-		_ = n.file.Truncate(0) // now, not when FORGET comes: the next write may need the room
+		n.unlinger()
+		n.untrack()
+		_ = n.file.Abandon() // now, not when FORGET comes: the next write may need the room
+		n.file = nil
+		n.closes++
 	}
 	n.mu.Unlock()
 	if settled {

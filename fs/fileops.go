@@ -72,6 +72,11 @@ func (fs *FS) openNew(c *container.File, flags uint32, out *fuse.CreateOut, ente
 	if err != nil {
 		return errors.Join(err, c.Close())
 	}
+	n.loc.RLock()
+	if len(n.links) > 0 {
+		n.placeLocked(c, n.links[0])
+	}
+	n.loc.RUnlock()
 	n.mu.Lock()
 	fs.attach(n, c, st.Mtim)
 	n.mu.Unlock()
@@ -228,7 +233,7 @@ func (fs *FS) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	n.mu.Unlock()
 	err = fs.handOver(f)
 	if err == nil {
-		fs.settleTimes(n, f.Container().Host())
+		fs.settleTimes(n, f.Container())
 	}
 	return fs.status("flush", errors.Join(err, fs.unuse(n)))
 }
@@ -245,7 +250,7 @@ func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 		if err := fs.handOver(f); err != nil {
 			return err
 		}
-		fs.settleTimes(n, f.Container().Host())
+		fs.settleTimes(n, f.Container())
 		if err := f.Sync(); err != nil {
 			return err
 		}

@@ -37,6 +37,9 @@ type Config struct {
 	// UncleanTime reports whether a host file with this ctime may have a length that does not tell its size. Nil: none.
 	UncleanTime func(ctime unix.Timespec) bool
 
+	// InSession reports whether a link with this sequence was made since the vault was opened (vault.InSession). Nil: none was.
+	InSession func(seq uint64) bool
+
 	ReadOnly  bool
 	WriteBack bool          // the kernel's write-back cache is asked for
 	ACL       bool          // the host's POSIX ACLs count; those of Tree must, too
@@ -57,6 +60,8 @@ type FS struct {
 	server  atomic.Pointer[fuse.Server]
 	log     errorLog
 	panics  atomic.Uint64
+
+	closing sync.WaitGroup // files that are closed in the background; see applied
 
 	orphans atomic.Int64 // files without a name that the host still has because of us
 
@@ -89,6 +94,9 @@ func New(c Config) *FS {
 	}
 	if c.NoHeaderOK == nil {
 		c.NoHeaderOK = func(uint64) bool { return false }
+	}
+	if c.InSession == nil {
+		c.InSession = func(uint64) bool { return false }
 	}
 	if c.UncleanTime == nil {
 		c.UncleanTime = func(unix.Timespec) bool { return false }
@@ -141,6 +149,7 @@ func (fs *FS) Close() error {
 	for _, n := range others {
 		errs = append(errs, fs.discard(n))
 	}
+	fs.closing.Wait()
 	return errors.Join(errs...)
 }
 

@@ -56,8 +56,9 @@ type inode struct {
 	opens   int       // handles
 	users   int       // calls that work on file
 	closes  uint64    // how often file was closed: what the host said of it before is not so any more
-	lingers bool      // file has data that no flush could hand over yet; one hold
+	lingers bool      // file is open though nobody has it open: see closeIdle; one hold
 
+	lingering    atomic.Bool   // lingers, for who does not hold mu
 	writers      atomic.Int32  // handles that may write
 	held         atomic.Uint32 // what is known of its attributes on the host; see held.go
 	xattrMu      sync.Mutex    // held over host calls that change or list attributes; before loc
@@ -85,6 +86,7 @@ func (fs *FS) addLink(n, parent *inode, e dirs.Entry) {
 }
 
 func (fs *FS) addLinkLocked(n, parent *inode, e dirs.Entry) {
+	n.changes.Add(1)
 	if i := n.linkAt(parent, e.Name); i >= 0 {
 		n.links[i].entry = e
 		return
@@ -111,6 +113,7 @@ func (fs *FS) removeLinkLocked(n, parent *inode, name string) {
 		return
 	}
 	n.links = slices.Delete(n.links, i, i+1)
+	n.changes.Add(1)
 	n.linksSynced.Store(false)
 	if slices.Contains(n.left, parent) {
 		fs.release(parent)

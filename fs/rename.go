@@ -5,6 +5,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/cache"
 )
 
 // Rename moves a name, over another one or, with RENAME_EXCHANGE, in its place.
@@ -43,6 +45,11 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 	if target != nil {
 		defer fs.nameless(target)
 	}
+	if target != nil && !exchange {
+		if err := fs.syncNew(moved); err != nil {
+			return err
+		}
+	}
 	unlock := lockLinks(moved, target)
 	defer unlock()
 
@@ -62,14 +69,35 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 		fs.removeLinkLocked(moved, src, oldName)
 		fs.addLinkLocked(moved, dst, movedTo)
 		moved.linksSynced.Store(false)
+		moved.moved()
 	}
 	if exchange && target != nil {
 		fs.addLinkLocked(target, src, *replaced)
 		target.linksSynced.Store(false)
+		target.moved()
 	}
 	fs.changed(src)
 	fs.changed(dst)
 	return nil
+}
+
+// syncNew makes a file durable that was made in this session and never synced, before it takes the place of another one: no power cut may leave less than
+// the old or the new content.
+func (fs *FS) syncNew(n *inode) error {
+	if n == nil || n.typ != typeFile {
+		return nil
+	}
+	n.loc.RLock()
+	durable := n.hasHeader()
+	n.loc.RUnlock()
+	if durable {
+		return nil
+	}
+	err := fs.with(n, func(f *cache.File) error { return f.Sync() })
+	if err == nil {
+		n.headerSynced.Store(true)
+	}
+	return err
 }
 
 func (fs *FS) releaseAll(ns ...*inode) {

@@ -2,9 +2,11 @@ package fs
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/internal/disk"
 )
 
@@ -17,26 +19,64 @@ import (
 // the arrival for good made files younger or older than stat had said.)
 type times struct {
 	timeMu  sync.Mutex // guards what follows; held over utimensat, so that the last one set is the last one on the host
-	tracked bool       // mtime counts, not the host's: the file is open
+	tracked disk.File  // the file is open as this one, and mtime counts, not the host's; nil where it is not
 	mtime   unix.Timespec
 	pending bool          // arrived counts on the host, until the kernel says more
 	arrived unix.Timespec // of the last change that the kernel has not put a time to
 	onHost  unix.Timespec // as put back last
+
+	// The journal's content comes to the host some seconds after it was written, and so does a ctime that means nothing. Nobody can put that back: it is
+	// shown as it was.
+	ctimeHost, ctimeShown unix.Timespec
+	changes               atomic.Uint64 // of attributes; a ctime of one that comes meanwhile counts
+	changesSeen           uint64
+}
+
+// beforeApply and afterApply enclose what the journal does to a host file.
+func (t *times) beforeApply(h disk.File) {
+	var st unix.Stat_t
+	if h.Stat(&st) != nil {
+		return
+	}
+	t.timeMu.Lock()
+	defer t.timeMu.Unlock()
+	t.changesSeen = t.changes.Load()
+	if st.Ctim != t.ctimeHost {
+		t.ctimeShown = st.Ctim
+	}
+}
+
+func (t *times) afterApply(h disk.File) {
+	var st unix.Stat_t
+	err := h.Stat(&st)
+	t.timeMu.Lock()
+	defer t.timeMu.Unlock()
+	t.ctimeHost = unix.Timespec{}
+	if err == nil && t.changes.Load() == t.changesSeen {
+		t.ctimeHost = st.Ctim
+	}
+}
+
+// showCtime puts in the ctime that the host's stands for.
+func (t *times) showCtime(st *unix.Stat_t) {
+	t.timeMu.Lock()
+	defer t.timeMu.Unlock()
+	if st.Ctim == t.ctimeHost && t.changes.Load() == t.changesSeen {
+		st.Ctim = t.ctimeShown
+	}
 }
 
 // track begins to keep the mtime of a file, which is the host's so far.
-func (t *times) track(ts unix.Timespec) {
+func (t *times) track(h disk.File, ts unix.Timespec) {
 	t.timeMu.Lock()
 	defer t.timeMu.Unlock()
-	if !t.tracked {
-		t.tracked, t.mtime, t.onHost, t.pending = true, ts, ts, false
-	}
+	t.tracked, t.mtime, t.onHost, t.pending = h, ts, ts, false
 }
 
 // untrack hands the mtime back to the host, which has it by now.
 func (t *times) untrack() {
 	t.timeMu.Lock()
-	t.tracked = false
+	t.tracked = nil
 	t.timeMu.Unlock()
 }
 
@@ -81,6 +121,7 @@ func (t *times) setOnHost(h disk.File, ts *[2]unix.Timespec) error {
 // show puts in the times of an open file. What was changed and is not handed over changes the host's ctime later; under write-back the kernel
 // has its own.
 func (t *times) show(st *unix.Stat_t) {
+	t.showCtime(st)
 	t.timeMu.Lock()
 	defer t.timeMu.Unlock()
 	st.Mtim = t.mtime
@@ -89,27 +130,40 @@ func (t *times) show(st *unix.Stat_t) {
 	}
 }
 
-// restoreTimes puts the mtime of a host file right after a flush wrote to it.
+// current is the mtime that is to stand on the host now.
+func (t *times) current() unix.Timespec {
+	t.timeMu.Lock()
+	defer t.timeMu.Unlock()
+	return t.currentLocked()
+}
+
+func (t *times) currentLocked() unix.Timespec {
+	if t.pending {
+		return t.arrived
+	}
+	return t.mtime
+}
+
+// restoreTimes puts the mtime of a host file right after a flush or the journal wrote to it.
 func (fs *FS) restoreTimes(n *inode, h disk.File) {
 	n.timeMu.Lock()
 	defer n.timeMu.Unlock()
-	if !n.tracked {
-		return
+	if n.tracked == h { // else it was closed meanwhile, and may be open again
+		fs.putTime(n, h, n.currentLocked())
 	}
-	ts := n.mtime
-	if n.pending {
-		ts = n.arrived
-	}
-	fs.putTime(n, h, ts)
 }
 
 // settleTimes is called when the kernel has sent all it knows, after the flush that followed: no SETATTR came, so the mtime is what it was.
-func (fs *FS) settleTimes(n *inode, h disk.File) {
+func (fs *FS) settleTimes(n *inode, c *container.File) {
 	n.timeMu.Lock()
-	defer n.timeMu.Unlock()
 	n.pending = false
-	if n.tracked && n.onHost != n.mtime {
-		fs.putTime(n, h, n.mtime)
+	ts, late := n.mtime, n.tracked == c.Host() && n.onHost != n.mtime
+	if late {
+		fs.putTime(n, c.Host(), ts)
+	}
+	n.timeMu.Unlock()
+	if late {
+		fs.failed(n, c.NoteTime(ts), "mtime could not be logged")
 	}
 }
 

@@ -25,7 +25,7 @@ func TestFsyncKeepsAttributes(t *testing.T) {
 	defer mk.Destroy()
 	s, err := openCrash(m.Root(), mk, true)
 	must(err)
-	k := newKernel(s.fs)
+	k := newKernel(s.FS)
 	dir, _, err := k.mkdir(fuse.FUSE_ROOT_ID, "dir")
 	must(err)
 	node, _, fh, err := k.create(dir, "file")
@@ -53,7 +53,7 @@ func TestFsyncKeepsAttributes(t *testing.T) {
 	s.abandon(m)
 	s, err = openCrash(c.Root(), mk, true)
 	must(err)
-	k = newKernel(s.fs)
+	k = newKernel(s.FS)
 	dir, a, err := k.lookup(fuse.FUSE_ROOT_ID, "dir")
 	must(err)
 	if a.Mode != unix.S_IFDIR|0o750 {
@@ -72,5 +72,5 @@ func TestFsyncKeepsAttributes(t *testing.T) {
 	if a.Mode != unix.S_IFREG|0o640 {
 		t.Errorf("mode of the file is %o", a.Mode)
 	}
-	must(s.close())
+	must(s.Close())
 }

@@ -14,7 +14,7 @@ import (
 // needsJournal has the tests judge what only a journal can promise. Without it, a file with changes that no fsync had acknowledged when the
 // power went, or the daemon was killed, may answer EIO; and an exchange of names may leave one of the two under a name of its own.
 // Wrong bytes, lost names and damage to other files are judged whatever it says.
-const needsJournal = false
+const needsJournal = true
 
 // judge looks at a vault after a crash and says what is wrong with it.
 type judge struct {

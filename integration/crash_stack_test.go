@@ -2,7 +2,6 @@ package integration
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -10,13 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cofferfs/coffer/cache"
-	"github.com/cofferfs/coffer/container"
-	"github.com/cofferfs/coffer/container/dirs"
 	"github.com/cofferfs/coffer/container/keys"
-	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/vault"
-	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/fs"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
@@ -25,12 +19,8 @@ import (
 
 // crashStack is every layer of a mounted vault but the kernel, on a disk in memory.
 type crashStack struct {
-	v      *vault.Vault
-	engine *container.Engine
-	cache  *cache.Cache
-	tree   *dirs.Tree
-	fs     *fs.FS
-	notes  *notes
+	*fs.Stack
+	notes *notes
 }
 
 // newCrashDisk answers a disk with a new vault, all of it stable, and what opens it.
@@ -57,64 +47,21 @@ func openCrash(root disk.Dir, mk *keys.MasterKey, writeBack bool) (*crashStack, 
 		return nil, err
 	}
 	s := &crashStack{notes: &notes{}}
-	s.v, err = vault.OpenDir(root, cfg, mk, vault.OpenOptions{Mountpoint: "/crash", Events: s.notes.event})
+	v, err := vault.OpenDir(root, cfg, mk, vault.OpenOptions{Mountpoint: "/crash", Events: s.notes.event})
 	if err != nil {
 		return nil, err
 	}
-	if err := s.build(writeBack); err != nil {
-		return nil, errors.Join(err, s.v.CloseUnclean())
+	s.Stack, err = fs.NewStack(v, fs.StackConfig{WriteBack: writeBack, Workers: 1, JournalSize: 32 << 20, Events: s.notes.event, Log: slog.New(s.notes)})
+	if err != nil {
+		return nil, err
 	}
 	return s, nil
-}
-
-func (s *crashStack) build(writeBack bool) (err error) {
-	v := s.v
-	s.engine, err = container.NewEngine(container.EngineConfig{Ring: v.Ring(), Params: v.Params(), Workers: 1, Events: s.notes.event})
-	if err != nil {
-		return err
-	}
-	s.cache = cache.New(cache.Config{Events: s.notes.event})
-	s.tree, err = dirs.New(dirs.Config{
-		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
-		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: s.headerless, Events: s.notes.event,
-	})
-	if err != nil {
-		return errors.Join(err, s.cache.Close())
-	}
-	s.fs = fs.New(fs.Config{
-		Tree: s.tree, Engine: s.engine, Cache: s.cache, Attrs: xattrs.New(v.Ring().Xattr()), NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
-		WriteBack: writeBack, Events: s.notes.event, Log: slog.New(s.notes),
-	})
-	return nil
-}
-
-func (s *crashStack) headerless(l names.Link, d disk.Dir, host string) bool {
-	if !s.v.UncleanSeq(l.Seq) {
-		return false
-	}
-	f, err := d.Open(host, true)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	_, err = s.engine.ReadSize(f, l.ID)
-	return err != nil
-}
-
-// close unmounts.
-func (s *crashStack) close() error {
-	err := errors.Join(s.fs.Close(), s.cache.Close(), s.tree.Close())
-	if err != nil {
-		return errors.Join(err, s.v.CloseUnclean())
-	}
-	return s.v.Close()
 }
 
 // abandon gives up what the process holds of a stack whose disk is of no interest any more.
 func (s *crashStack) abandon(m *disktest.Memory) {
 	m.SetFault(disktest.FailFrom(0, unix.EIO))
-	_, _, _ = s.fs.Close(), s.cache.Close(), s.tree.Close()
-	_ = s.v.CloseUnclean()
+	_ = s.Close()
 }
 
 // notes keeps what the layers say, for the report of a failure.

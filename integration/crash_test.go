@@ -31,7 +31,7 @@ func (r *crashRun) aftermath(m *disktest.Memory, ops int, killed, lenient bool, 
 		v.problems = []string{fmt.Sprintf("the vault does not open: %v", err)}
 		return v
 	}
-	j := &judge{judged: r.at(ops, killed), k: newKernel(s.fs), lenient: lenient}
+	j := &judge{judged: r.at(ops, killed), k: newKernel(s.FS), lenient: lenient}
 	j.look()
 	if again {
 		loss := disktest.PowerCuts()[rng.IntN(len(disktest.PowerCuts()))]
@@ -47,7 +47,7 @@ func (r *crashRun) aftermath(m *disktest.Memory, ops int, killed, lenient bool, 
 	}
 	j.clear()
 	if len(j.problems) == 0 {
-		if err := s.close(); err != nil {
+		if err := s.Close(); err != nil {
 			j.wrong("unmount after the crash: %v", err)
 		}
 		_ = m.Root().List(func(name string, _ uint64, _ uint8) error {

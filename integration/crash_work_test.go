@@ -55,7 +55,7 @@ func (r *crashRun) mount() (err error) {
 	if err != nil {
 		return err
 	}
-	r.k = newKernel(r.stack.fs)
+	r.k = newKernel(r.stack.FS)
 	r.k.lazy = r.lazy
 	r.root.node = fuse.FUSE_ROOT_ID
 	return nil
@@ -70,6 +70,7 @@ func (r *crashRun) step() error {
 	actions := []action{
 		{12, r.create}, {6, r.open}, {8, r.close}, {22, r.write}, {5, r.truncate}, {4, r.punch}, {14, r.fsync}, {5, r.fsyncDir},
 		{10, r.rename}, {3, r.link}, {6, r.unlink}, {4, r.mkdir}, {2, r.rmdir}, {2, r.symlink}, {2, r.chmod}, {5, r.replace}, {1, r.remount},
+		{2, func() error { return r.stack.Engine.Checkpoint() }},
 	}
 	sum := 0
 	for _, a := range actions {
@@ -429,7 +430,7 @@ func (r *crashRun) remount() (err error) {
 		o.forget()
 	}
 	r.event("remount", func(int) {
-		if err = r.stack.close(); err == nil {
+		if err = r.stack.Close(); err == nil {
 			err = r.mount()
 		}
 	})
@@ -443,7 +444,7 @@ func (r *crashRun) check() error {
 			return err
 		}
 	}
-	if n := r.stack.fs.Panics(); n > 0 {
+	if n := r.stack.FS.Panics(); n > 0 {
 		return fmt.Errorf("%d requests panicked", n)
 	}
 	j := &judge{judged: r.at(r.disk.Ops(), true), k: r.k}

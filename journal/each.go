@@ -3,6 +3,7 @@ package journal
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/cofferfs/coffer/internal/disk"
 )
@@ -12,7 +13,22 @@ type Transaction struct {
 	LSN     LSN
 	Head    []byte // valid during the call only
 	BulkLen int64
+
+	bulk []place
 }
+
+// Keep answers the bulk of the transaction for use after the call.
+func (t *Transaction) Keep() Bulk { return Bulk{slices.Clone(t.bulk), t.BulkLen} }
+
+// Bulk is where the bulk of a transaction lies. It can be read until the Reader is closed, also concurrently.
+type Bulk struct {
+	places []place
+	n      int64
+}
+
+// ReadAt reads len(p) bytes at off. Errors are the host's; a range beyond the end is io.ErrUnexpectedEOF. What is read was verified by Each and is not
+// verified again.
+func (b Bulk) ReadAt(p []byte, off int64) error { return readPlaces(b.places, b.n, p, off) }
 
 // Log says what Each delivered and what it ended at.
 type Log struct {
@@ -41,7 +57,6 @@ type assembly struct {
 	open bool
 	next uint64 // number of the transaction that is open, or comes next
 	t    Transaction
-	bulk []place
 }
 
 // Each calls fn with every complete transaction that was not recycled, in order of LSN. bulk reads len(p) bytes of its bulk at off, and is valid during the call
@@ -69,7 +84,7 @@ func (a *assembly) add(s *source, rec *record, head []byte) error {
 			return fmt.Errorf("journal: record at %d: %w", rec.pos, ErrMalformed)
 		}
 		a.seen, a.open, a.next = true, true, rec.number
-		a.t.Head, a.t.BulkLen, a.bulk = a.t.Head[:0], 0, a.bulk[:0]
+		a.t.Head, a.t.BulkLen, a.t.bulk = a.t.Head[:0], 0, a.t.bulk[:0]
 	} else if !a.open {
 		if a.seen || rec.pos > a.log.Recycled {
 			return fmt.Errorf("journal: record at %d: %w", rec.pos, ErrMalformed)
@@ -81,7 +96,7 @@ func (a *assembly) add(s *source, rec *record, head []byte) error {
 	}
 	a.t.Head = append(a.t.Head, head...)
 	if rec.bulk > 0 {
-		a.bulk = append(a.bulk, place{s.f, s.header.offset(rec.pos) + recordHeader + int64(rec.head), int64(rec.bulk)})
+		a.t.bulk = append(a.t.bulk, place{s.f, s.header.offset(rec.pos) + recordHeader + int64(rec.head), int64(rec.bulk)})
 		a.t.BulkLen += int64(rec.bulk)
 	}
 	if !rec.has(flagCommit) {
@@ -103,10 +118,15 @@ func (a *assembly) add(s *source, rec *record, head []byte) error {
 
 // readBulk is the function that fn gets.
 func (a *assembly) readBulk(p []byte, off int64) error {
-	if off < 0 || off > a.t.BulkLen || int64(len(p)) > a.t.BulkLen-off {
-		return fmt.Errorf("journal: read bulk: %d bytes at %d of %d: %w", len(p), off, a.t.BulkLen, io.ErrUnexpectedEOF)
+	return readPlaces(a.t.bulk, a.t.BulkLen, p, off)
+}
+
+// readPlaces reads len(p) bytes at off of n bytes that lie in all.
+func readPlaces(all []place, n int64, p []byte, off int64) error {
+	if off < 0 || off > n || int64(len(p)) > n-off {
+		return fmt.Errorf("journal: read bulk: %d bytes at %d of %d: %w", len(p), off, n, io.ErrUnexpectedEOF)
 	}
-	for _, b := range a.bulk {
+	for _, b := range all {
 		if len(p) == 0 {
 			break
 		}

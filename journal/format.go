@@ -14,6 +14,9 @@ const (
 	// PieceSize is the length of each host file.
 	PieceSize = 8 << 20
 
+	// MinSize is the least that Config.Size may be.
+	MinSize = minPieces * PieceSize
+
 	minPieces = 4
 	maxPieces = 1024
 

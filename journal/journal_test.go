@@ -82,6 +82,7 @@ func replay(t testing.TB, c Config) ([]tx, Log) {
 	var log Log
 	for pass := range 2 {
 		var list []tx
+		var kept []Bulk
 		got, err := r.Each(func(x *Transaction, bulk func([]byte, int64) error) error {
 			b := make([]byte, x.BulkLen)
 			if err := bulk(b, 0); err != nil {
@@ -99,10 +100,16 @@ func replay(t testing.TB, c Config) ([]tx, Log) {
 			if bulk(make([]byte, 1), x.BulkLen) == nil || bulk(nil, -1) == nil {
 				return errors.New("bulk reads beyond its bounds")
 			}
-			list = append(list, tx{x.LSN, bytes.Clone(x.Head), b})
+			list, kept = append(list, tx{x.LSN, bytes.Clone(x.Head), b}), append(kept, x.Keep())
 			return nil
 		})
 		ok(t, err)
+		for i, k := range kept {
+			b := make([]byte, len(list[i].bulk))
+			if err := k.ReadAt(b, 0); err != nil || !bytes.Equal(b, list[i].bulk) || k.ReadAt(make([]byte, 1), int64(len(b))) == nil {
+				t.Fatalf("the bulk of transaction %d reads otherwise after the pass: %v", i, err)
+			}
+		}
 		if pass == 1 && (!slices.EqualFunc(first, list, tx.equal) || got != log) {
 			t.Fatal("the second pass differs from the first")
 		}

@@ -53,6 +53,9 @@ func Open(c Config) (*Reader, error) {
 	return r, nil
 }
 
+// Pieces is how many pieces of this journal there are. Without any the log is empty.
+func (r *Reader) Pieces() int { return len(r.pieces) }
+
 // Close closes the pieces; they stay.
 func (r *Reader) Close() {
 	for _, s := range r.pieces {
@@ -99,18 +102,23 @@ func (r *Reader) Remove() error {
 	return nil
 }
 
-// findPieces fills names and pieces.
-func (r *Reader) findPieces() error {
-	err := r.c.Dir.List(func(name string, _ uint64, _ uint8) error {
+// Names lists what is called like a piece in a directory, whichever journal's, in order.
+func Names(dir disk.Dir) (all []string, err error) {
+	err = dir.List(func(name string, _ uint64, _ uint8) error {
 		if isPieceName(name) {
-			r.names = append(r.names, name)
+			all = append(all, name)
 		}
 		return nil
 	})
-	if err != nil {
+	slices.Sort(all)
+	return all, err
+}
+
+// findPieces fills names and pieces.
+func (r *Reader) findPieces() (err error) {
+	if r.names, err = Names(r.c.Dir); err != nil {
 		return err
 	}
-	slices.Sort(r.names)
 	for _, name := range r.names {
 		if err := r.openPiece(name); err != nil {
 			return err

@@ -9,8 +9,10 @@ import (
 
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/redo"
 	"github.com/cofferfs/coffer/container/vault"
 	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/journal"
 )
 
 // classify gives an error of the layers below its exit code and hint, as an *exitError around it. An error that carries one
@@ -68,6 +70,13 @@ var errorTable = []struct {
 	{vault.ErrOtherVault, exitConfig, "use a backup of the config of this very vault"},
 	{vault.ErrNoContainer, exitVaultDir, "the vault must hold at least one file to rebuild the config from"},
 	{vault.ErrReadOnly, exitReadOnly, ""},
+	{vault.ErrJournal, exitOther, "mount the vault again: its journal is replayed"},
+	{redo.ErrLost, exitDamage, "save what there is by mounting for reading only: -o ro; without .coffer/journal.* the vault opens again, and what they hold is lost"},
+	{redo.ErrKind, exitConfig, "its journal was written by a newer coffer: update this one"},
+	{journal.ErrVersion, exitConfig, "its journal was written by a newer coffer: update this one"},
+	{redo.ErrMalformed, exitDamage, "restore .coffer/journal.* of this very vault; without them it opens, and what they hold is lost"},
+	{journal.ErrMalformed, exitDamage, "restore .coffer/journal.* of this very vault; without them it opens, and what they hold is lost"},
+	{journal.ErrPieces, exitDamage, "remove copies among .coffer/journal.*, or restore them; without them the vault opens, and what they hold is lost"},
 	{container.ErrVersion, exitConfig, "it was made by a newer coffer: update this one"},
 	{container.ErrGeometry, exitUsage, "see: coffer help init"},
 	{container.ErrAuth, exitDamage, "restore the files from a backup"},
@@ -76,5 +85,6 @@ var errorTable = []struct {
 	{unix.EDQUOT, exitHostFull, "make room in the quota of the vault's host, or mount for reading only: -o ro"},
 	{unix.EROFS, exitReadOnly, "the vault's host is read-only; mount for reading only: -o ro"},
 	{fs.ErrPermission, exitPermission, "run as the vault's owner"},
+	{redo.ErrIncomplete, exitOther, "make every directory of the vault readable, or mount for reading only: -o ro"},
 	{unix.EMFILE, exitOther, "raise the limit of open files: ulimit -n"},
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/journal"
 )
 
 // mountFlags are what `coffer mount` was asked for.
@@ -21,6 +22,7 @@ type mountFlags struct {
 	recover    bool
 	force      bool
 	idle       time.Duration
+	journal    sizeFlag
 	log        string
 	words      []string
 	secret     unlockFlags
@@ -52,6 +54,7 @@ fsname=NAME nowriteback noxattr acl. Mounts are rw,nosuid,nodev,default_permissi
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but errors")
 	fl.BoolVar(&f.recover, "recover", false, "open a copy of a vault that was not cleanly unmounted")
 	fl.BoolVar(&f.force, "force-unlock", false, "ignore the lock of another host; only when that host is surely gone")
+	fl.Var(&f.journal, "journal-size", "most bytes of journal in the vault while it is mounted, 32M to 1024M; auto is 128M")
 	fl.DurationVar(&f.idle, "idle", 0, "unmount after no request and no open file for `DURATION`, such as 30m; a mount in use stays")
 	fl.StringVar(&f.log, "log", "", "log to `FILE` (default: coffer.log in $XDG_STATE_HOME/coffer or ~/.local/state/coffer)")
 	fl.StringArrayVarP(&f.words, "options", "o", nil, "mount `OPTIONS`")
@@ -60,11 +63,17 @@ fsname=NAME nowriteback noxattr acl. Mounts are rw,nosuid,nodev,default_permissi
 	return cmd
 }
 
+// maxJournal is the largest journal that can be asked for: what is in it is replayed by the next mount after a power cut.
+const maxJournal = 1 << 30
+
 // mount checks everything that can be checked before the passphrase is asked for, then asks, unlocks and serves.
 func (a *app) mount(vaultPath, mountpoint string, f mountFlags) (err error) {
 	words, err := parseWords(f.words)
 	if err != nil {
 		return err
+	}
+	if least, most := sizeFlag(journal.MinSize), sizeFlag(maxJournal); f.journal != 0 && (f.journal < least || f.journal > most) {
+		return failf(exitUsage, fmt.Sprintf("give a size from %s to %s, or auto", &least, &most), "--journal-size %s is out of bounds", &f.journal)
 	}
 	if f.idle < 0 {
 		return failf(exitUsage, "give a duration such as 30m, or 0 for never", "--idle %s is negative", f.idle)
@@ -101,7 +110,7 @@ func (a *app) mount(vaultPath, mountpoint string, f mountFlags) (err error) {
 	if words.FsName == "" {
 		words.FsName = vaultPath
 	}
-	job := mountJob{Vault: vaultPath, Mountpoint: mountpoint, Words: words, Recover: f.recover, ForceUnlock: f.force, Idle: f.idle}
+	job := mountJob{Vault: vaultPath, Mountpoint: mountpoint, Words: words, Recover: f.recover, ForceUnlock: f.force, Idle: f.idle, JournalSize: int64(f.journal)}
 	mk, err := a.openKey(job, missing, f)
 	if err != nil {
 		return err

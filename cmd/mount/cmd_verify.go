@@ -2,18 +2,17 @@ package main
 
 import (
 	"errors"
-	"os"
+	"log/slog"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/check"
-	"github.com/cofferfs/coffer/container/dirs"
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/vault"
 	"github.com/cofferfs/coffer/container/xattrs"
+	"github.com/cofferfs/coffer/fs"
 )
 
 // findingsHelp is what verify and scrub print.
@@ -37,7 +36,8 @@ func (a *app) verifyCmd() *cobra.Command {
 		Use:   "verify VAULT",
 		Short: "Check every byte of a vault that is not mounted",
 		Long: `Check a vault with its key: every name, symlink and extended attribute, and every byte of every file, at the speed of disk or cipher. Nothing is
-changed. Exit code 26 says that there is damage, 47 that there is none but what may be pending.
+changed. Exit code 26 says that there is damage. A journal that an unclean session left is
+seen as the next mount will replay it.
 
 A file that is gone together with its name leaves nothing to find, and so does what was put back as it once was.
 
@@ -110,64 +110,41 @@ func (a *app) verify(path string, from unlockFlags, o verifyOptions) error {
 		return err
 	}
 	out := &findings{w: a.stdout, json: o.json, dryRun: o.dryRun}
-	s := &stack{}
 	// A copy of a vault that was in use is looked at like any other, where nothing is written.
-	s.vault, err = vault.Open(path, cfg, mk, vault.OpenOptions{
+	v, err := vault.Open(path, cfg, mk, vault.OpenOptions{
 		ReadOnly: !o.writes(), Recover: o.recover || !o.writes(), ForceUnlock: o.forceUnlock, Mountpoint: "coffer verify --repair", Events: out.event,
 	})
 	mk.Destroy()
 	if err != nil {
 		return err
 	}
-	out.config(cfg)
-	err = a.check(path, s, o, out)
-	return errors.Join(err, s.close())
-}
-
-// check runs what o says on an open vault.
-func (a *app) check(path string, s *stack, o verifyOptions, out *findings) (err error) {
-	s.engine, err = container.NewEngine(container.EngineConfig{Ring: s.vault.Ring(), Params: s.vault.Params()})
+	s, err := fs.NewStack(v, fs.StackConfig{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
+	out.vault(v)
+	err = a.check(path, s, o, out)
+	return errors.Join(err, s.Close())
+}
+
+// check runs what o says on an open vault.
+func (a *app) check(path string, s *fs.Stack, o verifyOptions, out *findings) error {
 	progress := a.startProgress()
 	defer progress.stop()
-	pending := len(journalPieces(path)) > 0 && !o.writes()
-	c := check.RepairConfig{Config: checkConfig(s.vault, s.engine, pending, out, progress.counts), Done: out.action}
+	v := s.Vault
+	c := check.RepairConfig{Done: out.action, Config: check.Config{
+		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Attrs: xattrs.New(v.Ring().Xattr()), Engine: s.Engine,
+		UncleanSeq: v.UncleanSeq, UncleanTime: v.UncleanTime, Unclean: v.Unclean(), Found: out.add, Progress: progress.counts,
+	}}
 	if !o.repair {
 		sum, err := check.Verify(a.ctx, c.Config)
 		return out.end(sum, err, "see what can be saved: coffer verify --repair --dry-run "+quote(path))
 	}
 	if o.writes() {
-		if s.tree, err = repairTree(s); err != nil {
-			return err
-		}
-		c.Tree = s.tree
+		c.Tree = s.Tree
 	}
 	sum, kept, err := check.Repair(a.ctx, c)
 	return out.repaired(sum, kept, err)
-}
-
-// repairTree is the tree of directories that a repair changes.
-func repairTree(s *stack) (*dirs.Tree, error) {
-	v := s.vault
-	var seal *xattrs.Codec
-	if os.Geteuid() != 0 {
-		seal = xattrs.New(v.Ring().Xattr())
-	}
-	return dirs.New(dirs.Config{
-		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
-		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: s.headerless, Seal: seal,
-	})
-}
-
-// checkConfig is how package check sees an open vault.
-func checkConfig(v *vault.Vault, engine *container.Engine, pending bool, out *findings, counts *check.Progress) check.Config {
-	return check.Config{
-		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Attrs: xattrs.New(v.Ring().Xattr()), Engine: engine,
-		UncleanSeq: v.UncleanSeq, UncleanTime: v.UncleanTime, Unclean: v.Unclean(), Pending: pending && v.Unclean(),
-		Found: out.add, Progress: counts,
-	}
 }
 
 // journalPieces are the pieces of a journal that lie in a vault, whoever left them.

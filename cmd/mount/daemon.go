@@ -35,6 +35,7 @@ type mountJob struct {
 	Recover     bool
 	ForceUnlock bool
 	Idle        time.Duration // 0: never unmounted by itself
+	JournalSize int64         // bytes; 0: the default
 }
 
 // daemonReport is the daemon's answer to its parent; Code 0 means that the mount is usable.

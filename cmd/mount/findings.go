@@ -88,6 +88,15 @@ func (f *findings) event(e event.Event) {
 	f.add(x)
 }
 
+// vault reports what an open vault has besides its files.
+func (f *findings) vault(v *vault.Vault) {
+	f.config(v.Config())
+	if v.View() != nil {
+		f.early.Leftover++
+		f.add(check.Finding{Kind: check.Leftover, Host: ".coffer/journal.*", What: "the journal of a session that did not end cleanly waits to be replayed", Hint: "the next mount does"})
+	}
+}
+
 // config reports a config that is not what it should be. Its content was proved by then.
 func (f *findings) config(cfg *vault.Config) {
 	switch w := cfg.Warning(); {

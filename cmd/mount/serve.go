@@ -12,25 +12,15 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"github.com/cofferfs/coffer/cache"
-	"github.com/cofferfs/coffer/container"
-	"github.com/cofferfs/coffer/container/dirs"
 	"github.com/cofferfs/coffer/container/keys"
-	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/vault"
-	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/fs"
-	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
 )
 
-// stack is a mounted vault's layers, from the host up.
+// stack is a mounted vault.
 type stack struct {
-	vault  *vault.Vault
-	engine *container.Engine
-	cache  *cache.Cache
-	tree   *dirs.Tree
-	fs     *fs.FS
+	*fs.Stack
 	watch  *fs.Watch
 	record recorder
 }
@@ -49,7 +39,7 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 	}
 	server, err := s.mount(job)
 	if err != nil {
-		return errors.Join(err, s.close())
+		return errors.Join(err, s.Close())
 	}
 	m, _, err := mountAt(job.Mountpoint)
 	if err != nil {
@@ -71,7 +61,7 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 		server.Wait()
 		close(ended)
 	}()
-	idle := idler{after: job.Idle, quiet: s.watch.Quiet, inUse: s.fs.InUse}
+	idle := idler{after: job.Idle, quiet: s.watch.Quiet, inUse: s.FS.InUse}
 	alarm := time.NewTimer(job.Idle)
 	if job.Idle == 0 {
 		alarm.Stop()
@@ -89,7 +79,7 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 			}
 		}
 	}
-	if err := s.close(); err != nil {
+	if err := s.Close(); err != nil {
 		return err
 	}
 	log.Info("unmounted; everything is on the host")
@@ -109,63 +99,24 @@ func openStack(job mountJob, mk *keys.MasterKey, log *slog.Logger) (*stack, erro
 		logged(e)
 		s.record.sink(e)
 	}
-	s.vault, err = vault.Open(job.Vault, cfg, mk, vault.OpenOptions{
+	v, err := vault.Open(job.Vault, cfg, mk, vault.OpenOptions{
 		ReadOnly: job.Words.ReadOnly, NoAtime: job.Words.NoAtime, Recover: job.Recover, ForceUnlock: job.ForceUnlock, Mountpoint: job.Mountpoint, Events: sink,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := s.build(job, log, sink); err != nil {
-		return nil, errors.Join(err, s.close())
+	s.Stack, err = fs.NewStack(v, fs.StackConfig{
+		WriteBack: !job.Words.NoWriteBack, ACL: job.Words.ACL, JournalSize: job.JournalSize, Events: sink, Log: log,
+	})
+	if err != nil {
+		return nil, err
 	}
+	s.watch = fs.NewWatch(s.FS, s.record.failed)
 	return s, nil
 }
 
-func (s *stack) build(job mountJob, log *slog.Logger, sink event.Sink) (err error) {
-	v := s.vault
-	s.engine, err = container.NewEngine(container.EngineConfig{Ring: v.Ring(), Params: v.Params(), Events: sink})
-	if err != nil {
-		return err
-	}
-	s.cache = cache.New(cache.Config{Events: sink})
-	attrs := xattrs.New(v.Ring().Xattr())
-	var seal *xattrs.Codec
-	if os.Geteuid() != 0 {
-		seal = attrs
-	}
-	s.tree, err = dirs.New(dirs.Config{
-		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
-		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: s.headerless, ReadOnly: v.ReadOnly(), Events: sink,
-		Seal: seal, ACL: job.Words.ACL,
-	})
-	if err != nil {
-		return err
-	}
-	s.fs = fs.New(fs.Config{
-		Tree: s.tree, Engine: s.engine, Cache: s.cache, Attrs: attrs, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
-		ReadOnly: v.ReadOnly(), WriteBack: !job.Words.NoWriteBack, ACL: job.Words.ACL, Events: sink, Log: log,
-	})
-	s.watch = fs.NewWatch(s.fs, s.record.failed)
-	return nil
-}
-
-// headerless tells dirs whether a file whose link says that it may have no header lies in an unclean session and indeed has
-// none (FORMAT.md sections 8.1 and 8.2).
-func (s *stack) headerless(l names.Link, d disk.Dir, host string) bool {
-	if !s.vault.UncleanSeq(l.Seq) {
-		return false
-	}
-	f, err := d.Open(host, true)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	_, err = s.engine.ReadSize(f, l.ID)
-	return err != nil
-}
-
 func (s *stack) mount(job mountJob) (*fuse.Server, error) {
-	server, err := fs.Mount(s.fs, fs.MountOptions{
+	server, err := fs.Mount(s.FS, fs.MountOptions{
 		Mountpoint: job.Mountpoint, AllowOther: job.Words.AllowOther, FsName: job.Words.FsName, Options: job.Words.flags(),
 		Wrap:     func(fuse.RawFileSystem) fuse.RawFileSystem { return s.watch },
 		NoXAttrs: job.Words.NoXAttr,
@@ -174,27 +125,6 @@ func (s *stack) mount(job mountJob) (*fuse.Server, error) {
 		return nil, failf(exitFUSE, "the log has what fusermount3 or the kernel said: see --log in coffer help mount", "mount: %w", err)
 	}
 	return server, nil
-}
-
-// close hands everything to the host, from the top, and releases the vault. After a failure the vault is not marked clean: the next
-// mount then knows what to look at.
-func (s *stack) close() error {
-	var errs []error
-	if s.fs != nil {
-		errs = append(errs, s.fs.Close())
-	}
-	if s.cache != nil {
-		errs = append(errs, s.cache.Close())
-	}
-	if s.tree != nil {
-		errs = append(errs, s.tree.Close())
-	}
-	err := errors.Join(errs...)
-	if err != nil {
-		err = fmt.Errorf("not everything could be handed to the host: %w", err)
-		return errors.Join(err, s.vault.CloseUnclean())
-	}
-	return s.vault.Close()
 }
 
 // unmountOwn unmounts our own mount m, and nothing else that may have taken its place at the mount point.

@@ -81,13 +81,13 @@ type monitor struct {
 // report describes the mount; paths only with paths.
 func (m *monitor) report(paths bool) *statusReport {
 	recent, kinds := m.stack.record.snapshot()
-	files, dirs := m.stack.fs.OpenFiles()
-	c, f := m.stack.cache.Stats(), m.stack.engine.Stats()
+	files, dirs := m.stack.FS.OpenFiles()
+	c, f := m.stack.Cache.Stats(), m.stack.Engine.Stats()
 	r := &statusReport{
 		Version: programVersion(), Vault: m.job.Vault, Mountpoint: m.job.Mountpoint, PID: os.Getpid(), ReadOnly: m.job.Words.ReadOnly,
 		Started: m.started, UptimeSeconds: int64(time.Since(m.started).Seconds()), QuietSeconds: int64(m.stack.watch.Quiet().Seconds()),
 		IdleSeconds: int64(m.job.Idle.Seconds()), Requests: m.stack.watch.Requests(), Errors: m.stack.watch.Answers(), Findings: kinds,
-		Panics: m.stack.fs.Panics(), Cache: cacheStatus{c.Hits, c.Misses, c.Bypassed, c.Clean, c.Dirty},
+		Panics: m.stack.FS.Panics(), Cache: cacheStatus{c.Hits, c.Misses, c.Bypassed, c.Clean, c.Dirty},
 		Frames: framesStatus{f.FramesOpened, f.FramesSealed}, OpenDirs: dirs, OpenFiles: len(files), Open: []openStatus{},
 		Events: recent, PathsHidden: !paths,
 	}
@@ -103,7 +103,7 @@ func (m *monitor) report(paths bool) *statusReport {
 	for i := range r.Events {
 		e := &r.Events[i]
 		if e.Path == "" {
-			e.Path = m.stack.fs.PathOf(e.Object)
+			e.Path = m.stack.FS.PathOf(e.Object)
 		}
 		e.Path = show(e.Path)
 	}

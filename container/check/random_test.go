@@ -190,15 +190,14 @@ func (r *rig) leaveUnclean() {
 	h, _, err := r.tree.Root().CreateFile("headless", 0o600, -1, -1)
 	r.must(err)
 	r.must(h.Close())
-	r.put("longer", pattern(21, 20000))
+	r.putUnsynced("longer", pattern(21, 20000))
 	e, err := r.tree.Root().Lookup("longer")
 	r.must(err)
 	h, err = r.tree.Root().Open("longer", e.ID, false)
 	r.must(err)
 	r.must(h.Truncate(100_000))
 	r.must(h.Close())
-	r.must(r.tree.Close())
-	r.must(r.v.CloseUnclean())
+	r.crash()
 }
 
 // TestRepairInterrupted cuts the power at points of a repair: whatever could be read before can be read after the cut, and once the repair was run again
@@ -268,7 +267,12 @@ func TestRepairFails(t *testing.T) {
 		r.open(false)
 		x.SetFault(disktest.FailCall(n, unix.EIO))
 		_, _, _, err := r.repairOpen(false)
-		err = errors.Join(err, r.tree.Close(), r.v.Close())
+		err = errors.Join(err, r.tree.Close(), r.eng.Close(true))
+		if err == nil {
+			err = r.v.Close()
+		} else {
+			err = errors.Join(err, r.v.CloseUnclean())
+		}
 		struck := x.Struck()
 		x.SetFault(nil)
 		x = x.Cut(disktest.LoseNothing, rng)

@@ -42,7 +42,7 @@ func (r *repairer) rebuild(ctx context.Context, o *object) (Action, error) {
 	a.What = fmt.Sprintf("%d bytes saved, %d lost", got.Bytes, got.LostBytes())
 	all := r.namesOf(o)
 	if r.Tree != nil {
-		lost, err := r.replace(ctx, o, all, w, h)
+		lost, err := r.replace(ctx, o, all, w, got.Frames, h)
 		if err != nil {
 			return Action{}, err
 		}
@@ -59,14 +59,14 @@ func damageOnly(got container.Checked) bool {
 }
 
 // replace builds a new file of what is left of h, and has it take over all names of o.
-func (r *repairer) replace(ctx context.Context, o *object, all []*object, w *container.Wreck, h disk.File) (lost string, err error) {
+func (r *repairer) replace(ctx context.Context, o *object, all []*object, w *container.Wreck, frames uint64, h disk.File) (lost string, err error) {
 	d, err := r.dir(o.at)
 	if err != nil {
 		return "", err
 	}
 	defer d.Release()
 	temp := r.tempName()
-	if lost, err = r.build(ctx, d, temp, w, h, o.link.ID); err != nil {
+	if lost, err = r.build(ctx, d, temp, w, frames, h, o.link.ID); err != nil {
 		return "", err
 	}
 	defer func() { _ = unlink(d, temp) }() // a later run finds what is left
@@ -174,13 +174,13 @@ func (r *repairer) survey(ctx context.Context, h disk.File, id keys.ObjectID, ge
 
 func (r *repairer) tempName() string { return fmt.Sprintf("%s%016x", tempPrefix, rand.Uint64()) }
 
-// build makes a new file called name in d of what is left of h, durable with its name, and returns what else was lost.
-func (r *repairer) build(ctx context.Context, d *dirs.Dir, name string, w *container.Wreck, h disk.File, id keys.ObjectID) (lost string, err error) {
+// build makes a new file called name in d of what is left of h, which is that many frames, durable with its name, and returns what else was lost.
+func (r *repairer) build(ctx context.Context, d *dirs.Dir, name string, w *container.Wreck, frames uint64, h disk.File, id keys.ObjectID) (lost string, err error) {
 	var st unix.Stat_t
 	if err := h.Stat(&st); err != nil {
 		return "", err
 	}
-	eng, err := r.Engine.As(w.Geometry())
+	eng, err := r.Engine.Builder(w.Geometry())
 	if err != nil {
 		return "", err
 	}
@@ -193,7 +193,7 @@ func (r *repairer) build(ctx context.Context, d *dirs.Dir, name string, w *conta
 		to.Close()
 		return "", errors.Join(err, unlink(d, name))
 	}
-	lost, err = r.fill(ctx, f, w, h, &st, id)
+	lost, err = r.fill(ctx, f, w, frames, h, &st, id)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
@@ -212,8 +212,12 @@ func unlink(d *dirs.Dir, name string) error {
 }
 
 // fill gives a new file the content and the attributes of h, durably.
-func (r *repairer) fill(ctx context.Context, f *container.File, w *container.Wreck, h disk.File, st *unix.Stat_t, id keys.ObjectID) (lost string, err error) {
-	if _, err := w.Save(ctx, f, nil); err != nil {
+func (r *repairer) fill(ctx context.Context, f *container.File, w *container.Wreck, frames uint64, h disk.File, st *unix.Stat_t, id keys.ObjectID) (lost string, err error) {
+	saved, err := w.Save(ctx, f, nil)
+	if err == nil && saved.Frames != frames {
+		err = fmt.Errorf("%d frames could be read, and %d a moment ago", saved.Frames, frames)
+	}
+	if err != nil {
 		return "", err
 	}
 	if err := f.Sync(); err != nil {

@@ -95,12 +95,17 @@ func (r *rig) tryOpen(readOnly bool) (err error) {
 	if r.v, err = vault.OpenDir(d, cfg, r.mk, vault.OpenOptions{ReadOnly: readOnly, Recover: true, Events: r.event}); err != nil {
 		return err
 	}
-	if r.eng, err = container.NewEngine(container.EngineConfig{Ring: r.v.Ring(), Params: r.v.Params(), Events: r.event}); err != nil {
+	c := container.EngineConfig{Ring: r.v.Ring(), Params: r.v.Params(), Events: r.event, View: r.v.View()}
+	if !readOnly {
+		j := r.v.Journal()
+		c.Journal, c.Host = &j, r.v.Root()
+	}
+	if r.eng, err = container.NewEngine(c); err != nil {
 		return err
 	}
 	r.tree, err = dirs.New(dirs.Config{
 		Root: r.v.Root(), RootID: cfg.VaultID.Root(), Codec: names.New(r.v.Ring().Names()), Geometry: r.v.GeometryID(),
-		NextSeq: r.v.NextSeq, SawSeq: r.v.SawSeq, ReadOnly: readOnly, Events: r.event,
+		NextSeq: r.v.NextSeq, SawSeq: r.v.SawSeq, ReadOnly: readOnly, Events: r.event, Intend: r.eng.Intend(),
 		Headerless: func(l names.Link, d disk.Dir, host string) bool {
 			return r.v.UncleanSeq(l.Seq) && r.headerless(l, d, host)
 		},
@@ -123,7 +128,16 @@ func (r *rig) event(e event.Event) {}
 func (r *rig) close() {
 	r.t.Helper()
 	r.must(r.tree.Close())
+	r.must(r.eng.Close(true))
 	r.must(r.v.Close())
+}
+
+// crash ends the session as the death of the process does.
+func (r *rig) crash() {
+	r.t.Helper()
+	r.must(r.tree.Close())
+	r.must(r.eng.Close(false))
+	r.must(r.v.CloseUnclean())
 }
 
 // dir answers the directory at a plain path, which is made where it is missing and make is set.
@@ -148,10 +162,23 @@ func (r *rig) dir(path string, make bool) *dirs.Dir {
 // put makes a file. Ranges of zeros that are whole frames stay holes.
 func (r *rig) put(path string, data []byte) {
 	r.t.Helper()
+	r.putBy(r.eng, path, data, (*container.File).Sync)
+}
+
+// putUnsynced makes a file as it is before anything of it was synced.
+func (r *rig) putUnsynced(path string, data []byte) {
+	r.t.Helper()
+	eng, err := r.eng.Builder(r.eng.Geometry())
+	r.must(err)
+	r.putBy(eng, path, data, (*container.File).Flush)
+}
+
+func (r *rig) putBy(eng *container.Engine, path string, data []byte, sync func(f *container.File) error) {
+	r.t.Helper()
 	d := r.dir(filepath.Dir(path), true)
 	h, e, err := d.CreateFile(filepath.Base(path), 0o640, -1, -1)
 	r.must(err)
-	f, err := r.eng.Create(h, e.ID, container.ObjectFile)
+	f, err := eng.Create(h, e.ID, container.ObjectFile)
 	r.must(err)
 	g := f.Geometry()
 	var ws []container.SegmentWrite
@@ -172,7 +199,7 @@ func (r *rig) put(path string, data []byte) {
 	}
 	r.must(f.WriteFrames(int64(len(data)), ws))
 	r.must(f.SetSize(int64(len(data))))
-	r.must(f.Sync())
+	r.must(sync(f))
 	r.must(f.Close())
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -62,6 +63,7 @@ func (r *repairer) finish(o *object) (Action, error) {
 	if err != nil {
 		return Action{}, err
 	}
+	f.SetPath(func() []string { return strings.Split(o.hostPath(), "/") })
 	err = f.Sync()
 	return a, errors.Join(err, f.Close())
 }
@@ -224,7 +226,7 @@ func (r *repairer) copy(ctx context.Context, o *object, id keys.ObjectID, geomet
 		return Action{}, err
 	}
 	defer h.Close()
-	w, _, a, err := r.survey(ctx, h, id, geometry)
+	w, got, a, err := r.survey(ctx, h, id, geometry)
 	if err != nil || a.Result == Kept {
 		return a, err
 	}
@@ -242,7 +244,7 @@ func (r *repairer) copy(ctx context.Context, o *object, id keys.ObjectID, geomet
 		return a, nil
 	}
 	temp := r.tempName()
-	lost, err := r.build(ctx, lf, temp, w, h, id)
+	lost, err := r.build(ctx, lf, temp, w, got.Frames, h, id)
 	if err != nil {
 		return Action{}, err
 	}

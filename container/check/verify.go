@@ -30,7 +30,6 @@ type Config struct {
 	UncleanSeq  func(seq uint64) bool
 	UncleanTime func(ctime unix.Timespec) bool
 	Unclean     bool // there was such a session
-	Pending     bool // it left a journal, which is not replayed yet
 
 	Found    func(Finding) // called one at a time; may be nil
 	Progress *Progress     // may be nil
@@ -221,15 +220,6 @@ func (c *checker) container(ctx context.Context, fd disk.Dir, o *object) error {
 	return nil
 }
 
-// damage starts a finding about a container whose bytes are not what was written.
-func (c *checker) damage(o *object, err error) Kind {
-	kind := kindOf(err)
-	if kind == Damage && c.Pending && c.UncleanTime(o.st.Ctim) {
-		return Pending
-	}
-	return kind
-}
-
 // content checks a container; h is its own to close.
 func (c *checker) content(ctx context.Context, h disk.File, o *object) {
 	kind := uint8(container.ObjectFile)
@@ -251,24 +241,28 @@ func (c *checker) content(ctx context.Context, h disk.File, o *object) {
 		return // ctx: the walk says so
 	}
 	c.count(func(s *Summary) { s.Bytes += got.Bytes })
+	unsynced := got.Unsynced && c.mayLackHeader(o)
 	for _, l := range got.Lost {
-		fi := o.finding(c.damage(o, l.Err), "%v", l.Err)
+		fi := o.finding(kindOf(l.Err), "%v", l.Err)
 		fi.Bytes = &Range{l.From, l.To, got.Size}
 		fi.locate(f.Geometry(), l)
+		if unsynced && fi.Kind == Damage {
+			fi.Kind, fi.Hint = Leftover, "never synced before an unclean end; reads as zeros once the file was opened"
+		}
 		c.add(fi)
 	}
 	if got.Length != nil {
-		fi := o.finding(c.damage(o, got.Length), "%v", got.Length)
+		fi := o.finding(kindOf(got.Length), "%v", got.Length)
 		if c.UncleanTime(o.st.Ctim) {
 			fi.Kind, fi.Hint = Leftover, "put right when the file is opened"
 		} else {
 			fi.Hint = "a mount refuses all of the file"
 		}
 		c.add(fi)
-		if fi.Kind == Leftover && len(got.Lost) == 0 {
-			c.trouble(&trouble{what: unfinished, object: o})
-			return
-		}
+	}
+	if !got.Good() && (unsynced || c.UncleanTime(o.st.Ctim) && len(got.Lost) == 0) {
+		c.trouble(&trouble{what: unfinished, object: o})
+		return
 	}
 	if !got.Good() {
 		c.trouble(&trouble{what: damaged, object: o})
@@ -282,7 +276,7 @@ func (c *checker) headerless(o *object, err error) {
 		c.trouble(&trouble{what: unfinished, object: o})
 		return
 	}
-	f := o.finding(c.damage(o, err), "%v", err)
+	f := o.finding(kindOf(err), "%v", err)
 	if g, gerr := container.GeometryByID(o.link.Geometry); gerr == nil {
 		if size, serr := g.PlainSize(o.st.Size); serr == nil {
 			f.Bytes = &Range{0, size, size}

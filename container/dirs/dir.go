@@ -2,6 +2,7 @@ package dirs
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -68,6 +69,22 @@ func (n link) open(name string) names.Link {
 
 func (n link) entry(name string) Entry {
 	return Entry{Name: name, Type: n.typ, ID: n.id, Geometry: n.geometry, Flags: n.flags, Seq: n.seq}
+}
+
+// HostPath answers the sealed names from the vault's root down to an entry of d, nil where a directory above was removed. No I/O.
+func (d *Dir) HostPath(e Entry) []string {
+	n := link{id: e.ID, seq: e.Seq, typ: e.Type, geometry: e.Geometry, flags: e.Flags}
+	path := []string{d.hostName(e.Name, n)}
+	d.t.place.RLock()
+	defer d.t.place.RUnlock()
+	for ; d != d.t.root; d = d.parent {
+		if d.parent == nil {
+			return nil
+		}
+		path = append(path, d.host)
+	}
+	slices.Reverse(path)
+	return path
 }
 
 // rlock takes mu for reading with the map loaded.

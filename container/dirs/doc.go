@@ -13,7 +13,7 @@
 // What damage hides keeps no directory from being removed: a directory's own objects go with it, those sealed elsewhere move up.
 // Every mutation is one host call that makes the new state visible, so that a crash leaves the old state or the new one, at most
 // with a loser or an orphan sidecar beside it. An exchange takes three host calls, and a crash between them leaves one object
-// under the plain name ".coffer-exchange-" and a number; nothing is ever hidden by it.
+// under the plain name ".coffer-exchange-" and a number; nothing is ever hidden by it. With Config.Intend the next mount finishes it.
 //
 // In read-only mode nothing is written to the host.
 //

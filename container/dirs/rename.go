@@ -2,7 +2,6 @@ package dirs
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/internal/disk"
@@ -250,91 +249,4 @@ func (t *Tree) moveHost(n link, from *Dir, ffd disk.Dir, old string, to *Dir, tf
 		from.refs-- // not the last one: the caller has one
 	}
 	return nil
-}
-
-// step is one host rename of an exchange.
-type step struct {
-	n          link
-	from, to   *Dir
-	ffd, tfd   disk.Dir
-	old, new   string // host names
-	sidecar    []byte // of new
-	oldSidecar bool
-}
-
-// exchange swaps two objects in three host renames: by two, a crash between them would leave both under one name, and the older as its
-// loser, to be removed. So one steps aside under a plain name of its own.
-func (r *renaming) exchange() (moved Entry, replaced *Entry, err error) {
-	if err := r.src.removeLosers(r.sfd, r.old); err != nil {
-		return Entry{}, nil, err
-	}
-	if err := r.dst.removeLosers(r.dfd, r.new); err != nil {
-		return Entry{}, nil, err
-	}
-	aside, a, b := r.to, r.from, r.to
-	if aside.seq, err = r.t.cfg.NextSeq(); err != nil {
-		return Entry{}, nil, err
-	}
-	host := r.dst.hostName(fmt.Sprintf(".coffer-exchange-%016x", aside.seq), aside)
-	aHost, aSidecar, err := r.dst.draw(r.new, &a)
-	if err != nil {
-		return Entry{}, nil, err
-	}
-	bHost, bSidecar, err := r.src.draw(r.old, &b)
-	if err != nil {
-		return Entry{}, nil, err
-	}
-	steps := []step{
-		{n: b, from: r.dst, ffd: r.dfd, old: r.dst.hostName(r.new, r.to), to: r.dst, tfd: r.dfd, new: host,
-			oldSidecar: r.to.open(r.new).IsLong()},
-		{n: a, from: r.src, ffd: r.sfd, old: r.src.hostName(r.old, r.from), to: r.dst, tfd: r.dfd, new: aHost, sidecar: aSidecar,
-			oldSidecar: r.from.open(r.old).IsLong()},
-		{n: b, from: r.dst, ffd: r.dfd, old: host, to: r.src, tfd: r.sfd, new: bHost, sidecar: bSidecar},
-	}
-	if err := r.run(steps); err != nil {
-		return Entry{}, nil, err
-	}
-	r.src.links[r.old], r.dst.links[r.new] = b, a
-	e := b.entry(r.old)
-	return a.entry(r.new), &e, nil
-}
-
-// run takes the steps with their sidecars, or undoes those taken when one fails.
-func (r *renaming) run(steps []step) (err error) {
-	placed := 0
-	for _, s := range steps {
-		if err = s.to.putSidecar(s.tfd, s.new, s.sidecar); err != nil {
-			break
-		}
-		placed++
-	}
-	taken := 0
-	for _, s := range steps {
-		if err != nil {
-			break
-		}
-		if err = r.t.moveHost(s.n, s.from, s.ffd, s.old, s.to, s.tfd, s.new); err == nil {
-			taken++
-		}
-	}
-	if err == nil {
-		for _, s := range steps {
-			s.from.dropSidecar(s.ffd, s.old, s.oldSidecar)
-		}
-		return nil
-	}
-	for i := taken - 1; i >= 0; i-- {
-		s := steps[i]
-		if uerr := r.t.moveHost(s.n, s.to, s.tfd, s.new, s.from, s.ffd, s.old); uerr != nil {
-			// What the host has now is neither the old state nor the new one: read it again. All sidecars stay.
-			s.to.failed(s.new, uerr, "undo an exchange")
-			r.src.dropMap()
-			r.dst.dropMap()
-			return r.dst.refused(err)
-		}
-	}
-	for _, s := range steps[:placed] {
-		s.to.dropSidecar(s.tfd, s.new, s.sidecar != nil)
-	}
-	return r.dst.refused(err)
 }

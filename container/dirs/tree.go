@@ -56,6 +56,12 @@ type Config struct {
 	// an O_PATH descriptor. open is valid during the call only. May be nil.
 	BeforeUnlink func(e Entry, open func(data bool) (disk.File, error))
 
+	// Intend is told of an exchange, by an intent as package redo encodes it, before the first of its host renames, and makes it durable before it returns: the
+	// next mount then takes the steps that a crash left out. Its error is that of the exchange, of which nothing has happened then. done is called once the names
+	// are durable, those of the exchange or, where it failed and was undone, the old ones; it is not called where neither could be had. nil: nobody finishes
+	// an exchange.
+	Intend func(intent []byte) (done func(), err error)
+
 	// Seal is set where this process cannot work with every mode that a file or directory may have: those get the owner's bits that it needs, and the
 	// mode that was asked for is sealed (FORMAT.md 8.7).
 	Seal *xattrs.Codec

@@ -55,6 +55,8 @@ var (
 	ErrReadOnly = errors.New("vault is read-only")
 	// ErrClosed: the vault is closed.
 	ErrClosed = errors.New("vault is closed")
+	// ErrJournal: the journal of the session was not removed before Close: the session stays open, to be replayed.
+	ErrJournal = errors.New("the journal of the session is still there")
 	// ErrExhausted: the link sequences are used up, which no honest use reaches.
 	ErrExhausted = errors.New("link sequences are used up")
 	// ErrRecoveryKey: the recovery key is well formed but belongs to another vault.

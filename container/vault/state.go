@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -32,16 +33,20 @@ type state struct {
 	ring     *keys.Ring
 	readOnly bool
 	unclean  atomic.Pointer[[]session] // past sessions; the slice does not change
+	pending  [16]byte                  // journal of the session that did not end cleanly before this one; zero: none
+	journal  [16]byte                  // of the running session
 
 	mu   sync.Mutex // guards everything below
 	cond sync.Cond  // writing ended
 	// cur is what the newest slot says; slot is where it stands.
 	cur     stateSlot
 	slot    int
-	next    uint64 // next link sequence; those below cur.nextLink are reserved and durable
-	writing bool   // somebody writes a slot with mu released
-	rebuilt bool   // neither slot on the host may be believed
-	err     error  // sticky: what is durable is unknown after a failed write or sync
+	next    uint64    // next link sequence; those below cur.nextLink are reserved and durable
+	first   uint64    // first link sequence of the running session
+	skipped []session // intervals from first on that were not drawn but seen, ascending
+	writing bool      // somebody writes a slot with mu released
+	rebuilt bool      // neither slot on the host may be believed
+	err     error     // sticky: what is durable is unknown after a failed write or sync
 }
 
 // stateOptions are what openState needs to know of the vault.
@@ -135,11 +140,11 @@ func (s *state) load(o stateOptions) error {
 			return err
 		}
 	}
-	if s.cur.journal != [16]byte{} && !s.cur.clean {
-		return fmt.Errorf("state names a journal to replay: %w", ErrFeature)
-	}
 	if s.cur.roCompat != 0 && !s.readOnly {
 		return fmt.Errorf("state ro-compat features %#x: %w", s.cur.roCompat, ErrFeature)
+	}
+	if !s.cur.clean {
+		s.pending = s.cur.journal
 	}
 	s.cur.closeOpen()
 	s.next = s.cur.nextLink
@@ -225,12 +230,16 @@ func (s *state) checkIdentity(o stateOptions) error {
 	return nil
 }
 
-// begin opens a session for writing: durable before anything else of it is. start is in ns since 1970 by the host's clock.
+// begin opens a session for writing, with a journal id of its own: durable before anything else of it is. start is in ns since 1970 by the host's
+// clock. The pending journal is replayed and gone.
 func (s *state) begin(start int64) error {
 	if s.next > lastLink {
 		return ErrExhausted
 	}
+	rand.Read(s.journal[:]) // does not fail: without randomness the process ends
+	s.first = s.next
 	n := s.cur
+	n.journal = s.journal
 	n.sessions = append(slices.Clone(mergeSessions(n.sessions, maxSessions-1)), session{start: start, first: s.next})
 	n.clean = false
 	n.nextLink = s.next + reserveBlock
@@ -259,7 +268,7 @@ func (s *state) end() error {
 	}
 	n := s.cur
 	n.sessions = slices.Clone(n.sessions[:len(n.sessions)-1])
-	n.clean = true
+	n.clean, n.journal = true, [16]byte{}
 	n.nextLink = s.next // what was reserved and not issued is given back
 	err := s.write(n)
 	s.err = errors.Join(ErrClosed, err)
@@ -352,9 +361,32 @@ func (s *state) reserve() {
 func (s *state) sawSeq(seq uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if seq >= s.next {
-		s.next = max(s.next, min(seq, lastLink)+1)
+	if seq < s.next {
+		return
 	}
+	from := s.next
+	s.next = max(s.next, min(seq, lastLink)+1)
+	if k := len(s.skipped) - 1; k >= 0 && s.skipped[k].end == from {
+		s.skipped[k].end = s.next
+	} else {
+		s.skipped = append(s.skipped, session{first: from, end: s.next})
+	}
+}
+
+// inSession tells whether seq was drawn in the running session.
+func (s *state) inSession(seq uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.readOnly || seq < s.first || seq >= s.next {
+		return false
+	}
+	k, _ := slices.BinarySearchFunc(s.skipped, seq, func(x session, seq uint64) int {
+		if x.end <= seq {
+			return -1
+		}
+		return 1
+	})
+	return k == len(s.skipped) || seq < s.skipped[k].first
 }
 
 // forget drops the intervals of all past sessions; that of the running one stays.

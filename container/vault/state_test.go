@@ -412,7 +412,7 @@ func TestStateTamper(t *testing.T) {
 	write(t, coffer(path, stateName), slots(func(b *[slotSize]byte) { b[16] ^= 2; reCRC(b) }))
 	closeVault(t, open(t, path, OpenOptions{Recover: true}))
 	closeVault(t, open(t, path, OpenOptions{}))
-	// Features that allow reading only, and a journal that this program cannot replay.
+	// Features that allow reading only, and a journal that was never begun.
 	for _, c := range []struct {
 		edit     func(s *stateSlot)
 		readOnly bool
@@ -421,7 +421,8 @@ func TestStateTamper(t *testing.T) {
 		{func(s *stateSlot) { s.roCompat = 1 }, true, nil},
 		{func(s *stateSlot) { s.roCompat = 1 }, false, ErrFeature},
 		{func(s *stateSlot) { s.compat = 1 }, false, nil},
-		{func(s *stateSlot) { s.journal[0] = 1 }, true, ErrFeature},
+		{func(s *stateSlot) { s.journal[0] ^= 1 }, true, nil},
+		{func(s *stateSlot) { s.journal[0] ^= 1 }, false, nil},
 	} {
 		s, err := decodeSlot((*[slotSize]byte)(good[slotSize:]), ring.State(), cfg.VaultID)
 		if err != nil {

@@ -40,8 +40,8 @@ type stateSlot struct {
 	vault    keys.VaultID
 	nextLink uint64 // link sequences below may have been issued
 	inode    uint64
-	birth    int64 // ns since 1970, 0: the host does not say
-	journal  [16]byte
+	birth    int64    // ns since 1970, 0: the host does not say
+	journal  [16]byte // of the open session, zero where it has none; of a clean state without meaning
 	roCompat uint32
 	compat   uint32
 	sessions []session // at most maxSessions, the open one last

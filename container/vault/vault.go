@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/redo"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
 )
@@ -24,6 +25,8 @@ type Vault struct {
 	ring     *keys.Ring
 	lock     *lockFile // nil: opened for reading and there is no lock file
 	state    *state
+	view     *redo.View // of a journal that was not replayed; nil: none
+	events   event.Sink
 	readOnly bool
 	closed   atomic.Bool
 }
@@ -38,14 +41,15 @@ type OpenOptions struct {
 	Events      event.Sink
 }
 
-// Open locks the vault at path, reads its state and, unless for reading only, begins a session, which is durable when Open
-// returns. cfg and mk are what ReadConfig and Unlock returned; both stay the caller's, and mk may be destroyed afterwards.
+// Open locks the vault at path, reads its state and, unless for reading only, replays the journal of a session that did not end cleanly and begins
+// one, which is durable when Open returns. cfg and mk are what ReadConfig and Unlock returned; both stay the caller's, and mk may be destroyed afterwards.
 //
 // For writing, the session excludes every other opener; config and config.bak are made the same again where they differ, and
 // a lost state is rebuilt. For reading only nothing is written, and a lock is shared with other readers where the host has a
-// lock file and locks: it keeps writers out meanwhile. On a host without locks only the holder's note is checked.
+// lock file and locks: it keeps writers out meanwhile. On a host without locks only the holder's note is checked. A journal is then shown by View.
 //
-// Errors: *InUseError (ErrInUse), ErrCopied, ErrState, ErrTampered, ErrVersion, ErrFeature, or the host's.
+// Errors: *InUseError (ErrInUse), ErrCopied, ErrState, ErrTampered, ErrVersion, ErrFeature; those of package redo, ErrLost and ErrIncomplete only for
+// writing, and of journal.Open; or the host's.
 func Open(path string, cfg *Config, mk *keys.MasterKey, o OpenOptions) (*Vault, error) {
 	open := disk.OpenRoot
 	switch {
@@ -74,8 +78,9 @@ func OpenDir(root disk.Dir, cfg *Config, mk *keys.MasterKey, o OpenOptions) (*Va
 
 // openDisk is Open on directories that are open already. It takes them over.
 func openDisk(path string, root, dir disk.Dir, cfg *Config, mk *keys.MasterKey, o OpenOptions) (*Vault, error) {
-	v := &Vault{path: path, root: root, dir: dir, cfg: cfg, ring: keys.NewRing(mk, cfg.VaultID), readOnly: o.ReadOnly}
+	v := &Vault{path: path, root: root, dir: dir, cfg: cfg, ring: keys.NewRing(mk, cfg.VaultID), events: o.Events, readOnly: o.ReadOnly}
 	if err := v.open(o); err != nil {
+		v.view.Close()
 		if v.state != nil {
 			v.state.close()
 		}
@@ -106,7 +111,10 @@ func (v *Vault) open(o OpenOptions) error {
 		readOnly: o.ReadOnly, recover: o.Recover, events: o.Events,
 		scan: func() (uint64, error) { return scanNames(v.root, v.ring) },
 	})
-	if err != nil || o.ReadOnly {
+	if err != nil {
+		return err
+	}
+	if err := v.takeJournal(); err != nil || o.ReadOnly {
 		return err
 	}
 	if err := repairConfigs(v.path, v.dir, v.cfg, v.ring, o.Events); err != nil {
@@ -180,7 +188,7 @@ func (v *Vault) Unclean() bool { return len(*v.state.unclean.Load()) > 0 }
 // for whoever has looked at every object of the vault and put right what these sessions left.
 func (v *Vault) ForgetUnclean() error { return v.state.forget() }
 
-// Close makes everything on the host's filesystem durable, ends the session cleanly, empties the note, releases the lock and destroys the
+// Close makes everything on the host's filesystem durable, ends the session cleanly, unless its journal is still there (ErrJournal), empties the note, releases the lock and destroys the
 // ring. It must come after the last change to the host, all of it handed over successfully: where that failed, CloseUnclean is right.
 // Where it cannot be made durable the session stays open in the state. A second call answers ErrClosed.
 func (v *Vault) Close() error { return v.finish(true) }
@@ -196,7 +204,9 @@ func (v *Vault) finish(clean bool) error {
 	var err error
 	if clean && !v.readOnly {
 		// What was handed over is in the host's memory. No cut may leave a state that says clean beside files that are not whole.
-		err = v.root.SyncAll()
+		if err = v.root.SyncAll(); err == nil {
+			err = v.noJournal()
+		}
 	}
 	if clean && !v.readOnly && err == nil {
 		err = v.state.end()
@@ -204,6 +214,7 @@ func (v *Vault) finish(clean bool) error {
 		v.state.abandon()
 	}
 	v.state.close()
+	v.view.Close()
 	err = errors.Join(err, v.lock.release())
 	v.closeDirs()
 	return err

@@ -73,7 +73,7 @@ class Container:
         self.need(mac(self.k_auth, text(b"coffer header v1", 16) + block[:8] + bytes(4) + block[12:4064]) == block[4064:],
                   "header: HMAC differs")
         self.need(block[56:72] == file_id, "header: file id is not the name's")
-        self.need(is_zero(block[174:512]) and u32(block, 156) <= 1, "header: reserved bytes are not zero")
+        self.need(block[174] <= 1 and is_zero(block[175:512]) and u32(block, 156) <= 1, "header: reserved bytes are not zero")
         self.need(max(u32(block, 152), u32(block, 168)) < 10**9, "header: a second of more than 10^9 nanoseconds")
         self.need(block[173] == object_type, "header: object type is not the name's")
         self.size, self.body_kind, self.body = u64(block, 112), block[172], block[512:4064]

@@ -1,0 +1,610 @@
+package container
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/redo"
+	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/event"
+	"github.com/cofferfs/coffer/journal"
+)
+
+const (
+	applyBytes = 16 << 20        // of waiting images: more are applied at once
+	applyFiles = 512             // with waiting images: the same
+	applyAge   = 5 * time.Second // after which what waits is made durable and applied
+	mostBytes  = 64 << 20        // of waiting images: whoever brings more waits
+	retryAfter = 200 * time.Millisecond
+	syncFiles  = 8 // most files that a checkpoint syncs one by one; for more it syncs the host's filesystem
+)
+
+// applier brings logged transactions to their places, in the order of the journal and never before it is durable, and recycles the journal
+// (FORMAT.md section 12, A1 to A4). Most of the time it waits: what is overwritten again and again is applied once. One goroutine does it, from
+// NewEngine to Close.
+//
+// Lock order: File.commit, File.slots, File.mu, applier.mu. Nothing is held over journal.Append but File.commit, which the applier never takes.
+type applier struct {
+	log    *journal.Journal
+	host   disk.Dir
+	events event.Sink
+	wake   chan struct{} // something below changed that run looks at
+	ended  chan struct{}
+
+	mu       sync.Mutex // guards what follows
+	cond     sync.Cond  // queue got shorter, or err
+	queue    []*transaction
+	bytes    int                           // of their images
+	files    map[*File]int                 // how many of them each file has
+	open     map[any]journal.LSN           // positions before what is being appended, or must not be recycled for another reason
+	last     journal.LSN                   // of the last one that was appended
+	touched  map[*File]struct{}            // changed on the host since the last checkpoint, and open
+	logged   map[keys.ObjectID]journal.LSN // last transaction of objects since the last checkpoint
+	anywhere bool                          // the next checkpoint syncs the host's filesystem, not single files
+	due      time.Time                     // when the queue is applied at the latest
+	now      bool                          // apply the queue now
+	rounds   int                           // checkpoints that are over
+	press    bool                          // a checkpoint is asked for
+	full     error                         // the host has no room for what was logged; it is tried again and again
+	closing  bool
+	err      error // sticky: nothing is accepted any more
+}
+
+func newApplier(c journal.Config, host disk.Dir, events event.Sink) (*applier, error) {
+	a := &applier{
+		host: host, events: events, wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		files: map[*File]int{}, open: map[any]journal.LSN{}, touched: map[*File]struct{}{}, logged: map[keys.ObjectID]journal.LSN{},
+	}
+	a.cond.L = &a.mu
+	c.Pressed = func(journal.LSN) { a.ask(&a.press) }
+	var err error
+	if a.log, err = journal.New(c); err != nil {
+		return nil, err
+	}
+	go a.run()
+	return a, nil
+}
+
+// ask sets one of the flags that run looks at.
+func (a *applier) ask(flag *bool) {
+	a.mu.Lock()
+	*flag = true
+	a.mu.Unlock()
+	a.signal()
+}
+
+func (a *applier) signal() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// fail makes err the sticky error. The host may hold less than was promised, so the vault takes no change any more until it is mounted anew.
+func (a *applier) fail(op string, err error) error {
+	a.mu.Lock()
+	first := a.err == nil
+	if first {
+		a.err = fmt.Errorf("container: %s: %w", op, err)
+	}
+	err = a.err
+	a.cond.Broadcast()
+	a.mu.Unlock()
+	if first {
+		a.log.Fail(err)
+		a.events.Emit(event.Event{Kind: event.Failed, Offset: -1, Err: err, Note: "nothing is written any more until the vault is mounted anew"})
+	}
+	return err
+}
+
+// failed answers the sticky error; a nil applier never failed.
+func (a *applier) failed() error {
+	if a == nil {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.err
+}
+
+// admit waits while too much waits to be applied.
+func (a *applier) admit() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for {
+		switch {
+		case a.err != nil:
+			return a.err
+		case a.full != nil:
+			return a.full
+		case a.bytes < mostBytes:
+			return nil
+		}
+		a.now = true
+		a.signal()
+		a.cond.Wait()
+	}
+}
+
+// append appends a transaction. Until enqueue the journal keeps it, whatever is recycled.
+func (a *applier) append(t *transaction, head *redo.Head, bulk [][]byte) (err error) {
+	a.keep(t)
+	if t.lsn, err = a.log.Append(head.Append(nil), bulk...); err != nil {
+		a.unkeep(t)
+		if errors.Is(err, journal.ErrFailed) {
+			return a.fail("journal", err)
+		}
+		return fmt.Errorf("container: journal: %w", err)
+	}
+	return nil
+}
+
+// keep has the journal keep all that comes from now on, until unkeep.
+func (a *applier) keep(token any) {
+	a.mu.Lock()
+	a.open[token] = a.log.End()
+	a.mu.Unlock()
+}
+
+func (a *applier) unkeep(token any) {
+	a.mu.Lock()
+	delete(a.open, token)
+	a.mu.Unlock()
+}
+
+// enqueue hands over a transaction that is in the journal.
+func (a *applier) enqueue(t *transaction) {
+	a.mu.Lock()
+	t.floor = a.open[t]
+	delete(a.open, t)
+	for _, m := range t.images {
+		a.bytes += len(m.data)
+	}
+	if len(a.queue) == 0 {
+		a.due = time.Now().Add(applyAge)
+	}
+	a.queue = append(a.queue, t)
+	a.files[t.f]++
+	a.touched[t.f] = struct{}{}
+	a.logged[t.f.crypto.id] = t.lsn
+	a.last = max(a.last, t.lsn)
+	first := len(a.queue) == 1
+	if a.bytes > applyBytes || len(a.files) > applyFiles {
+		a.now, first = true, true
+	}
+	a.mu.Unlock()
+	if first {
+		a.signal()
+	}
+}
+
+// appendHead appends what has no images: it needs no application.
+func (a *applier) appendHead(h *redo.Head) (journal.LSN, error) {
+	t := &transaction{}
+	if err := a.append(t, h, nil); err != nil {
+		return 0, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.open, t)
+	a.last = max(a.last, t.lsn)
+	a.logged[h.ID] = max(a.logged[h.ID], t.lsn)
+	return t.lsn, nil
+}
+
+// drain returns when done says so, which is asked under mu whenever something was applied.
+func (a *applier) drain(done func() bool) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for !done() {
+		switch {
+		case a.err != nil:
+			return a.err
+		case a.full != nil:
+			return a.full
+		}
+		a.now = true
+		a.signal()
+		a.cond.Wait()
+	}
+	return nil
+}
+
+// run applies and makes checkpoints until the engine is closed or something failed.
+func (a *applier) run() {
+	defer close(a.ended)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		a.mu.Lock()
+		wait := time.Hour
+		if len(a.queue) > 0 {
+			wait = time.Until(a.due)
+		}
+		apply, press, stop := a.now || len(a.queue) > 0 && wait <= 0, a.press, a.closing || a.err != nil
+		a.now, a.press = false, false
+		a.mu.Unlock()
+		switch {
+		case stop:
+			return
+		case press:
+			a.checkpoint()
+			continue
+		case apply:
+			a.applyAll()
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-a.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// applyAll makes the journal durable and applies what waits (A1, A2).
+func (a *applier) applyAll() bool {
+	a.mu.Lock()
+	batch := a.queue
+	a.queue = nil
+	var end journal.LSN
+	for _, t := range batch {
+		end = max(end, t.lsn)
+	}
+	a.mu.Unlock()
+	if len(batch) == 0 {
+		a.mu.Lock()
+		a.cond.Broadcast()
+		a.mu.Unlock()
+		return true
+	}
+	if err := a.log.Sync(end); err != nil {
+		_ = a.fail("journal", err)
+	}
+	files := map[*File][]*transaction{}
+	var order []*File
+	for _, t := range batch {
+		if files[t.f] == nil {
+			order = append(order, t.f)
+		}
+		files[t.f] = append(files[t.f], t)
+	}
+	for i, f := range order {
+		err := a.failed()
+		if err == nil {
+			err = f.apply(files[f])
+		}
+		switch {
+		case err == nil:
+			a.applied(f, files[f])
+			continue
+		case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+			a.stall(err)
+		default:
+			_ = a.fail("write what is in the journal to its place", err)
+		}
+		// What is left waits again, before what came meanwhile.
+		var rest []*transaction
+		for _, f := range order[i:] {
+			rest = append(rest, files[f]...)
+		}
+		a.mu.Lock()
+		a.queue = append(rest, a.queue...)
+		a.mu.Unlock()
+		return false
+	}
+	a.mu.Lock()
+	if a.full != nil {
+		a.full = nil
+		a.events.Emit(event.Event{Kind: event.Info, Offset: -1, Note: "the host has room again: everything logged is in its place"})
+	}
+	if len(a.queue) > 0 {
+		a.due = time.Now().Add(applyAge)
+	}
+	a.mu.Unlock()
+	return true
+}
+
+// stall notes that the host is full. Everything logged stays in the journal and in memory; writers are refused until it fits.
+func (a *applier) stall(err error) {
+	a.mu.Lock()
+	first := a.full == nil
+	a.full = err
+	a.due = time.Now().Add(retryAfter)
+	a.cond.Broadcast()
+	a.mu.Unlock()
+	if first {
+		a.events.Emit(event.Event{Kind: event.Failed, Offset: -1, Err: err, Note: "the host is full: what is in the journal waits for room"})
+	}
+}
+
+// applied is called when transactions of a file are in their places.
+func (a *applier) applied(f *File, ts []*transaction) {
+	f.mu.Lock()
+	for _, t := range ts {
+		for off, m := range t.images {
+			if f.overlay[off] == m {
+				delete(f.overlay, off)
+			}
+		}
+		if t.frees {
+			f.freeing--
+		}
+	}
+	f.queued -= len(ts)
+	gone := f.abandoned
+	f.mu.Unlock()
+	if hooks := f.hooks.Load(); hooks != nil && hooks.Applied != nil && !gone {
+		hooks.Applied() // before the journal may give the transactions up: they say which mtime the host file has
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range ts {
+		for _, m := range t.images {
+			a.bytes -= len(m.data)
+		}
+	}
+	if a.files[f] -= len(ts); a.files[f] == 0 {
+		delete(a.files, f)
+	}
+	a.cond.Broadcast()
+}
+
+// apply writes the last images of transactions that are durable in the journal to their places, then sets the length. Only the applier calls it.
+func (f *File) apply(ts []*transaction) error {
+	f.mu.RLock()
+	gone := f.abandoned
+	f.mu.RUnlock()
+	if gone {
+		return nil
+	}
+	if hooks := f.hooks.Load(); hooks != nil && hooks.Applying != nil {
+		hooks.Applying()
+	}
+	images, frees, cut := lastImages(ts)
+	if frees {
+		f.punch(ts)
+	}
+	if err := f.writeImages(images); err != nil {
+		return err
+	}
+	return f.applyLength(ts, cut)
+}
+
+// lastImages returns the images that count, by place.
+func lastImages(ts []*transaction) (images []*image, frees, cut bool) {
+	last := map[int64]*image{}
+	for _, t := range ts {
+		for _, r := range t.freed {
+			for off := range last {
+				if off >= r.Off && off < r.Off+r.Len {
+					delete(last, off)
+				}
+			}
+		}
+		for off, m := range t.images {
+			last[off] = m
+		}
+		frees, cut = frees || len(t.freed) > 0, cut || t.cut
+	}
+	for _, m := range last {
+		images = append(images, m)
+	}
+	slices.SortFunc(images, func(a, b *image) int { return cmp.Compare(a.off, b.off) })
+	return images, frees, cut
+}
+
+// punch frees the host's blocks of what became holes. Failing to is no loss. It comes before the images, which may fill some again.
+func (f *File) punch(ts []*transaction) {
+	f.slots.Lock() // readers may still use slots that were freed
+	defer f.slots.Unlock()
+	for _, t := range ts {
+		for _, r := range t.freed {
+			if f.host.Punch(r.Off, r.Len) != nil {
+				return
+			}
+		}
+	}
+}
+
+// writeImages writes neighbours by one host call.
+func (f *File) writeImages(images []*image) error {
+	var buf []byte
+	for i := 0; i < len(images); {
+		first := images[i]
+		end := first.off + int64(len(first.data))
+		j := i + 1
+		for j < len(images) && images[j].off == end && end-first.off+int64(len(images[j].data)) <= applyUnit {
+			end += int64(len(images[j].data))
+			j++
+		}
+		data := first.data
+		if j > i+1 {
+			if buf == nil {
+				buf = make([]byte, 0, applyUnit)
+			}
+			data = buf[:0]
+			for _, m := range images[i:j] {
+				data = append(data, m.data...)
+			}
+		}
+		if _, err := f.host.WriteAt(data, first.off); err != nil {
+			return err
+		}
+		f.mu.Lock()
+		f.hostLen = max(f.hostLen, end)
+		f.mu.Unlock()
+		i = j
+	}
+	return nil
+}
+
+// applyUnit is the most bytes that the applier writes by one call.
+const applyUnit = 1 << 20
+
+// applyLength sets the length of the host file: exactly where it may be too long, or nothing more is to come.
+func (f *File) applyLength(ts []*transaction, cut bool) error {
+	f.slots.Lock() // no direct write extends the file meanwhile, and no reader uses what is cut off
+	defer f.slots.Unlock()
+	want := ts[len(ts)-1].length
+	f.mu.RLock()
+	have := f.hostLen
+	exact := cut || f.queued == len(ts) && f.tx == nil && !f.headerDirty
+	f.mu.RUnlock()
+	if have == want || have > want && !exact {
+		return nil
+	}
+	if err := f.host.Truncate(want); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.hostLen = want
+	f.mu.Unlock()
+	return nil
+}
+
+// checkpoint makes durable in its place what is in the journal, and gives that up (A3, A4). Readers and writers go on meanwhile.
+func (a *applier) checkpoint() {
+	if !a.applyAll() {
+		a.mu.Lock()
+		a.press = a.err == nil // again, when what waits fits
+		a.mu.Unlock()
+		if a.failed() == nil {
+			time.Sleep(retryAfter)
+		}
+		return
+	}
+	a.mu.Lock()
+	upTo := a.last
+	for _, floor := range a.open {
+		upTo = min(upTo, floor)
+	}
+	for _, t := range a.queue {
+		upTo = min(upTo, t.floor)
+	}
+	touched, anywhere := a.touched, a.anywhere || len(a.touched) > syncFiles
+	a.touched, a.anywhere = map[*File]struct{}{}, false
+	for f := range a.files {
+		a.touched[f] = struct{}{} // more of it waits
+	}
+	a.mu.Unlock()
+	var err error
+	for f := range touched {
+		if anywhere || err != nil {
+			break
+		}
+		anywhere, err = f.syncHost()
+	}
+	if anywhere && err == nil {
+		err = a.host.SyncAll()
+	}
+	if err == nil {
+		err = a.log.Sync(upTo)
+	}
+	if err != nil {
+		_ = a.fail("checkpoint", err)
+		return
+	}
+	a.log.Recycle(upTo)
+	a.mu.Lock()
+	a.rounds++
+	a.cond.Broadcast()
+	for id, lsn := range a.logged {
+		if lsn <= upTo {
+			delete(a.logged, id)
+		}
+	}
+	a.mu.Unlock()
+}
+
+// syncHost makes the host file durable, its times included, unless it was closed meanwhile.
+func (f *File) syncHost() (closed bool, err error) {
+	f.hostMu.Lock()
+	defer f.hostMu.Unlock()
+	if f.hostClosed {
+		return true, nil
+	}
+	return false, f.host.Sync()
+}
+
+// leave is called before a file is closed: later checkpoints cannot sync it by itself.
+func (a *applier) leave(f *File) {
+	a.mu.Lock()
+	if _, ok := a.touched[f]; ok {
+		delete(a.touched, f)
+		a.anywhere = true
+	}
+	a.mu.Unlock()
+}
+
+// intend makes a promise durable in the journal before what it is about begins; it is kept there until done is called and the host's filesystem
+// synced after that. It is for changes of names that take several host calls.
+func (a *applier) intend(payload []byte) (done func(), err error) {
+	t := &transaction{}
+	a.keep(t)
+	if t.lsn, err = a.log.Append(payload); err == nil {
+		err = a.log.Sync(t.lsn)
+	}
+	a.mu.Lock()
+	a.last = max(a.last, t.lsn)
+	a.mu.Unlock()
+	done = func() {
+		a.mu.Lock()
+		a.anywhere = true
+		delete(a.open, t)
+		a.mu.Unlock()
+	}
+	if err != nil {
+		done()
+		return nil, fmt.Errorf("container: journal: %w", err)
+	}
+	return done, nil
+}
+
+// checkpointNow returns when everything that was logged before is durable in its place.
+func (a *applier) checkpointNow() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for until := a.rounds + 2; a.rounds < until; { // the one that runs may have begun before
+		switch {
+		case a.err != nil:
+			return a.err
+		case a.full != nil:
+			return a.full
+		case a.closing:
+			return ErrClosed
+		}
+		a.press = true
+		a.signal()
+		a.cond.Wait()
+	}
+	return nil
+}
+
+// close applies and syncs everything and removes the journal; where that fails the journal stays, for the next mount to replay.
+func (a *applier) close(clean bool) error {
+	err := a.drain(func() bool { return len(a.queue) == 0 && len(a.files) == 0 })
+	a.mu.Lock()
+	a.closing = true
+	a.mu.Unlock()
+	a.signal()
+	<-a.ended
+	if err == nil && clean {
+		err = a.host.SyncAll()
+	}
+	return errors.Join(err, a.log.Close(err == nil && clean))
+}
+
+// lastOf answers the last transaction of an object that the journal still holds, 0 if there is none.
+func (a *applier) lastOf(id keys.ObjectID) journal.LSN {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.logged[id]
+}

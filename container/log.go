@@ -1,0 +1,182 @@
+package container
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/redo"
+	"github.com/cofferfs/coffer/journal"
+)
+
+// The commit path over the journal (FORMAT.md section 12). After the first flush of a file nothing of it is overwritten before its new image
+// is durable in the journal:
+//
+//	WriteFrames   fresh slots are written directly; what is stored already waits in the transaction and the overlay
+//	Flush         log: C4 finish the metadata, L1 sync the host file if fresh frames of a durable file do not ride, L2 append one transaction
+//	Sync          journal.Sync, or the first sync of a file, which syncs the host file
+//	applier       once the journal is synced: the images to their places, then length and holes
+//
+// A file is durable, in the sense of its header's flag, from its first sync on. Before, a power cut may take any part of it that was not yet
+// written by the host: such parts become holes when the file is opened next (salvage.go).
+
+// Hooks tell the owner of a file about what happens to its host file outside of calls. Any may be nil.
+type Hooks struct {
+	// Mtime is the modification time that is to stand on the host file with what is logged now.
+	Mtime func() unix.Timespec
+	// Applying is called before the applier writes to the host file, Applied after. They must not wait for any call of the File.
+	Applying, Applied func()
+}
+
+// SetHooks comes before the first change.
+func (f *File) SetHooks(h Hooks) { f.hooks.Store(&h) }
+
+// SetPath says how to find the host names from the vault's root down to the file, at any time. They help a replay to find it; wrong ones cost it time.
+// fn is called with locks of f held.
+func (f *File) SetPath(fn func() []string) { f.path.Store(&fn) }
+
+// log appends what changed since the last flush to the journal as one transaction. The caller holds commit.
+func (f *File) log() error {
+	a := f.eng.applier
+	if err := a.admit(); err != nil {
+		return err
+	}
+	f.finishMeta()
+	t := f.pending()
+	if err := f.placeMeta(t); err != nil {
+		return err
+	}
+	f.hdr.durable = f.durable
+	header := &image{0, f.sealHeader()[:]}
+	t.put(header)
+	t.length = f.geo.HostLength(f.hdr.size)
+
+	// L1: what the transaction refers to is durable before it can be.
+	if t.direct && f.durable {
+		if err := f.host.Datasync(); err != nil {
+			return a.fail("sync of a host file", err) // what the host kept of it nobody knows
+		}
+	}
+
+	// L2: append.
+	head := f.head()
+	ranges, bulk := t.sorted()
+	head.Length, head.Images, head.Freed = t.length, ranges, merged(t.freed)
+	if err := a.append(t, head, bulk); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	for off, m := range t.images {
+		f.overlay[off] = m
+	}
+	f.cleanLocked()
+	f.tx, f.virgin, f.lsn, f.timeLogged = nil, false, t.lsn, head.Mtime
+	f.queued++
+	f.held = f.durable
+	t.riding = nil
+	f.mu.Unlock()
+	a.enqueue(t)
+	return nil
+}
+
+// head begins the head of a transaction.
+func (f *File) head() *redo.Head {
+	h := &redo.Head{ID: f.crypto.id, Length: -1}
+	if p := f.path.Load(); p != nil {
+		h.Path = (*p)()
+	}
+	if hooks := f.hooks.Load(); hooks != nil && hooks.Mtime != nil {
+		h.Mtime, h.Timed = hooks.Mtime(), true
+	}
+	return h
+}
+
+// placeMeta enters the changed meta blocks and nodes into the transaction. Where one is new it is written to its place at once, so that the host
+// finds room now; it is logged as well unless the host file is synced first, or may lose it.
+func (f *File) placeMeta(t *transaction) error {
+	fresh := f.freshNow()
+	for k, b := range f.dirty {
+		m := &image{f.blockAddr(k.level, k.index), b[:]}
+		if !fresh || !f.made[k] {
+			t.put(m)
+			continue
+		}
+		f.slots.RLock() // the applier does not set the length meanwhile
+		err := f.writeBlock(k, b)
+		f.slots.RUnlock()
+		if err != nil {
+			return err
+		}
+		if f.durable && !t.direct {
+			t.riding = append(t.riding, m)
+		}
+	}
+	return nil
+}
+
+// NoteTime tells of a modification time that was put on the host file after its last commit: a replay of that commit must not set the older one.
+func (f *File) NoteTime(ts unix.Timespec) error {
+	f.commit.Lock()
+	defer f.commit.Unlock()
+	f.mu.RLock()
+	known := f.lsn == 0 || f.timeLogged == ts || f.closed || f.abandoned
+	f.mu.RUnlock()
+	if known {
+		return nil
+	}
+	h := f.head()
+	h.Mtime, h.Timed = ts, true
+	lsn, err := f.eng.applier.appendHead(h)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.lsn, f.timeLogged = lsn, ts
+	f.mu.Unlock()
+	return nil
+}
+
+// NoteTime is File.NoteTime for an object that is not open. path are its host names, asked for only where they are needed.
+func (e *Engine) NoteTime(id keys.ObjectID, path func() []string, ts unix.Timespec) error {
+	if e.applier == nil || e.applier.lastOf(id) == 0 {
+		return nil
+	}
+	_, err := e.applier.appendHead(&redo.Head{ID: id, Path: path(), Length: -1, Mtime: ts, Timed: true})
+	return err
+}
+
+// Sync is Flush and makes everything flushed so far durable (C7). An error means that nothing may be assumed durable.
+func (f *File) Sync() error {
+	lsn, err := f.commitNow()
+	if err != nil || lsn == 0 {
+		return err
+	}
+	return f.eng.applier.log.Sync(lsn)
+}
+
+// commitNow flushes, and syncs the host file where the journal alone does not hold what was flushed; the rest is durable with the journal up to lsn.
+func (f *File) commitNow() (lsn journal.LSN, err error) {
+	f.commit.Lock()
+	defer f.commit.Unlock()
+	if err := f.flush(); err != nil {
+		return 0, err
+	}
+	f.mu.RLock()
+	lsn, held := f.lsn, f.held
+	f.mu.RUnlock()
+	if f.eng.applier != nil && f.durable && held {
+		return lsn, nil
+	}
+	err = f.host.Datasync()
+	if f.eng.applier == nil {
+		return 0, err
+	}
+	if err != nil {
+		return 0, f.eng.applier.fail("sync of a host file", err)
+	}
+	f.mu.Lock()
+	f.durable, f.held = true, true
+	f.headerDirty = !f.hdr.durable
+	f.mu.Unlock()
+	// From here on its header says so. Whether that survives matters only to later transactions, which come after it in the journal.
+	return lsn, f.flush()
+}

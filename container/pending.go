@@ -1,0 +1,225 @@
+package container
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/cofferfs/coffer/container/redo"
+	"github.com/cofferfs/coffer/journal"
+)
+
+// image is what is to stand at a place of the host file once the journal that holds it is durable: the frame of one slot, a meta block, a tree
+// node or the header. Its bytes do not change any more.
+type image struct {
+	off  int64
+	data []byte
+}
+
+// transaction gathers what one commit changes (FORMAT.md section 12). WriteFrames, SetSize and Discard add to it, log appends it to the journal,
+// the applier brings it to its places.
+type transaction struct {
+	f      *File
+	images map[int64]*image // by place; to be applied, and in the overlay until then
+	riding []*image         // of what stands in its fresh place already, and is logged so that no sync of the host file is needed before
+	bytes  int              // of both
+	freed  []redo.Range     // became holes
+	frees  bool             // something was freed or cut: counted in File.freeing
+	cut    bool             // the host file may be longer than length
+	direct bool             // fresh places were written that do not ride
+	length int64            // of the host file afterwards
+	floor  journal.LSN      // a position before the transaction
+	lsn    journal.LSN
+}
+
+// pending returns the transaction that changes go to. The caller holds commit.
+func (f *File) pending() *transaction {
+	if f.tx == nil {
+		t := &transaction{f: f, images: map[int64]*image{}}
+		f.mu.Lock()
+		f.tx = t
+		f.mu.Unlock()
+	}
+	return f.tx
+}
+
+// freshNow reports whether slots that are holes may be written where they lie. They may not while something that was freed may still be in use
+// by what is durable: until the transaction that freed it is applied. The caller holds commit.
+func (f *File) freshNow() bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.freeing == 0
+}
+
+// overlayRun enters the frames of a sealed run into the transaction and the overlay.
+func (f *File) overlayRun(t *transaction, r *slotRun, addr int64) {
+	all := r.images(f.geo, addr)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range all {
+		t.put(&all[i])
+		f.overlay[all[i].off] = &all[i]
+	}
+}
+
+// rideRun has the frames of a run that was written to fresh slots logged as well.
+func (f *File) rideRun(t *transaction, r *slotRun, addr int64) {
+	all := r.images(f.geo, addr)
+	for i := range all {
+		t.riding = append(t.riding, &all[i])
+		t.bytes += len(all[i].data)
+	}
+}
+
+// images cuts a sealed run into the images of its slots.
+func (r *slotRun) images(g *Geometry, addr int64) []image {
+	all := make([]image, len(r.plain))
+	for i := range all {
+		from := i << g.frameShift
+		all[i] = image{addr + int64(from), r.buf[from:min(from+g.FrameSize, len(r.buf))]}
+	}
+	return all
+}
+
+// put enters an image in place of an older one.
+func (t *transaction) put(m *image) {
+	if old := t.images[m.off]; old != nil {
+		t.bytes -= len(old.data)
+	}
+	t.images[m.off] = m
+	t.bytes += len(m.data)
+}
+
+// forget takes the images of slots in [from, to) of the host file out of the transaction and the overlay: they became holes.
+func (f *File) forget(t *transaction, from, to int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for off, m := range t.images {
+		if off >= from && off < to {
+			t.bytes -= len(m.data)
+			delete(t.images, off)
+			if f.overlay[off] == m {
+				delete(f.overlay, off)
+			}
+		}
+	}
+	t.riding = slices.DeleteFunc(t.riding, func(m *image) bool {
+		gone := m.off >= from && m.off < to
+		if gone {
+			t.bytes -= len(m.data)
+		}
+		return gone
+	})
+}
+
+// free notes that slots in [off, off+n) of the host file became holes.
+func (f *File) free(off, n int64) {
+	t := f.pending()
+	f.freeingTx(t)
+	if n == 0 {
+		return
+	}
+	f.forget(t, off, off+n)
+	if k := len(t.freed); k > 0 && t.freed[k-1].Off+t.freed[k-1].Len == off {
+		t.freed[k-1].Len += n
+	} else {
+		t.freed = append(t.freed, redo.Range{Off: off, Len: n})
+	}
+}
+
+// cutTo notes that all behind length is cut off the host file, which may have been as long as old says or longer. The range counts as freed as well: the
+// file may grow again before the transaction is logged.
+func (f *File) cutTo(length, old int64) {
+	t := f.pending()
+	f.mu.RLock()
+	old = max(old, f.hostLen)
+	f.mu.RUnlock()
+	from := roundUp(length, BlockSize)
+	f.free(from, max(roundUp(old, BlockSize)-from, 0))
+	t.cut = true
+}
+
+// freeingTx counts a transaction that freed something.
+func (f *File) freeingTx(t *transaction) {
+	if !t.frees {
+		t.frees = true
+		f.mu.Lock()
+		f.freeing++
+		f.mu.Unlock()
+	}
+}
+
+// sorted returns all images of a transaction by their place, as the head names them and as the bulk holds them.
+func (t *transaction) sorted() (ranges []redo.Range, bulk [][]byte) {
+	all := make([]*image, 0, len(t.images)+len(t.riding))
+	for _, m := range t.images {
+		all = append(all, m)
+	}
+	all = append(all, t.riding...)
+	// A place may ride and be overwritten before the transaction is logged: what was written last is an image.
+	slices.SortStableFunc(all, func(a, b *image) int { return cmp.Compare(a.off, b.off) })
+	for i, m := range all {
+		if i > 0 && all[i-1].off == m.off {
+			continue
+		}
+		if n := len(ranges); n > 0 && ranges[n-1].Off+ranges[n-1].Len == m.off {
+			ranges[n-1].Len += int64(len(m.data))
+		} else {
+			ranges = append(ranges, redo.Range{Off: m.off, Len: int64(len(m.data))})
+		}
+		bulk = append(bulk, m.data)
+	}
+	return ranges, bulk
+}
+
+// merged sorts ranges and joins those that touch.
+func merged(rs []redo.Range) []redo.Range {
+	slices.SortFunc(rs, func(a, b redo.Range) int { return cmp.Compare(a.Off, b.Off) })
+	out := rs[:0]
+	for _, r := range rs {
+		if n := len(out); n > 0 && out[n-1].End() >= r.Off {
+			out[n-1].Len = max(out[n-1].End(), r.End()) - out[n-1].Off
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// readHost reads bytes of the host file as they are once everything is applied. Within p, places are step bytes apart; those that wait in the
+// overlay come from there. It looks there first: what is not there any more stands on the host by then. The answer is as io.ReaderAt's.
+func (f *File) readHost(p []byte, off int64, step int) (int, error) {
+	var have uint64 // places found in the overlay
+	f.mu.RLock()
+	if len(f.overlay) > 0 {
+		for i := 0; i*step < len(p); i++ {
+			if m := f.overlay[off+int64(i*step)]; m != nil {
+				copy(p[i*step:], m.data)
+				have |= 1 << i
+			}
+		}
+	}
+	f.mu.RUnlock()
+	if have == 0 {
+		return f.host.ReadAt(p, off)
+	}
+	places := (len(p) + step - 1) / step
+	for i := 0; i < places; {
+		if have&(1<<i) != 0 {
+			i++
+			continue
+		}
+		j := i
+		for j < places && have&(1<<j) == 0 {
+			j++
+		}
+		from, to := i*step, min(j*step, len(p))
+		if n, err := f.host.ReadAt(p[from:to], off+int64(from)); err != nil {
+			if j == places {
+				return from + n, err
+			}
+			clear(p[from+n : to]) // cut short by somebody: what is missing will not open
+		}
+		i = j
+	}
+	return len(p), nil
+}

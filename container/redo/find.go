@@ -1,0 +1,185 @@
+package redo
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/event"
+)
+
+// errStale: a path does not lead to what it is of any more.
+var errStale = errors.New("stale path")
+
+// gone tells errors that say no more than that something else stands there, or nothing.
+func gone(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, disk.ErrNotRegular)
+}
+
+// dirID answers the object id of the directory that a path is of: the names say it, whether they are there or not.
+func (c *Config) dirID(path []string) (keys.ObjectID, error) {
+	id := c.RootID
+	for _, name := range path {
+		l, err := c.Names.Open(id, name)
+		if err != nil || l.Type != names.Dir {
+			return keys.ObjectID{}, errStale
+		}
+		id = l.ID
+	}
+	return id, nil
+}
+
+// within opens the directory of a path and calls fn with it, open for the call. errStale where the path does not lead there.
+func (c *Config) within(path []string, fn func(d disk.Dir, id keys.ObjectID) error) error {
+	id, err := c.dirID(path)
+	if err != nil {
+		return err
+	}
+	d := c.Root
+	for i, name := range path {
+		sub, err := d.OpenDir(name)
+		if i > 0 {
+			d.Close()
+		}
+		if gone(err) {
+			return errStale
+		}
+		if err != nil {
+			return err
+		}
+		d = sub
+	}
+	if len(path) > 0 {
+		defer d.Close()
+	}
+	return fn(d, id)
+}
+
+// inParent calls fn with the directory of a file's path and the file's name there, which is verified to be one of id. errStale where it is not, or
+// there is no path.
+func (c *Config) inParent(path []string, id keys.ObjectID, fn func(d disk.Dir, name string) error) error {
+	if len(path) == 0 {
+		return errStale
+	}
+	last := len(path) - 1
+	return c.within(path[:last], func(d disk.Dir, parent keys.ObjectID) error {
+		if l, err := c.Names.Open(parent, path[last]); err != nil || l.ID != id || !l.IsContainer() {
+			return errStale
+		}
+		return fn(d, path[last])
+	})
+}
+
+// locate makes sure of the paths of all files that something is to be done to (R5). It answers those that have a name; the paths of others are looked
+// for in all names of the vault, and what is not among them is unlinked. ErrIncomplete where not all could be read.
+func (c *Config) locate(all []*file) (named []*file, unlinked int, err error) {
+	missing := map[keys.ObjectID]bool{}
+	for _, f := range all {
+		if f.idle() {
+			continue
+		}
+		err := c.inParent(f.path, f.id, func(d disk.Dir, name string) error {
+			var st unix.Stat_t
+			if err := d.Stat(name, &st); err != nil && !gone(err) {
+				return err
+			} else if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+				return errStale
+			}
+			return nil
+		})
+		if errors.Is(err, errStale) {
+			missing[f.id] = true
+		} else if err != nil {
+			return nil, 0, err
+		}
+	}
+	found := map[keys.ObjectID]*place{}
+	if len(missing) > 0 {
+		if found, err = c.walk(missing); err != nil {
+			return nil, 0, err
+		}
+	}
+	for _, f := range all {
+		switch at := found[f.id]; {
+		case f.idle():
+		case !missing[f.id]:
+			named = append(named, f)
+		case at != nil:
+			f.path = at.path
+			named = append(named, f)
+		default:
+			unlinked++
+		}
+	}
+	return named, unlinked, nil
+}
+
+// place is where the walk found an object.
+type place struct {
+	path []string
+	ino  uint64
+}
+
+// walk looks for containers and directories in all names of the vault: once, and to the end. The error wraps ErrIncomplete where a directory could not
+// be read: then nothing is known of what was not found.
+func (c *Config) walk(want map[keys.ObjectID]bool) (map[keys.ObjectID]*place, error) {
+	found := map[keys.ObjectID]*place{}
+	err := c.walkDir(c.Root, c.RootID, nil, func(path []string, l names.Link, ino uint64) {
+		switch at := found[l.ID]; {
+		case !want[l.ID]:
+		case at == nil:
+			found[l.ID] = &place{path, ino}
+		case at.ino != ino:
+			c.Events.Emit(event.Event{Kind: event.Duplicate, Object: l.ID.String(), Offset: -1, Note: "a second host object of this id is not replayed"})
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrIncomplete, err)
+	}
+	return found, nil
+}
+
+// walkDir calls fn for each container and directory below d whose name is authentic; path may be kept. One descriptor is open per level.
+func (c *Config) walkDir(d disk.Dir, id keys.ObjectID, path []string, fn func(path []string, l names.Link, ino uint64)) error {
+	type object struct {
+		name string
+		ino  uint64
+		l    names.Link
+	}
+	var all []object
+	err := d.List(func(name string, ino uint64, typ uint8) error {
+		l, err := c.Names.Open(id, name)
+		if err == nil && (typ == unix.DT_UNKNOWN || uint32(typ)<<12 == l.HostMode()) && (l.IsContainer() || l.Type == names.Dir) {
+			all = append(all, object{name, ino, l})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		at := append(path[:len(path):len(path)], o.name)
+		if o.l.Type != names.Dir {
+			fn(at, o.l, o.ino)
+			continue
+		}
+		sub, err := d.OpenDir(o.name)
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		fn(at, o.l, o.ino)
+		err = c.walkDir(sub, o.l.ID, at, fn)
+		sub.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

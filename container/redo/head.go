@@ -1,0 +1,197 @@
+package redo
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/keys"
+)
+
+// Kind is the first byte of every head. Another layout is another kind.
+type Kind uint8
+
+const (
+	KindFile     Kind = 1 // a Head
+	KindExchange Kind = 2 // the intent of an exchange of two names
+
+	block     = 4096 // of the host
+	headSize  = 48   // of a Head before its path
+	rangeSize = 16
+	flagTimed = 1
+	flagOver  = 1
+	maxPath   = 1<<16 - 1
+	maxName   = 255
+	nsPerSec  = 1e9
+)
+
+// KindOf answers the kind of a head; ErrMalformed where there is none, ErrKind where this program knows no such kind.
+func KindOf(b []byte) (Kind, error) {
+	switch {
+	case len(b) == 0:
+		return 0, fmt.Errorf("redo: empty head: %w", ErrMalformed)
+	case Kind(b[0]) == KindFile, Kind(b[0]) == KindExchange:
+		return Kind(b[0]), nil
+	}
+	return 0, fmt.Errorf("redo: kind %d: %w", b[0], ErrKind)
+}
+
+// Range is a run of bytes of a host file.
+type Range struct{ Off, Len int64 }
+
+// End is the offset behind the last byte.
+func (r Range) End() int64 { return r.Off + r.Len }
+
+// Head describes one transaction of one container: what the journal covers with its MACs. The bulk that follows holds the bytes of Images, one after the
+// other. Freed and Length say what earlier transactions no longer mean: of those replay writes nothing there.
+type Head struct {
+	ID     keys.ObjectID
+	Path   []string      // sealed host names from the vault's root down to the file; empty: unknown, to be found by a walk. A hint: renames make it stale
+	Length int64         // of the host file afterwards, exactly; -1: as it is (a head that only sets the time)
+	Timed  bool          // Mtime is valid
+	Mtime  unix.Timespec // logical mtime, to stand on the host file
+	Freed  []Range       // became holes by this transaction: voids every image of an earlier transaction within it; whole 4 KiB blocks
+	Images []Range       // ascending, not overlapping; Off a multiple of 4096, Len any (a last short frame); the bulk in this order
+}
+
+// BulkLen is how many bytes of bulk belong to the head.
+func (h *Head) BulkLen() int64 {
+	n := int64(0)
+	for _, r := range h.Images {
+		n += r.Len
+	}
+	return n
+}
+
+// Append appends the encoding of h, for which Parse answers h again. A path deeper than 65535 names is left out. h has to be as Head says, else
+// Parse refuses what is written.
+//
+//	 0  1  kind = 1
+//	 1  1  flags: bit 0: the mtime is set
+//	 2  2  k: number of names of the path
+//	 4  4  f: number of freed ranges
+//	 8  4  i: number of images
+//	12  4  mtime, nanoseconds (0 where it is not set)
+//	16 16  object id
+//	32  8  length of the host file (i64), -1 where it stays
+//	40  8  mtime, seconds (i64; 0 where it is not set)
+//	48  …  k names: u8 length, the name
+//	 …  16·f  freed: u64 offset, u64 length, multiples of 4096
+//	 …  16·i  images: u64 offset, a multiple of 4096; u64 length
+func (h *Head) Append(b []byte) []byte {
+	le := binary.LittleEndian
+	path := h.Path
+	if len(path) > maxPath {
+		path = nil
+	}
+	var flags byte
+	var mtime unix.Timespec
+	if h.Timed {
+		flags, mtime = flagTimed, h.Mtime
+	}
+	b = append(b, byte(KindFile), flags)
+	b = le.AppendUint16(b, uint16(len(path)))
+	b = le.AppendUint32(b, uint32(len(h.Freed)))
+	b = le.AppendUint32(b, uint32(len(h.Images)))
+	b = le.AppendUint32(b, uint32(mtime.Nsec))
+	b = append(b, h.ID[:]...)
+	b = le.AppendUint64(b, uint64(h.Length))
+	b = le.AppendUint64(b, uint64(mtime.Sec))
+	b = appendPath(b, path)
+	for _, rs := range [][]Range{h.Freed, h.Images} {
+		for _, r := range rs {
+			b = le.AppendUint64(b, uint64(r.Off))
+			b = le.AppendUint64(b, uint64(r.Len))
+		}
+	}
+	return b
+}
+
+// Parse reads what Append wrote, and nothing else; b is not kept. The error is ErrMalformed or ErrKind.
+func Parse(b []byte) (*Head, error) {
+	kind, err := KindOf(b)
+	if err != nil {
+		return nil, err
+	}
+	if kind != KindFile || len(b) < headSize {
+		return nil, malformed("head of kind %d with %d bytes", kind, len(b))
+	}
+	le := binary.LittleEndian
+	h := &Head{
+		ID: keys.ObjectID(b[16:]), Length: int64(le.Uint64(b[32:])), Timed: b[1] == flagTimed,
+		Mtime: unix.Timespec{Sec: int64(le.Uint64(b[40:])), Nsec: int64(le.Uint32(b[12:]))},
+	}
+	switch {
+	case b[1]&^flagTimed != 0:
+		return nil, malformed("flags %#x", b[1])
+	case h.Length < -1:
+		return nil, malformed("length %d", h.Length)
+	case h.Mtime.Nsec >= nsPerSec, !h.Timed && h.Mtime != unix.Timespec{}:
+		return nil, malformed("mtime")
+	}
+	names, freed, images := int(le.Uint16(b[2:])), uint64(le.Uint32(b[4:])), uint64(le.Uint32(b[8:]))
+	if h.Path, b, err = parsePath(b[headSize:], names); err != nil {
+		return nil, err
+	}
+	if uint64(len(b)) != rangeSize*(freed+images) {
+		return nil, malformed("%d bytes of ranges", len(b))
+	}
+	if h.Freed, err = parseRanges(b[:rangeSize*freed]); err != nil {
+		return nil, err
+	}
+	if h.Images, err = parseRanges(b[rangeSize*freed:]); err != nil {
+		return nil, err
+	}
+	for _, r := range h.Freed {
+		if r.Len%block != 0 {
+			return nil, malformed("%d bytes freed at %d", r.Len, r.Off)
+		}
+	}
+	for i, r := range h.Images {
+		if i > 0 && r.Off < h.Images[i-1].End() {
+			return nil, malformed("image at %d out of order", r.Off)
+		}
+	}
+	return h, nil
+}
+
+// parseRanges reads all of b, whose length is a multiple of rangeSize.
+func parseRanges(b []byte) ([]Range, error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	rs := make([]Range, 0, len(b)/rangeSize)
+	for ; len(b) > 0; b = b[rangeSize:] {
+		off, n := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
+		if off%block != 0 || n == 0 || off > math.MaxInt64 || n > math.MaxInt64-off {
+			return nil, malformed("range of %d bytes at %d", n, off)
+		}
+		rs = append(rs, Range{int64(off), int64(n)})
+	}
+	return rs, nil
+}
+
+func appendPath(b []byte, path []string) []byte {
+	for _, name := range path {
+		b = append(append(b, byte(len(name))), name...)
+	}
+	return b
+}
+
+// parsePath reads n names and answers what is behind them.
+func parsePath(b []byte, n int) (path []string, rest []byte, err error) {
+	for range n {
+		if len(b) == 0 || b[0] == 0 || len(b) <= int(b[0]) {
+			return nil, nil, malformed("path")
+		}
+		path = append(path, string(b[1:1+int(b[0])]))
+		b = b[1+int(b[0]):]
+	}
+	return path, b, nil
+}
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("redo: %w: %s", ErrMalformed, fmt.Sprintf(format, args...))
+}

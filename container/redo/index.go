@@ -1,0 +1,208 @@
+package redo
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/journal"
+)
+
+// index is what a log comes to: the last state of every file in it, as positions in the journal. It takes some 50 bytes per 4 KiB of journal.
+type index struct {
+	log       journal.Log
+	bulks     []journal.Bulk
+	files     map[keys.ObjectID]*file
+	order     []*file     // as they first came
+	exchanges []*Exchange // begun and not over, in order
+}
+
+// file is the last state of one file.
+type file struct {
+	id      keys.ObjectID
+	path    []string // as the last transaction that had one says
+	length  int64    // -1: as it is
+	timed   bool
+	mtime   unix.Timespec
+	blocks  map[int64]source // by number of the block; nil once they are extents
+	high    int64            // no image ends beyond
+	extents []extent         // ascending
+}
+
+// source is where the last image of a block begins in the journal.
+type source struct {
+	at   int64  // in the bulk
+	bulk uint32 // of index.bulks
+	n    uint32 // bytes, a block at most
+}
+
+// extent is a run of bytes of the file that is one run of bulk.
+type extent struct {
+	off, n int64
+	at     int64
+	bulk   uint32
+}
+
+// makeIndex reads the heads of the log. A later image of a block takes the place of an earlier one, and what was freed or cut off takes the image
+// away. Errors are the host's, ErrMalformed, ErrKind.
+func makeIndex(r *journal.Reader) (*index, error) {
+	x := &index{files: map[keys.ObjectID]*file{}}
+	log, err := r.Each(func(t *journal.Transaction, _ func([]byte, int64) error) error {
+		if err := x.add(t); err != nil {
+			return fmt.Errorf("transaction at %d: %w", t.LSN, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	x.log = log
+	for _, f := range x.order {
+		f.settle()
+	}
+	return x, nil
+}
+
+func (x *index) add(t *journal.Transaction) error {
+	kind, err := KindOf(t.Head)
+	if err != nil {
+		return err
+	}
+	if kind == KindExchange {
+		return x.addExchange(t)
+	}
+	h, err := Parse(t.Head)
+	if err != nil {
+		return err
+	}
+	if h.BulkLen() != t.BulkLen {
+		return malformed("%d bytes of bulk, %d of images", t.BulkLen, h.BulkLen())
+	}
+	f := x.files[h.ID]
+	if f == nil {
+		f = &file{id: h.ID, length: -1, blocks: map[int64]source{}}
+		x.files[h.ID] = f
+		x.order = append(x.order, f)
+	}
+	for _, r := range h.Freed {
+		f.void(r.Off, r.End())
+	}
+	at := int64(0)
+	for _, r := range h.Images {
+		f.image(r, at, uint32(len(x.bulks)))
+		at += r.Len
+	}
+	if at > 0 {
+		x.bulks = append(x.bulks, t.Keep())
+	}
+	if h.Length >= 0 {
+		f.cut(h.Length)
+	}
+	if h.Timed {
+		f.timed, f.mtime = true, h.Mtime
+	}
+	if len(h.Path) > 0 {
+		f.path = h.Path
+	}
+	return nil
+}
+
+func (x *index) addExchange(t *journal.Transaction) error {
+	e, err := ParseExchange(t.Head)
+	if err != nil {
+		return err
+	}
+	if t.BulkLen > 0 {
+		return malformed("exchange with %d bytes of bulk", t.BulkLen)
+	}
+	if e.Over {
+		x.exchanges = slices.DeleteFunc(x.exchanges, func(o *Exchange) bool { return o.ID == e.ID })
+	} else {
+		x.exchanges = append(x.exchanges, e)
+	}
+	return nil
+}
+
+// image enters an image, whose bytes begin at at of a bulk.
+func (f *file) image(r Range, at int64, bulk uint32) {
+	for off := r.Off; off < r.End(); off += block {
+		f.blocks[off/block] = source{at: at + off - r.Off, bulk: bulk, n: uint32(min(block, r.End()-off))}
+	}
+	f.high = max(f.high, r.End())
+	if f.length >= 0 {
+		f.length = max(f.length, r.End())
+	}
+}
+
+// void takes away the images of all blocks that begin in [from, to).
+func (f *file) void(from, to int64) {
+	from, to = (from+block-1)/block, (min(to, f.high)+block-1)/block
+	if to-from < int64(len(f.blocks)) {
+		for n := from; n < to; n++ {
+			delete(f.blocks, n)
+		}
+		return
+	}
+	for n := range f.blocks {
+		if from <= n && n < to {
+			delete(f.blocks, n)
+		}
+	}
+}
+
+// cut sets the length.
+func (f *file) cut(length int64) {
+	f.length = length
+	if f.high <= length {
+		return
+	}
+	f.void(length, f.high)
+	if last, ok := f.blocks[length/block]; ok {
+		last.n = min(last.n, uint32(length%block)) // one that begins at length is gone
+		f.blocks[length/block] = last
+	}
+	f.high = length
+}
+
+// settle makes extents of the blocks.
+func (f *file) settle() {
+	numbers := make([]int64, 0, len(f.blocks))
+	for n := range f.blocks {
+		numbers = append(numbers, n)
+	}
+	slices.Sort(numbers)
+	for _, n := range numbers {
+		s := f.blocks[n]
+		if k := len(f.extents) - 1; k >= 0 && f.extents[k].continues(n*block, s) {
+			f.extents[k].n += int64(s.n)
+		} else {
+			f.extents = append(f.extents, extent{off: n * block, n: int64(s.n), at: s.at, bulk: s.bulk})
+		}
+	}
+	f.blocks = nil
+}
+
+func (e *extent) continues(off int64, s source) bool {
+	return e.off+e.n == off && e.bulk == s.bulk && e.at+e.n == s.at
+}
+
+// idle: there is nothing to be done to the file.
+func (f *file) idle() bool { return len(f.extents) == 0 && f.length < 0 && !f.timed }
+
+// end is behind the last byte that an image has.
+func (f *file) end() int64 {
+	if k := len(f.extents); k > 0 {
+		return f.extents[k-1].off + f.extents[k-1].n
+	}
+	return 0
+}
+
+// size is the length of the host file that has host bytes now.
+func (f *file) size(host int64) int64 {
+	if f.length >= 0 {
+		return f.length
+	}
+	return max(host, f.end())
+}

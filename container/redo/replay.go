@@ -1,0 +1,162 @@
+package redo
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/event"
+	"github.com/cofferfs/coffer/journal"
+)
+
+// writeSize is how much is gathered for one write to a host file.
+const writeSize = 1 << 20
+
+// Config says which vault, and which journal. All of it stays the caller's.
+type Config struct {
+	Root    disk.Dir
+	RootID  keys.ObjectID
+	Names   *names.Codec
+	Journal journal.Config
+	Events  event.Sink
+}
+
+// Result says what a replay did.
+type Result struct {
+	Log       journal.Log
+	Files     int   // written to
+	Unlinked  int   // had transactions, but no name any more
+	Exchanges int   // that were not over
+	Written   int64 // bytes
+	Elapsed   time.Duration
+}
+
+// Replay does what an unclean end left undone: it brings every file to the state of its last transaction in the journal, makes that durable and removes
+// the journal. Its steps are R1 to R9 of FORMAT.md section 13.2. Nobody else may have the vault.
+//
+// All of it can be done again, so that a cut at any instant, and any error, leaves a journal to replay, or none because all is done. Errors: ErrLost and
+// ErrIncomplete, which a mount for reading only gets by; ErrMalformed, ErrKind; those of the host and of journal.Open.
+func Replay(c Config) (Result, error) {
+	start := time.Now()
+	res, err := c.replay()
+	if err != nil {
+		return Result{}, fmt.Errorf("redo: replay: %w", err)
+	}
+	if res.Log.Transactions > 0 {
+		res.Elapsed = time.Since(start)
+		c.Events.Emit(event.Event{Kind: event.Repaired, Object: c.RootID.String(), Offset: -1, Note: res.String()})
+	}
+	return res, nil
+}
+
+func (r Result) String() string {
+	s := fmt.Sprintf("replayed the journal: %d transactions, %d bytes written to %d files", r.Log.Transactions, r.Written, r.Files)
+	if r.Unlinked > 0 {
+		s += fmt.Sprintf(", %d files had been unlinked", r.Unlinked)
+	}
+	if r.Exchanges > 0 {
+		s += fmt.Sprintf(", %d exchanges of names finished", r.Exchanges)
+	}
+	return s + fmt.Sprintf(", in %v", r.Elapsed.Round(time.Millisecond))
+}
+
+func (c *Config) replay() (res Result, err error) {
+	r, err := journal.Open(c.Journal) // R1
+	if err != nil {
+		return res, err
+	}
+	defer r.Close()
+	if r.Pieces() == 0 {
+		return res, nil
+	}
+	if err := r.SyncAll(); err != nil { // R2
+		return res, err
+	}
+	x, err := makeIndex(r) // R3
+	if err != nil {
+		return res, err
+	}
+	if x.log.Lost {
+		return res, ErrLost
+	}
+	for _, e := range x.exchanges { // R4
+		if err := c.finish(e); err != nil {
+			return res, fmt.Errorf("exchange %d: %w", e.ID, err)
+		}
+	}
+	files, unlinked, err := c.locate(x.order) // R5
+	if err != nil {
+		return res, err
+	}
+	res = Result{Log: x.log, Files: len(files), Unlinked: unlinked, Exchanges: len(x.exchanges)}
+	buf := make([]byte, writeSize)
+	for _, f := range files {
+		n, err := c.restore(x, f, buf)
+		if err != nil {
+			return res, fmt.Errorf("file %s: %w", f.id, err)
+		}
+		res.Written += n
+	}
+	if err := c.Root.SyncAll(); err != nil { // R8
+		return res, err
+	}
+	return res, r.Remove() // R9
+}
+
+// restore brings one file to its last state (R6, R7), and answers how many bytes it wrote. buf is scratch memory.
+func (c *Config) restore(x *index, f *file, buf []byte) (written int64, err error) {
+	err = c.inParent(f.path, f.id, func(d disk.Dir, name string) error {
+		host, err := d.Open(name, false)
+		if err != nil {
+			return err
+		}
+		defer host.Close()
+		if f.length >= 0 { // first, as no image lies beyond: a full host has room again
+			if err := host.Truncate(f.length); err != nil {
+				return err
+			}
+		}
+		if written, err = x.write(f, host, buf); err != nil || !f.timed {
+			return err
+		}
+		return host.Utimes(&[2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, f.mtime})
+	})
+	return written, err
+}
+
+// write writes the last images of f, neighbours together.
+func (x *index) write(f *file, host disk.File, buf []byte) (written int64, err error) {
+	n, off := 0, int64(0) // gathered in buf, for that offset
+	flush := func() error {
+		if n == 0 {
+			return nil
+		}
+		_, err := host.WriteAt(buf[:n], off)
+		written += int64(n)
+		n = 0
+		return err
+	}
+	for _, e := range f.extents {
+		for e.n > 0 {
+			if n == len(buf) || off+int64(n) != e.off {
+				if err := flush(); err != nil {
+					return written, err
+				}
+			}
+			if n == 0 {
+				off = e.off
+			}
+			k := min(e.n, int64(len(buf)-n))
+			if err := x.bulks[e.bulk].ReadAt(buf[n:n+int(k)], e.at); err != nil {
+				return written, err
+			}
+			n += int(k)
+			e.off, e.at, e.n = e.off+k, e.at+k, e.n-k
+		}
+	}
+	return written, flush()
+}
