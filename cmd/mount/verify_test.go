@@ -208,3 +208,45 @@ func unclean(slot []byte) {
 	clear(slot[8:12])
 	binary.LittleEndian.PutUint32(slot[8:], crc32.Checksum(slot, crc32.MakeTable(crc32.Castagnoli)))
 }
+
+// TestVerifyAfterKill looks at a vault whose daemon was killed: its journal counts for verify, a repair replays it, and scrub says that it waits.
+func TestVerifyAfterKill(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("v")
+	mp := b.mount(v, "m")
+	path := filepath.Join(mp, "report")
+	writeFile(t, path, strings.Repeat("text ", 50_000))
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte(strings.Repeat("over", 3000)), 70_000); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	want := readFile(t, path)
+	kill(t, b.daemon(mp))
+	f.Close()
+	b.ok("", "umount", mp)
+	unchanged(t, func() {
+		r := b.ok(passphrase+"\n", "verify", v)
+		if !strings.Contains(r.stdout, "leftover: host file .coffer/journal.*: the journal of a session") || strings.Contains(r.stdout, "damage:") {
+			t.Errorf("verify says:\n%s", r.stdout)
+		}
+		b.ok(passphrase+"\n", "verify", "--repair", "--dry-run", v)
+		if r := b.run("", "scrub", v); r.code != int(exitPending) || !strings.Contains(r.stdout, "waits to be replayed") {
+			t.Errorf("exit %d: scrub says:\n%s", r.code, r.stdout)
+		}
+	}, v)
+	b.ok(passphrase+"\n", "verify", "--repair", v)
+	b.ok("", "scrub", v)
+	b.mount(v, "m")
+	if readFile(t, path) != want {
+		t.Error("what was synced is not there")
+	}
+}
