@@ -151,7 +151,7 @@ func (r *repairer) one(ctx context.Context, t *trouble) (Action, error) {
 	case leftover:
 		return r.remove(t.object)
 	case unfinished:
-		return r.finish(t.object)
+		return r.finish(ctx, t.object)
 	case damaged:
 		return r.rebuild(ctx, t.object)
 	case duplicate:

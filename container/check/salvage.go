@@ -40,8 +40,25 @@ func (r *repairer) remove(o *object) (Action, error) {
 	return a, errors.Join(unlink(d, o.link.Name), d.Sync())
 }
 
-// finish opens a file for writing, which puts right what an unclean session left of header and length.
-func (r *repairer) finish(o *object) (Action, error) {
+// finish opens a file for writing, which puts right what an unclean session left of header and length. A file without a header becomes an empty one by that, so that
+// what still opens of it is saved first.
+func (r *repairer) finish(ctx context.Context, o *object) (Action, error) {
+	if o.link.Type == names.File {
+		h, err := r.open(o)
+		if err != nil {
+			return Action{}, err
+		}
+		w, got, _, err := r.survey(ctx, h, o.link.ID, o.link.Geometry)
+		h.Close()
+		switch {
+		case err != nil:
+			return Action{}, err
+		case w.Headless() && (got.Frames > 0 || !damageOnly(got)):
+			return r.rebuild(ctx, o)
+		case w.Headless() && o.st.Size > container.BlockSize:
+			return Action{}, nil // something was there: whoever writes to the file decides that it may go
+		}
+	}
 	a := Action{Result: Finished, What: "header and length were put right"}
 	if r.Tree == nil {
 		return a, nil

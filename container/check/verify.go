@@ -260,11 +260,11 @@ func (c *checker) content(ctx context.Context, h disk.File, o *object) {
 		}
 		c.add(fi)
 	}
-	if !got.Good() && (unsynced || c.UncleanTime(o.st.Ctim) && len(got.Lost) == 0) {
+	switch {
+	case got.Good():
+	case len(got.Lost) == 0 && c.UncleanTime(o.st.Ctim):
 		c.trouble(&trouble{what: unfinished, object: o})
-		return
-	}
-	if !got.Good() {
+	default:
 		c.trouble(&trouble{what: damaged, object: o})
 	}
 }
