@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -137,8 +138,16 @@ func (g *Geometry) span(level uint8, index uint64) (from, to int64) {
 	return int64(first) << g.groupShift, int64(first+n) << g.groupShift
 }
 
+// errRecord says that a segment record was tried without its pin and says nothing.
+var errRecord = fmt.Errorf("segment record: %w", ErrCorrupt)
+
 func (v *survey) lose(from, to int64, err error) {
-	v.out.Lost = append(v.out.Lost, LostRange{min(from, v.size), min(to, v.size), err})
+	from, to = min(from, v.size), min(to, v.size)
+	if n := len(v.out.Lost); n > 0 && v.out.Lost[n-1].To == from && v.out.Lost[n-1].Err == err { // by the thousands in a file that lost a tree node
+		v.out.Lost[n-1].To = to
+		return
+	}
+	v.out.Lost = append(v.out.Lost, LostRange{from, to, err})
 }
 
 // visit looks at one block and all below it.
@@ -181,7 +190,7 @@ func (v *survey) group(ctx context.Context, index uint64, b *block, bad uint64) 
 		if bad&(1<<k) != 0 {
 			from := int64(segment) << g.segShift
 			if from < v.size {
-				v.lose(from, from+int64(g.SegmentSize), &SegmentError{Op: "read", Segment: segment, Err: ErrCorrupt})
+				v.lose(from, from+int64(g.SegmentSize), errRecord)
 			}
 			cur = nil
 			continue

@@ -244,9 +244,30 @@ func (w *Wreck) scan(ctx context.Context, from, to int64) error {
 			v.lose(at, at+g.groupPlain, &MetaError{Op: "read", Index: index, Err: err})
 			continue
 		}
+		if allZero(b[:]) {
+			end := min(to, w.nextGroup(index))
+			v.lose(at, end, errRecord)
+			at = end - g.groupPlain
+			continue
+		}
 		if err := v.group(ctx, index, b, w.bad(b, index, false)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// nextGroup is the plain offset of the group behind index in which, or before whose end, the host has data: sparse files can have more groups than anybody
+// wants to read.
+func (w *Wreck) nextGroup(index uint64) int64 {
+	g, next := w.hdr.geo, index+1
+	if h, ok := w.host.(interface {
+		NextData(off int64) (int64, error)
+	}); ok {
+		if data, err := h.NextData(g.groupAddr(next)); err == nil {
+			j := uint64(sort.Search(maxGroups, func(j int) bool { return g.groupAddr(uint64(j)) > data }))
+			next = max(next, j-1)
+		}
+	}
+	return int64(next) << g.groupShift
 }

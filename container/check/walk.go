@@ -196,7 +196,7 @@ func (c *checker) winner(fd disk.Dir, all []*object) *object {
 	for i, o := range all {
 		if i != win {
 			all[win].losers = append(all[win].losers, o)
-			c.add(o.finding(Leftover, "an older link under a name that another object took over, and removed by the next use of the name"))
+			c.add(o.finding(Leftover, "an older link under a name that another object took over; hidden until the next use of the name removes it"))
 		}
 	}
 	return all[win]
