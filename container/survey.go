@@ -143,7 +143,7 @@ var errRecord = fmt.Errorf("segment record: %w", ErrCorrupt)
 
 func (v *survey) lose(from, to int64, err error) {
 	from, to = min(from, v.size), min(to, v.size)
-	if n := len(v.out.Lost); n > 0 && v.out.Lost[n-1].To == from && v.out.Lost[n-1].Err == err { // by the thousands in a file that lost a tree node
+	if n := len(v.out.Lost); n > 0 && v.out.Lost[n-1].To == from && errors.Is(v.out.Lost[n-1].Err, err) { // by the thousands in a file that lost a tree node
 		v.out.Lost[n-1].To = to
 		return
 	}
