@@ -20,21 +20,21 @@ import (
 func (b *box) crashed(path string, fn func(j *journal.Journal)) {
 	b.t.Helper()
 	cfg, err := vault.ReadConfig(path)
-	check(b.t, err)
+	noError(b.t, err)
 	mk, err := cfg.Unlock([]byte(passphrase))
-	check(b.t, err)
+	noError(b.t, err)
 	defer mk.Destroy()
 	v, err := vault.Open(path, cfg, mk, vault.OpenOptions{})
-	check(b.t, err)
+	noError(b.t, err)
 	j, err := journal.New(v.Journal())
-	check(b.t, err)
+	noError(b.t, err)
 	fn(j)
-	check(b.t, j.Sync(j.End()))
-	check(b.t, j.Close(false))
-	check(b.t, v.CloseUnclean())
+	noError(b.t, j.Sync(j.End()))
+	noError(b.t, j.Close(false))
+	noError(b.t, v.CloseUnclean())
 }
 
-func check(t *testing.T, err error) {
+func noError(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -45,12 +45,12 @@ func check(t *testing.T, err error) {
 func everything(t *testing.T, path string) string {
 	t.Helper()
 	var all bytes.Buffer
-	check(t, filepath.WalkDir(path, func(name string, d os.DirEntry, err error) error {
+	noError(t, filepath.WalkDir(path, func(name string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
 		info, err := d.Info()
-		check(t, err)
+		noError(t, err)
 		content, err := os.ReadFile(name)
 		all.WriteString(name + info.ModTime().String())
 		all.Write(content)
@@ -74,9 +74,9 @@ func TestDebugJournal(t *testing.T) {
 		h := redo.Head{ID: id, Path: []string{"d", "e", "f"}, Length: 8192, Timed: true, Mtime: unix.Timespec{Sec: 1e9, Nsec: 5},
 			Freed: []redo.Range{{Off: 0, Len: 12288}}, Images: []redo.Range{{Off: 0, Len: 4096}, {Off: 8192, Len: 10}}}
 		_, err := j.Append(h.Append(nil), make([]byte, 4106))
-		check(t, err)
+		noError(t, err)
 		_, err = j.Append((&redo.Exchange{ID: 0xabc, Over: true}).Append(nil))
-		check(t, err)
+		noError(t, err)
 	})
 	before := everything(t, v)
 	out := b.ok(passphrase+"\n", "debug", "journal", v).stdout
@@ -86,7 +86,7 @@ func TestDebugJournal(t *testing.T) {
 		}
 	}
 	var info journalInfo
-	check(t, json.Unmarshal([]byte(b.ok(passphrase+"\n", "debug", "journal", "--json", v).stdout), &info))
+	noError(t, json.Unmarshal([]byte(b.ok(passphrase+"\n", "debug", "journal", "--json", v).stdout), &info))
 	if x := info.Transactions; len(x) != 2 || strings.Join(x[0].Path, "/") != "d/e/f" || *x[0].Length != 8192 || x[1].Kind != "over" || info.Torn || info.Lost || !info.Pending || info.Pieces != 1 {
 		t.Errorf("%+v", info)
 	}
@@ -101,9 +101,9 @@ func TestDebugJournal(t *testing.T) {
 	v, _ = b.newVault("w")
 	b.crashed(v, func(j *journal.Journal) {
 		_, err := j.Append([]byte{9, 9})
-		check(t, err)
+		noError(t, err)
 		_, err = j.Append((&redo.Head{ID: id, Length: -1}).Append(nil))
-		check(t, err)
+		noError(t, err)
 	})
 	r := b.run(passphrase+"\n", "debug", "journal", v)
 	if r.code != int(exitConfig) || !strings.Contains(r.stderr, "unknown kind") || !strings.Contains(r.stdout, "malformed") || !strings.Contains(r.stdout, id.String()) {
@@ -119,7 +119,7 @@ func TestMountReplays(t *testing.T) {
 	v, _ := b.newVault("v")
 	b.crashed(v, func(j *journal.Journal) {
 		_, err := j.Append((&redo.Head{ID: keys.RandomObjectID(), Length: -1, Timed: true}).Append(nil))
-		check(t, err)
+		noError(t, err)
 	})
 	mp := b.mount(v, b.mkdir("m"))
 	b.fails(exitInUse, "in use", passphrase+"\n", "debug", "journal", v)

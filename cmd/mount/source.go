@@ -20,16 +20,16 @@ import (
 // offline is a vault that is open in this process without a mount.
 type offline struct {
 	*vaultfs.Stack
-	findings findings
+	warnings warnings
 }
 
-// findings counts what the layers report as damage and says each of it. It is used by one goroutine at a time; the layers call from several.
-type findings struct {
+// warnings counts what the layers report as damage and says each of it. It is used by one goroutine at a time; the layers call from several.
+type warnings struct {
 	record recorder
 	say    func(format string, args ...any)
 }
 
-func (f *findings) sink(e event.Event) {
+func (f *warnings) sink(e event.Event) {
 	switch e.Kind {
 	case event.Damage, event.Duplicate:
 		text := e.Note
@@ -42,7 +42,7 @@ func (f *findings) sink(e event.Event) {
 }
 
 // damage is how often damage was reported.
-func (f *findings) damage() uint64 {
+func (f *warnings) damage() uint64 {
 	_, kinds := f.record.snapshot()
 	return kinds[string(event.Damage)] + kinds[string(event.Duplicate)]
 }
@@ -67,12 +67,12 @@ func (a *app) openOffline(path string, f unlockFlags, write bool) (*offline, err
 	if err := raiseFileLimit(); err != nil {
 		a.say("warning: cannot raise the limit of open files: %v", err)
 	}
-	o := &offline{findings: findings{say: a.say}}
-	v, err := vault.Open(path, cfg, mk, vault.OpenOptions{ReadOnly: !write, Events: o.findings.sink})
+	o := &offline{warnings: warnings{say: a.say}}
+	v, err := vault.Open(path, cfg, mk, vault.OpenOptions{ReadOnly: !write, Events: o.warnings.sink})
 	if err != nil {
 		return nil, err
 	}
-	if o.Stack, err = vaultfs.NewStack(v, vaultfs.StackConfig{NoJournal: true, Events: o.findings.sink}); err != nil {
+	if o.Stack, err = vaultfs.NewStack(v, vaultfs.StackConfig{NoJournal: true, Events: o.warnings.sink}); err != nil {
 		return nil, err
 	}
 	return o, nil
@@ -138,8 +138,8 @@ func (s *source) damage() error {
 	if s.vault == nil {
 		return nil
 	}
-	if n := s.vault.findings.damage(); n > 0 {
-		return failf(exitDamage, "restore the files from a backup", "%d findings of damage: what they concern is hidden or unreadable", n)
+	if n := s.vault.warnings.damage(); n > 0 {
+		return failf(exitDamage, "restore the files from a backup", "%d warnings of damage: what they concern is hidden or unreadable", n)
 	}
 	return nil
 }
