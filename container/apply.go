@@ -40,6 +40,7 @@ type applier struct {
 	ended  chan struct{}
 
 	prepared atomic.Bool // the journal has a first piece, or the host was asked for one
+	spare    disk.File   // keeps a descriptor for that piece, so that programs cannot have opened the last one; nil where there is none
 
 	mu       sync.Mutex // guards what follows
 	cond     sync.Cond  // queue got shorter, or err
@@ -70,6 +71,9 @@ func newApplier(c journal.Config, host disk.Dir, events event.Sink) (*applier, e
 	var err error
 	if a.log, err = journal.New(c); err != nil {
 		return nil, err
+	}
+	if f, err := host.OpenPath(".coffer"); err == nil {
+		a.spare = f
 	}
 	go a.run()
 	return a, nil
@@ -124,10 +128,18 @@ func (a *applier) prepare() error {
 	if a == nil || a.prepared.Swap(true) {
 		return nil
 	}
+	a.closeSpare()
 	if err := a.log.Prepare(); err != nil {
 		return a.fail("journal", err)
 	}
 	return nil
+}
+
+// closeSpare frees the descriptor. Called once.
+func (a *applier) closeSpare() {
+	if a.spare != nil {
+		_ = a.spare.Close()
+	}
 }
 
 // admit waits while too much waits to be applied.
@@ -611,6 +623,9 @@ func (a *applier) close(clean bool) error {
 	a.mu.Unlock()
 	a.signal()
 	<-a.ended
+	if !a.prepared.Swap(true) {
+		a.closeSpare()
+	}
 	if err == nil && clean {
 		err = a.host.SyncAll()
 	}
