@@ -33,7 +33,8 @@ const (
 //
 // Lock order: File.commit, File.slots, File.mu, applier.mu. Nothing is held over journal.Append but File.commit, which the applier never takes.
 type applier struct {
-	log    *journal.Journal
+	log    *journal.Journal // another one after a suspension, during which nothing else calls
+	config journal.Config
 	host   disk.Dir
 	events event.Sink
 	wake   chan struct{} // something below changed that run looks at
@@ -68,6 +69,7 @@ func newApplier(c journal.Config, host disk.Dir, events event.Sink) (*applier, e
 	}
 	a.cond.L = &a.mu
 	c.Pressed = func(journal.LSN) error { return a.ask(&a.press) }
+	a.config = c
 	var err error
 	if a.log, err = journal.New(c); err != nil {
 		return nil, err
@@ -612,6 +614,36 @@ func (a *applier) checkpointNow() error {
 		a.signal()
 		a.cond.Wait()
 	}
+	return nil
+}
+
+// suspend is close without an end: resume goes on with another journal.
+func (a *applier) suspend() error {
+	if err := a.drain(func() bool { return len(a.queue) == 0 && len(a.files) == 0 }); err != nil {
+		return err
+	}
+	if err := a.host.SyncAll(); err != nil {
+		return a.fail("suspension", err)
+	}
+	if err := a.log.Close(true); err != nil {
+		return a.fail("suspension", err)
+	}
+	return nil
+}
+
+// resume opens the journal id.
+func (a *applier) resume(id [16]byte) error {
+	c := a.config
+	c.ID = id
+	log, err := journal.New(c)
+	if err != nil {
+		return a.fail("resumption", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.log, a.last, a.anywhere = log, 0, false
+	clear(a.touched)
+	clear(a.logged)
 	return nil
 }
 
