@@ -31,7 +31,7 @@ const (
 // (FORMAT.md section 12, A1 to A4). Most of the time it waits: what is overwritten again and again is applied once. One goroutine does it, from
 // NewEngine to Close.
 //
-// Lock order: File.commit, File.slots, File.mu, applier.mu. Nothing is held over journal.Append but File.commit, which the applier never takes.
+// Lock order: File.commit, File.hostMu, File.slots, File.mu, applier.mu. Nothing is held over journal.Append but File.commit, which the applier never takes.
 type applier struct {
 	log    *journal.Journal // another one after a suspension, during which nothing else calls
 	config journal.Config
@@ -48,7 +48,7 @@ type applier struct {
 	queue    []*transaction
 	bytes    int                           // of their images
 	files    map[*File]int                 // how many of them each file has
-	open     map[any]journal.LSN           // positions before what is being appended, or must not be recycled for another reason
+	open     map[any]journal.LSN           // where what is being appended begins, or must not be recycled for another reason
 	last     journal.LSN                   // of the last one that was appended
 	touched  map[*File]struct{}            // changed on the host since the last checkpoint, and open
 	logged   map[keys.ObjectID]journal.LSN // last transaction of objects since the last checkpoint
@@ -163,10 +163,10 @@ func (a *applier) admit() error {
 	}
 }
 
-// append appends a transaction. Until enqueue the journal keeps it, whatever is recycled.
+// append appends a transaction. Until enqueue the journal keeps it, whatever is recycled. Before it has room it holds nothing back, or those who wait for room
+// would wait for each other.
 func (a *applier) append(t *transaction, head *redo.Head, bulk [][]byte) (err error) {
-	a.keep(t)
-	if t.lsn, err = a.log.Append(head.Append(nil), bulk...); err != nil {
+	if t.lsn, err = a.log.AppendFrom(a.keep(t), head.Append(nil), bulk...); err != nil {
 		a.unkeep(t)
 		if errors.Is(err, journal.ErrFailed) {
 			return a.fail("journal", err)
@@ -176,11 +176,13 @@ func (a *applier) append(t *transaction, head *redo.Head, bulk [][]byte) (err er
 	return nil
 }
 
-// keep has the journal keep all that comes from now on, until unkeep.
-func (a *applier) keep(token any) {
-	a.mu.Lock()
-	a.open[token] = a.log.End()
-	a.mu.Unlock()
+// keep answers what has the journal keep all from a position on, until unkeep.
+func (a *applier) keep(token any) func(journal.LSN) {
+	return func(from journal.LSN) {
+		a.mu.Lock()
+		a.open[token] = from
+		a.mu.Unlock()
+	}
 }
 
 func (a *applier) unkeep(token any) {
@@ -389,10 +391,12 @@ func (a *applier) applied(f *File, ts []*transaction) {
 
 // apply writes the last images of transactions that are durable in the journal to their places, then sets the length. Only the applier calls it.
 func (f *File) apply(ts []*transaction) error {
+	f.hostMu.Lock() // an abandoned file is closed at any time
+	defer f.hostMu.Unlock()
 	f.mu.RLock()
 	gone := f.abandoned
 	f.mu.RUnlock()
-	if gone {
+	if gone || f.hostClosed {
 		return nil
 	}
 	if hooks := f.hooks.Load(); hooks != nil && hooks.Applying != nil {
@@ -455,12 +459,9 @@ func (f *File) writeImages(images []*image) error {
 			}
 			data = both
 		}
-		if _, err := f.host.WriteAt(data, off); err != nil {
+		if err := f.writeHost(data, off); err != nil {
 			return err
 		}
-		f.mu.Lock()
-		f.hostLen = max(f.hostLen, off+int64(len(data)))
-		f.mu.Unlock()
 	}
 	return nil
 }
@@ -565,8 +566,7 @@ func (a *applier) leave(f *File) {
 // accepted any more, since the journal cannot be recycled past the intent.
 func (a *applier) intend(payload []byte) (done func(error), err error) {
 	t := &transaction{}
-	a.keep(t)
-	if t.lsn, err = a.log.Append(payload); err == nil {
+	if t.lsn, err = a.log.AppendFrom(a.keep(t), payload); err == nil {
 		err = a.log.Sync(t.lsn)
 	}
 	a.mu.Lock()
