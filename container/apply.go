@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,8 @@ type applier struct {
 	wake   chan struct{} // something below changed that run looks at
 	ended  chan struct{}
 
+	prepared atomic.Bool // the journal has a first piece, or the host was asked for one
+
 	mu       sync.Mutex // guards what follows
 	cond     sync.Cond  // queue got shorter, or err
 	queue    []*transaction
@@ -63,7 +66,7 @@ func newApplier(c journal.Config, host disk.Dir, events event.Sink) (*applier, e
 		files: map[*File]int{}, open: map[any]journal.LSN{}, touched: map[*File]struct{}{}, logged: map[keys.ObjectID]journal.LSN{},
 	}
 	a.cond.L = &a.mu
-	c.Pressed = func(journal.LSN) { a.ask(&a.press) }
+	c.Pressed = func(journal.LSN) error { return a.ask(&a.press) }
 	var err error
 	if a.log, err = journal.New(c); err != nil {
 		return nil, err
@@ -72,12 +75,13 @@ func newApplier(c journal.Config, host disk.Dir, events event.Sink) (*applier, e
 	return a, nil
 }
 
-// ask sets one of the flags that run looks at.
-func (a *applier) ask(flag *bool) {
+// ask sets one of the flags that run looks at. The error is the host's, where it has no room for what waits already.
+func (a *applier) ask(flag *bool) error {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	*flag = true
-	a.mu.Unlock()
 	a.signal()
+	return a.full
 }
 
 func (a *applier) signal() {
@@ -112,6 +116,18 @@ func (a *applier) failed() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.err
+}
+
+// prepare makes the first piece of the journal before new data takes the last room on the host: what is stored could not be changed any more then, not
+// even truncated. A nil applier needs none.
+func (a *applier) prepare() error {
+	if a == nil || a.prepared.Swap(true) {
+		return nil
+	}
+	if err := a.log.Prepare(); err != nil {
+		return a.fail("journal", err)
+	}
+	return nil
 }
 
 // admit waits while too much waits to be applied.
@@ -414,40 +430,26 @@ func (f *File) punch(ts []*transaction) {
 	}
 }
 
-// writeImages writes neighbours by one host call.
+// writeImages writes them, those that lie side by side on the host and in memory by one host call.
 func (f *File) writeImages(images []*image) error {
-	var buf []byte
 	for i := 0; i < len(images); {
-		first := images[i]
-		end := first.off + int64(len(first.data))
-		j := i + 1
-		for j < len(images) && images[j].off == end && end-first.off+int64(len(images[j].data)) <= applyUnit {
-			end += int64(len(images[j].data))
-			j++
-		}
-		data := first.data
-		if j > i+1 {
-			if buf == nil {
-				buf = make([]byte, 0, applyUnit)
+		off, data := images[i].off, images[i].data
+		for i++; i < len(images) && images[i].off == off+int64(len(data)); i++ {
+			both, ok := joined(data, images[i].data)
+			if !ok {
+				break
 			}
-			data = buf[:0]
-			for _, m := range images[i:j] {
-				data = append(data, m.data...)
-			}
+			data = both
 		}
-		if _, err := f.host.WriteAt(data, first.off); err != nil {
+		if _, err := f.host.WriteAt(data, off); err != nil {
 			return err
 		}
 		f.mu.Lock()
-		f.hostLen = max(f.hostLen, end)
+		f.hostLen = max(f.hostLen, off+int64(len(data)))
 		f.mu.Unlock()
-		i = j
 	}
 	return nil
 }
-
-// applyUnit is the most bytes that the applier writes by one call.
-const applyUnit = 1 << 20
 
 // applyLength sets the length of the host file: exactly where it may be too long, or nothing more is to come.
 func (f *File) applyLength(ts []*transaction, cut bool) error {
@@ -544,9 +546,10 @@ func (a *applier) leave(f *File) {
 	a.mu.Unlock()
 }
 
-// intend makes a promise durable in the journal before what it is about begins; it is kept there until done is called and the host's filesystem
-// synced after that. It is for changes of names that take several host calls.
-func (a *applier) intend(payload []byte) (done func(), err error) {
+// intend makes the intent of an exchange durable in the journal before it begins; it is kept there until done is called and the host's filesystem
+// synced after that. Where done is told of an error the host has neither the old names nor the new ones: only the next mount can finish that, and nothing is
+// accepted any more, since the journal cannot be recycled past the intent.
+func (a *applier) intend(payload []byte) (done func(error), err error) {
 	t := &transaction{}
 	a.keep(t)
 	if t.lsn, err = a.log.Append(payload); err == nil {
@@ -555,14 +558,26 @@ func (a *applier) intend(payload []byte) (done func(), err error) {
 	a.mu.Lock()
 	a.last = max(a.last, t.lsn)
 	a.mu.Unlock()
-	done = func() {
+	done = func(err error) {
+		if err != nil {
+			_ = a.fail("exchange of two names", err)
+			return
+		}
+		// Not synced: without it the next mount finds that there is nothing to finish, or finishes it.
+		a.keep(&payload)
+		var end journal.LSN
+		if b, err := redo.Over(payload); err == nil {
+			end, _ = a.log.Append(b)
+		}
 		a.mu.Lock()
+		a.last = max(a.last, end)
 		a.anywhere = true
 		delete(a.open, t)
+		delete(a.open, &payload)
 		a.mu.Unlock()
 	}
 	if err != nil {
-		done()
+		a.unkeep(t)
 		return nil, fmt.Errorf("container: journal: %w", err)
 	}
 	return done, nil

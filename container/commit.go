@@ -408,6 +408,9 @@ func (f *File) flush() error {
 	}
 	f.flushes.Add(1)
 	defer f.flushes.Add(1)
+	if err := f.eng.applier.prepare(); err != nil {
+		return err
+	}
 	if f.eng.applier == nil || f.virgin && (f.tx == nil || len(f.tx.images) == 0 && !f.tx.frees) {
 		return f.flushInPlace()
 	}

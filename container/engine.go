@@ -106,9 +106,9 @@ func (e *Engine) Checkpoint() error {
 	return e.applier.checkpointNow()
 }
 
-// Intend makes a promise (package redo) durable before the host calls begin that it is about; done is to be called when they are over. It is nil without
-// a journal.
-func (e *Engine) Intend() func(payload []byte) (done func(), err error) {
+// Intend makes the intent of an exchange (package redo) durable before its host calls begin; done is to be called when they are over and synced, with an
+// error where they are half done for good. It is nil without a journal.
+func (e *Engine) Intend() func(payload []byte) (done func(error), err error) {
 	if e.applier == nil {
 		return nil
 	}

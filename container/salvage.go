@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cofferfs/coffer/internal/event"
 )
 
@@ -50,7 +52,10 @@ func (f *File) salvage() error {
 		return err
 	}
 	f.durable, f.held, f.headerDirty = true, true, true
-	return f.Sync()
+	if err := f.Sync(); !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	return nil // it can be read; whoever flushes it next tries again
 }
 
 // salvageGroup makes holes of the frames of a group that do not open.

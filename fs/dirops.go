@@ -107,6 +107,7 @@ func (fs *FS) mknod(in *fuse.MknodIn, name string, out *fuse.EntryOut) error {
 	}
 	// Nobody has it open, so nobody would flush it: its header is written now.
 	if err := errors.Join(c.Flush(), c.Close()); err != nil {
+		d.Undo(e)
 		return err
 	}
 	return fs.made(parent, d, e, mode, out)
@@ -121,6 +122,7 @@ func (fs *FS) createFile(d *dirs.Dir, name string, mode uint32, uid, gid int) (*
 	c, err := fs.cfg.Engine.Create(h, e.ID, container.ObjectFile)
 	if err != nil {
 		err = errors.Join(err, h.Close())
+		d.Undo(e)
 	}
 	return c, e, err
 }

@@ -52,13 +52,19 @@ func (fs *FS) create(in *fuse.CreateIn, name string, out *fuse.CreateOut) error 
 		return err
 	}
 	fs.changed(parent)
-	return fs.openNew(c, in.Flags, out, func(st *unix.Stat_t) (*inode, error) {
+	made := false
+	err = fs.openNew(c, in.Flags, out, func(st *unix.Stat_t) (*inode, error) {
 		n, err := fs.enter(parent, e, st)
 		if err == nil {
 			n.held.CompareAndSwap(0, uint32(fs.fresh(parent, typeFile, mode)))
+			made = true
 		}
 		return n, err
 	})
+	if err != nil && !made {
+		d.Undo(e)
+	}
+	return err
 }
 
 // openNew answers with a file that was just made, open. enter makes its inode.

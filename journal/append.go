@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/cofferfs/coffer/internal/event"
 )
@@ -15,15 +16,17 @@ const (
 	gatherSize = 128 << 10
 	// directSize: slices of at least this length are written from where they are.
 	directSize = 64 << 10
+	// askAgain is how long an Append waits for room before it asks for it once more.
+	askAgain = 100 * time.Millisecond
 )
 
 // Append writes one transaction to the pieces and returns its LSN. It then survives the death of the process, and after Sync a power cut. head and
 // bulk are only read, and not kept. bulk is one string of bytes, cut anyhow.
 //
-// It waits while there is no room, until Recycle makes some: never call Recycle after it in the same goroutine alone. All or nothing: after an error
+// It waits while there is no room, until Recycle makes some or Pressed says that it will not: never call Recycle after it in the same goroutine alone. All or nothing: after an error
 // nothing of the transaction is ever delivered, as far as the host obeys. Errors: ErrTooLarge; ENOSPC or EDQUOT where a piece that the transaction
 // needs cannot be made and those that there are would not do even if empty (nothing has happened, the caller may try again; as long as
-// they would do it waits for them); ErrFailed, sticky; ErrClosed. Transactions are ordered as their Appends took effect; it allocates nothing in steady state.
+// they would do it waits for them); what Pressed answered to one that waits, likewise; ErrFailed, sticky; ErrClosed. Transactions are ordered as their Appends took effect; it allocates nothing in steady state.
 func (j *Journal) Append(head []byte, bulk ...[]byte) (LSN, error) {
 	t := payload{head: head, bulk: bulk, left: len(head)}
 	for _, b := range bulk {
@@ -38,13 +41,13 @@ func (j *Journal) Append(head []byte, bulk ...[]byte) (LSN, error) {
 	if err != nil {
 		return 0, err
 	}
-	j.press(false)
+	_ = j.press(false) // the transaction stands, whether there will be room for the next or not
 	return lsn, nil
 }
 
 func (j *Journal) append(t *payload) (LSN, error) {
-	begin := j.End()
-	if err := j.reserve(j.piecesFor(begin, t.left), begin); err != nil {
+	begin, err := j.reserve(t.left)
+	if err != nil {
 		return 0, err
 	}
 	end, err := j.write(t, begin)
@@ -74,43 +77,85 @@ func (j *Journal) piecesFor(pos LSN, n int) int {
 	return pieces
 }
 
-// reserve returns when n pieces are free: first those that were recycled, then new ones, then it waits. The caller holds appending, so that they
-// stay free.
-func (j *Journal) reserve(n int, begin LSN) error {
+// reserve returns where a transaction of n bytes begins, once the pieces for it are free: first those that were recycled, then new ones, then it
+// waits. The caller holds appending, so that they stay free.
+func (j *Journal) reserve(n int) (begin LSN, err error) {
 	var full error // of the host, when no more pieces can be made
 	for {
 		j.mu.Lock()
-		err, free, total, seen := j.usable(), len(j.free), len(j.live)+len(j.free), j.recycled
+		err, free, total, seen, begin := j.usable(), len(j.free), len(j.live)+len(j.free), j.recycled, j.end
 		j.mu.Unlock()
-		begun := 0 // the piece that the transaction begins in stays in use
+		need, begun := j.piecesFor(begin, n), 0
 		if begin%span(j.c.pieceSize) != 0 {
-			begun = 1
+			begun = 1 // the piece that the transaction begins in stays in use
 		}
 		switch {
 		case err != nil:
-			return err
-		case free >= n:
-			return nil
+			return 0, err
+		case free >= need:
+			return begin, nil
 		case full == nil && total < j.max:
 			if full, err = j.grow(); err != nil {
-				return err
+				return 0, err
 			}
-		case full != nil && total < n+begun:
-			return fmt.Errorf("journal: make a piece: %w", full)
-		default:
-			j.press(true)
-			j.await(seen)
+			continue
+		case full != nil && total < need+begun:
+			next := begin + span(j.c.pieceSize) - 1
+			next -= next % span(j.c.pieceSize)
+			switch {
+			case total < j.piecesFor(next, n):
+				return 0, fmt.Errorf("journal: make a piece: %w", full)
+			case seen == begin:
+				j.skipTo(next)
+				continue
+			}
 		}
+		if err := j.press(true); err != nil {
+			return 0, err
+		}
+		j.await(seen)
 	}
 }
 
-// await returns when more than seen is recycled, or nothing will be.
-func (j *Journal) await(seen LSN) {
+// skipTo has the log go on at the front of a piece, though the one in use has room left: all of it is recycled, so it can be used again. The caller
+// holds appending.
+func (j *Journal) skipTo(next LSN) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for j.recycled == seen && j.usable() == nil {
+	j.free = append(j.free, j.live...)
+	j.live = j.live[:0]
+	j.end, j.synced, j.recycled = next, next, next
+}
+
+// await returns when more than seen is recycled, or nothing will be, or after a while: who was asked for room may have been unable to make any just then.
+func (j *Journal) await(seen LSN) {
+	late := false
+	timer := time.AfterFunc(askAgain, func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		late = true
+		j.cond.Broadcast()
+	})
+	defer timer.Stop()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for j.recycled == seen && j.usable() == nil && !late {
 		j.cond.Wait()
 	}
+}
+
+// Prepare makes the first piece, where there is none: then a host that gets full later still takes transactions. One that is full now is no error.
+func (j *Journal) Prepare() error {
+	j.appending.Lock()
+	defer j.appending.Unlock()
+	j.mu.Lock()
+	err, total := j.usable(), len(j.live)+len(j.free)
+	j.mu.Unlock()
+	if err != nil || total > 0 {
+		return err
+	}
+	_, err = j.grow()
+	return err
 }
 
 // grow makes a piece. full says that the host has no room for one; anything else is sticky.
@@ -118,22 +163,27 @@ func (j *Journal) grow() (full, err error) {
 	p, err := makePiece(j.c.Dir, pieceName(j.made), j.c.pieceSize)
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		j.c.Events.Emit(event.Event{Kind: event.Info, Object: pieceName(j.made), Offset: -1, Err: err, Note: "the host is full: the journal stays smaller"})
+		if !j.stunted {
+			j.c.Events.Emit(event.Event{Kind: event.Info, Object: pieceName(j.made), Offset: -1, Err: err, Note: "the host is full: the journal stays smaller"})
+		}
+		j.stunted = true
 		return err, nil
 	case err != nil:
 		return nil, j.fail("make a piece", err)
 	}
 	j.made++
+	j.stunted = false
 	j.mu.Lock()
 	j.free = append(j.free, p)
 	j.mu.Unlock()
 	return nil, nil
 }
 
-// press asks the caller for room: where more than half is used, once until that was answered or much came to it; always where somebody waits.
-func (j *Journal) press(waiting bool) {
+// press asks the caller for room: where more than half is used, once until that was answered or much came to it; always where somebody waits. An error
+// says that there will be none.
+func (j *Journal) press(waiting bool) error {
 	if j.c.Pressed == nil {
-		return
+		return nil
 	}
 	size := LSN(j.max) * LSN(j.c.pieceSize)
 	j.mu.Lock()
@@ -143,9 +193,10 @@ func (j *Journal) press(waiting bool) {
 		j.pressed = end
 	}
 	j.mu.Unlock()
-	if ask {
-		j.c.Pressed(end)
+	if !ask {
+		return nil
 	}
+	return j.c.Pressed(end)
 }
 
 // write writes the records of a transaction from pos on, in reserved pieces, and returns its end.

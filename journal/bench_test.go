@@ -18,11 +18,12 @@ func benchJournal(b *testing.B) *Journal {
 	c := testConfig(dir, 0)
 	c.Size, c.pieceSize = 0, 0
 	ask := make(chan LSN, 1)
-	c.Pressed = func(lsn LSN) {
+	c.Pressed = func(lsn LSN) error {
 		select {
 		case ask <- lsn:
 		default:
 		}
+		return nil
 	}
 	j = open(b, c)
 	var wg sync.WaitGroup

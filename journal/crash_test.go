@@ -138,6 +138,57 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
+// The same on a host that has room for a few pieces only, one among them: the log goes around in those there are.
+func TestPowerCutFull(t *testing.T) {
+	errNoRoom := errors.New("no room")
+	around := 0
+	for seed := range rounds(150) {
+		rng := rand.New(rand.NewPCG(uint64(seed), 3))
+		d := newMemDisk()
+		at, n, room := 30+rng.IntN(400), 0, 1+rng.IntN(3)
+		d.before = func(call, name string) (int, error) {
+			if n++; n > at {
+				return 0, syscall.EIO
+			}
+			if call == "create" && len(d.names) >= room {
+				return 0, syscall.ENOSPC
+			}
+			return 0, nil
+		}
+		c := testConfig(d, 5)
+		c.Pressed = func(LSN) error { return errNoRoom }
+		w := &workload{j: open(t, c)}
+		for w.failed == nil {
+			x := testTx(len(w.all), rng.IntN(600), rng.IntN(6000))
+			switch x.lsn, w.failed = w.j.Append(x.head, x.bulk); {
+			case errors.Is(w.failed, errNoRoom):
+				lsn := w.j.End()
+				if w.failed = w.j.Sync(lsn); w.failed == nil {
+					w.synced, w.recycled = lsn, lsn
+					w.j.Recycle(lsn)
+				}
+			case w.failed == nil:
+				w.all = append(w.all, x)
+				w.recycled = max(w.recycled, w.j.recycled) // beyond the end of the last one where the rest of a piece is left out
+			case !errors.Is(w.failed, syscall.EIO):
+				t.Fatalf("seed %d, room for %d: %v", seed, room, w.failed)
+			}
+		}
+		if room == 1 && len(w.all) > 0 && w.all[len(w.all)-1].lsn > 2*span(testPiece) {
+			around++
+		}
+		for _, p := range keepProbabilities {
+			t.Logf("seed %d, %d calls, room for %d, keep %v", seed, at, room, p)
+			got, log := replay(t, testConfig(d.crash(rng, p), 5))
+			w.recycled = max(w.recycled, w.j.recycled)
+			w.judge(t, got, log)
+		}
+	}
+	if around == 0 {
+		t.Error("the log never went around in one piece")
+	}
+}
+
 // judgePartial allows that the very call in which the power went had reached the host.
 func (w *workload) judgePartial(t testing.TB, got []tx, log Log, partial bool) {
 	t.Helper()

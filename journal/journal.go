@@ -17,8 +17,9 @@ type Config struct {
 	ID    [16]byte // drawn anew for each session that writes
 	Size  int64    // of all pieces in bytes, 0: DefaultSize; rounded down to whole pieces, of which there are 4 to 1024
 	// Pressed asks for Sync and Recycle up to the LSN: more than half of the journal is used, or an Append waits for room. It is called without a lock, from within
-	// Append, and must not wait for it. May be nil: then the caller recycles on its own.
-	Pressed func(LSN)
+	// Append, and must not wait for it. An error, as of a full host, says that no room is to be had now: an Append that waits answers it. May be nil: then the
+	// caller recycles on its own.
+	Pressed func(LSN) error
 	Events  event.Sink
 
 	pieceSize int64 // tests make small ones
@@ -34,6 +35,7 @@ type Journal struct {
 	chain     chain  // of the last record
 	number    uint64 // of the next transaction
 	buf       []byte // gathers small writes
+	stunted   bool   // the host had no room for the last piece, and that was said
 
 	mu       sync.Mutex // guards what follows
 	cond     sync.Cond  // any of it changed

@@ -148,6 +148,17 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
+func (f *memFile) Allocate(off, n int64) error {
+	defer f.d.mu.Unlock()
+	if _, err := f.d.call("allocate", f.name); err != nil {
+		return err
+	}
+	if f.d.space >= 0 && off+n-int64(len(f.i.cur)) > f.d.space {
+		return syscall.ENOSPC
+	}
+	return nil
+}
+
 func (f *memFile) Datasync() error {
 	defer f.d.mu.Unlock()
 	if _, err := f.d.call("fdatasync", f.name); err != nil {

@@ -14,7 +14,7 @@ func TestWaits(t *testing.T) {
 	var pressed atomic.Int64
 	ask := make(chan LSN, 100)
 	c := testConfig(newMemDisk(), 4)
-	c.Pressed = func(lsn LSN) { pressed.Add(1); ask <- lsn }
+	c.Pressed = func(lsn LSN) error { pressed.Add(1); ask <- lsn; return nil }
 	j = open(t, c)
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -52,7 +52,7 @@ func TestWaitEnds(t *testing.T) {
 		d := newMemDisk()
 		c := testConfig(d, 4)
 		waits := make(chan struct{}, 100)
-		c.Pressed = func(LSN) { waits <- struct{}{} }
+		c.Pressed = func(LSN) error { waits <- struct{}{}; return nil }
 		j := open(t, c)
 		put(t, j, testTx(0, 0, maxTransaction(4, testPiece)))
 		for len(waits) > 0 {
@@ -168,7 +168,7 @@ func TestHostFull(t *testing.T) {
 	d := newMemDisk()
 	c := testConfig(d, 8)
 	ask := make(chan LSN, 1000)
-	c.Pressed = func(lsn LSN) { ask <- lsn }
+	c.Pressed = func(lsn LSN) error { ask <- lsn; return nil }
 	j := open(t, c)
 	d.space = testPiece - 1
 	if _, err := j.Append(nil, make([]byte, 100)); !errors.Is(err, syscall.ENOSPC) {

@@ -67,7 +67,7 @@ func (a *app) scrub(path string, asJSON bool) error {
 		out.early.Damage++
 		out.add(check.Finding{Kind: check.Damage, Host: ".coffer/config", What: err.Error(), Hint: "coffer recover makes a new one"})
 	}
-	progress := a.startProgress()
+	progress := a.startChecking()
 	c.Progress = progress.counts
 	sum, err := check.Scrub(a.ctx, c)
 	progress.stop()

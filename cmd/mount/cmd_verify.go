@@ -129,7 +129,7 @@ func (a *app) verify(path string, from unlockFlags, o verifyOptions) error {
 
 // check runs what o says on an open vault.
 func (a *app) check(path string, s *fs.Stack, o verifyOptions, out *findings) error {
-	progress := a.startProgress()
+	progress := a.startChecking()
 	defer progress.stop()
 	v := s.Vault
 	c := check.RepairConfig{Done: out.action, Config: check.Config{

@@ -11,6 +11,11 @@
 //	coffer scrub VAULT                   look for rot, without a key
 //	coffer info VAULT                    say what a vault is, without a secret
 //	coffer status MOUNTPOINT             say how a mount is doing (status.go)
+//	coffer ls, cat, stat VAULT PATH      look into a vault without a mount (source.go)
+//	coffer import VAULT SRC... DEST      copy into a vault without a mount (bulk)
+//	coffer export VAULT PATH... DEST     copy out of it
+//	coffer seal, coffer open             standard input as a sealed stream, and back
+//	coffer speed                         how fast this machine encrypts
 //
 // Called as mount.fuse.coffer it is mount(8)'s helper (mount8.go).
 //

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -75,7 +76,10 @@ func checkUnused(path string, readOnly bool) error {
 // inUse puts the command that frees the vault into the hint.
 func inUse(err *vault.InUseError) error {
 	hint := "unmount it there first: coffer umount MOUNTPOINT"
-	if err.Holder.Mountpoint != "" {
+	switch {
+	case err.Holder.PID != 0 && err.Holder.Mountpoint == "":
+		hint = fmt.Sprintf("wait until process %d has ended: it is importing", err.Holder.PID)
+	case err.Holder.Mountpoint != "":
 		hint = "unmount it there first: coffer umount " + quote(err.Holder.Mountpoint)
 	}
 	if err.Remote {

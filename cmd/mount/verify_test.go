@@ -54,23 +54,6 @@ func biggest(t *testing.T, dir string) string {
 	return name
 }
 
-func changeByte(t *testing.T, path string, at int64) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	b := make([]byte, 1)
-	if _, err := f.ReadAt(b, at); err != nil {
-		t.Fatal(err)
-	}
-	b[0] ^= 1
-	if _, err := f.WriteAt(b, at); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestVerifyAndScrub runs both on a good vault, a mounted one and a damaged one.
 func TestVerifyAndScrub(t *testing.T) {
 	b := newBox(t)

@@ -284,7 +284,41 @@ func (d *Dir) discard(fd disk.Dir, host string, typ names.Type) {
 		remove = fd.Rmdir
 	}
 	if err := remove(host); err != nil {
-		d.failed(host, err, "remove what was half made")
+		d.stays(host, typ, err)
+	}
+}
+
+// Undo removes a file that CreateFile made and that could not be used. What goes wrong is an event.
+func (d *Dir) Undo(e Entry) {
+	if err := d.lock(); err != nil {
+		d.stays("", e.Type, err)
+		return
+	}
+	defer d.mu.Unlock()
+	n, ok := d.links[e.Name]
+	if !ok || n.id != e.ID {
+		return // somebody else has changed the name meanwhile
+	}
+	fd, err := d.open()
+	if err != nil {
+		d.stays(d.hostName(e.Name, n), n.typ, err)
+		return
+	}
+	defer d.unpin()
+	if err := d.unlinkHost(fd, e.Name, n); err != nil {
+		d.stays(d.hostName(e.Name, n), n.typ, err)
+		return
+	}
+	d.leave(e.Name)
+}
+
+// stays reports that something half made could not be removed, which Tree.Close answers where it may lack a header.
+func (d *Dir) stays(host string, typ names.Type, err error) {
+	d.failed(host, err, "remove what was half made")
+	d.t.mu.Lock()
+	defer d.t.mu.Unlock()
+	if d.t.left == nil && (typ == names.File || typ == names.Symlink) {
+		d.t.left = fmt.Errorf("dirs: directory %s: remove what was half made: %w", d.id, err)
 	}
 }
 

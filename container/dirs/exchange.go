@@ -64,7 +64,7 @@ func (r *renaming) run(steps []step, seq uint64) (err error) {
 		}
 		placed++
 	}
-	var over func()
+	var over func(error)
 	if err == nil {
 		over, err = r.intend(steps, seq)
 	}
@@ -91,6 +91,9 @@ func (r *renaming) run(steps []step, seq uint64) (err error) {
 			s.to.failed(s.new, uerr, "undo an exchange")
 			r.src.dropMap()
 			r.dst.dropMap()
+			if over != nil {
+				over(uerr)
+			}
 			return r.dst.refused(err)
 		}
 	}
@@ -103,7 +106,7 @@ func (r *renaming) run(steps []step, seq uint64) (err error) {
 
 // intend makes the steps known before the first is taken, and before that the names durable that they begin with: what a crash takes back the next mount
 // would take for something that came later. over is nil where nobody wants to know, or on an error.
-func (r *renaming) intend(steps []step, seq uint64) (over func(), err error) {
+func (r *renaming) intend(steps []step, seq uint64) (over func(error), err error) {
 	if r.t.cfg.Intend == nil {
 		return nil, nil
 	}
@@ -128,16 +131,16 @@ func (d *Dir) hostPath() (path []string) {
 	return path
 }
 
-// settled ends the intent once the names are durable. Where they cannot be made so it stays: to take the steps again does no harm.
-func (r *renaming) settled(over func()) {
+// settled ends the intent once the names are durable. Where they cannot be made so it stays, for the next mount: to take the steps again does no harm.
+func (r *renaming) settled(over func(error)) {
 	if over == nil {
 		return
 	}
-	if err := r.sync(); err != nil {
+	err := r.sync()
+	if err != nil {
 		r.dst.failed("", err, "make an exchange durable")
-		return
 	}
-	over()
+	over(err)
 }
 
 // sync makes the names of both directories durable.

@@ -60,13 +60,16 @@ func newSwapVault(t *testing.T) *swapVault {
 	ok(t, err)
 	v.Tree = treeOn(t, v.m, func(c *Config) {
 		c.Events = func(e event.Event) { v.events = append(v.events, e) }
-		c.Intend = func(b []byte) (func(), error) {
+		c.Intend = func(b []byte) (func(error), error) {
 			lsn, err := v.j.Append(b)
 			if err == nil {
 				err = v.j.Sync(lsn)
 			}
 			v.trace = append(v.trace, "intend")
-			over := func() {
+			over := func(err error) {
+				if err != nil {
+					return
+				}
 				v.trace = append(v.trace, "done")
 				b, err := redo.Over(b)
 				ok(t, err)
@@ -191,11 +194,11 @@ func TestIntendOrder(t *testing.T) {
 func TestIntent(t *testing.T) {
 	v := newSwapVault(t)
 	var x *redo.Exchange
-	v.cfg.Intend = func(b []byte) (func(), error) {
+	v.cfg.Intend = func(b []byte) (func(error), error) {
 		var err error
 		x, err = redo.ParseExchange(b)
 		ok(t, err)
-		return func() {}, nil
+		return func(error) {}, nil
 	}
 	ok(t, swaps["files"](v))
 	open := func(path []string, name string) string {
@@ -222,7 +225,7 @@ func TestIntendFails(t *testing.T) {
 	v := newSwapVault(t)
 	old, root := listing(t, v.Tree), hostNames(t, v.m)
 	refusal := errors.New("no room")
-	v.cfg.Intend = func([]byte) (func(), error) { return nil, refusal }
+	v.cfg.Intend = func([]byte) (func(error), error) { return nil, refusal }
 	if err := swaps["long"](v); !errors.Is(err, refusal) {
 		t.Fatal(err)
 	}

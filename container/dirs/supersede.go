@@ -67,9 +67,9 @@ func (d *Dir) Supersede(name string, src *Dir, srcName string) error {
 	return d.removeLosers(fd, name)
 }
 
-// Adopt makes name in d the only name of a host object that shows nowhere in the tree: what is called host in the directory from, which is not d's. e is what is
+// Reclaim makes name in d the only name of a host object that shows nowhere in the tree: what is called host in the directory from, which is not d's. e is what is
 // known of it; name and sequence do not count. It is one rename on the host; the caller syncs both directories.
-func (d *Dir) Adopt(name string, e Entry, from disk.Dir, host string) (Entry, error) {
+func (d *Dir) Reclaim(name string, e Entry, from disk.Dir, host string) (Entry, error) {
 	if err := d.admit(name); err != nil {
 		return Entry{}, err
 	}

@@ -71,17 +71,17 @@ func TestAdopt(t *testing.T) {
 	from, err := v.cfg.Root.OpenDir(filepath.Base(filepath.Dir(moved)))
 	ok(t, err)
 	defer from.Close()
-	_, err = root.Adopt("sub", Entry{Type: names.File, ID: e.ID, Geometry: e.Geometry}, from, filepath.Base(moved))
+	_, err = root.Reclaim("sub", Entry{Type: names.File, ID: e.ID, Geometry: e.Geometry}, from, filepath.Base(moved))
 	fails(t, err, unix.EEXIST)
-	got, err := root.Adopt(longName, e, from, filepath.Base(moved))
+	got, err := root.Reclaim(longName, e, from, filepath.Base(moved))
 	ok(t, err)
 	if got.ID != e.ID || got.Seq <= e.Seq || v.content(root, longName) != e.ID.String() {
 		t.Errorf("%+v of %+v", got, e)
 	}
-	_, err = root.Adopt("again", e, from, filepath.Base(moved))
+	_, err = root.Reclaim("again", e, from, filepath.Base(moved))
 	fails(t, err, ErrStale)
 	v.quiet()
 	v.mount(func(c *Config) { c.ReadOnly = true })
-	_, err = v.Root().Adopt("b", e, from, "x")
+	_, err = v.Root().Reclaim("b", e, from, "x")
 	fails(t, err, unix.EROFS)
 }

@@ -57,10 +57,10 @@ type Config struct {
 	BeforeUnlink func(e Entry, open func(data bool) (disk.File, error))
 
 	// Intend is told of an exchange, by an intent as package redo encodes it, before the first of its host renames, and makes it durable before it returns: the
-	// next mount then takes the steps that a crash left out. Its error is that of the exchange, of which nothing has happened then. done is called once the names
-	// are durable, those of the exchange or, where it failed and was undone, the old ones; it is not called where neither could be had. nil: nobody finishes
-	// an exchange.
-	Intend func(intent []byte) (done func(), err error)
+	// next mount then takes the steps that a crash left out. Its error is that of the exchange, of which nothing has happened then. done is called with nil once
+	// the names are durable, those of the exchange or, where it failed and was undone, the old ones; with an error where neither could be had. nil: nobody
+	// finishes an exchange.
+	Intend func(intent []byte) (done func(error), err error)
 
 	// Seal is set where this process cannot work with every mode that a file or directory may have: those get the owner's bits that it needs, and the
 	// mode that was asked for is sealed (FORMAT.md 8.7).
@@ -95,9 +95,10 @@ type Tree struct {
 	// place guards parent and host of every Dir. They change under place and mu together; either is enough for reading.
 	place sync.RWMutex
 
-	mu         sync.Mutex // guards the three below and Dir.refs
+	mu         sync.Mutex // guards the four below and Dir.refs
 	dirs       map[keys.ObjectID]*Dir
 	loserLinks map[keys.ObjectID]int // hidden host links of objects that are not directories
+	left       error                 // something half made could not be removed
 
 	haveLosers atomic.Bool   // one loser was seen since the mount; spares Stat the lock
 	links      atomic.Int64  // in all loaded maps, losers included
@@ -128,11 +129,12 @@ func New(cfg Config) (*Tree, error) {
 // Root returns the root directory. It is live as long as the tree and needs no reference.
 func (t *Tree) Root() *Dir { return t.root }
 
-// Close closes every directory descriptor that the tree opened. No other call may run or follow.
+// Close closes every directory descriptor that the tree opened. No other call may run or follow. It also answers that something half made was left: the session
+// must not count as clean then, since only after one that was not is a file without a header no damage.
 func (t *Tree) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var first error
+	first := t.left
 	for _, d := range t.dirs {
 		if err := t.fds.drop(d); err != nil && first == nil {
 			first = fmt.Errorf("dirs: directory %s: %w", d.id, err)

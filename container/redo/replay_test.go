@@ -3,6 +3,7 @@ package redo
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -167,6 +168,7 @@ func TestUnlinked(t *testing.T) {
 	l.put(p.images(0, block), "a")
 	l.put(q.images(0, block), "b")
 	l.put(never.images(0, block), "c")
+	l.put(Head{ID: keys.RandomObjectID(), Length: -1}, "") // of which nothing is left to do
 	f, err := l.m.Root().Open(p.path[0], false)
 	ok(t, err)
 	ok(t, l.m.Root().Unlink(p.path[0]))
@@ -252,10 +254,23 @@ func TestTwoObjects(t *testing.T) {
 			l.want(l.m, p, "[4096 a]")
 		}
 	}
-	l := newLab(t)
+	l := newLab(t) // the last path counts
 	p := l.file(rootSpot, "f", 'o', block)
-	ok(t, l.m.Root().Link(p.path[0], l.m.Root(), l.name(rootSpot, names.File, p.id, "link")))
 	h := p.images(0, block)
+	h.Path = []string{l.name(rootSpot, names.File, p.id, "copy")}
+	f, err := l.m.Root().Create(h.Path[0], 0o600)
+	ok(t, err)
+	f.Close()
+	l.put(h, "a")
+	l.put(p.images(), "")
+	l.stop()
+	l.replay()
+	l.want(l.m, p, "[4096 a]")
+
+	l = newLab(t)
+	p = l.file(rootSpot, "f", 'o', block)
+	ok(t, l.m.Root().Link(p.path[0], l.m.Root(), l.name(rootSpot, names.File, p.id, "link")))
+	h = p.images(0, block)
 	h.Path = nil
 	l.put(h, "a")
 	l.stop()
@@ -308,6 +323,24 @@ func TestLost(t *testing.T) {
 	if got := letters(readAll(t, l.wrap(view, p))); got != "[4096 a 8192 o]" {
 		t.Errorf("view shows %s", got)
 	}
+}
+
+// The last transaction is torn and nothing says that it was durable: those before it stand.
+func TestTornTail(t *testing.T) {
+	l := newLab(t)
+	p := l.file(rootSpot, "f", 'o', 3*block)
+	l.put(p.images(0, block), "a")
+	l.put(p.images(block, block, 2*block, block), "bb")
+	l.stop()
+	f, err := l.in(l.m, []string{cofferDir}).Open(l.pieces(l.m)[0], false)
+	ok(t, err)
+	at := strings.LastIndex(readAll(t, f), "bb")
+	_, err = f.WriteAt([]byte("x"), int64(at))
+	ok(t, err)
+	if res := l.replay(); res.Log.Transactions != 1 || !res.Log.Torn || res.Log.Lost {
+		t.Errorf("%+v", res)
+	}
+	l.want(l.m, p, "[4096 a 8192 o]")
 }
 
 // Authentic transactions that make no sense are refused before anything is written.

@@ -260,7 +260,7 @@ func (l *lockFile) checkNote(force bool) error {
 	return nil
 }
 
-// writeNote replaces the note. It is emptied first: a note longer than the new one must not show behind it after a crash.
+// writeNote replaces the note.
 func (l *lockFile) writeNote(mountpoint string) error {
 	host, _ := os.Hostname()                                  // a host without a name has its boot id
 	mountpoint = mountpoint[:min(len(mountpoint), maxNote/8)] // JSON may write a byte as six
@@ -269,11 +269,26 @@ func (l *lockFile) writeNote(mountpoint string) error {
 		return err
 	}
 	l.noted = true
-	if err := l.f.Truncate(0); err != nil {
+	return l.overwrite(append(note, '\n'))
+}
+
+// overwrite puts text and zeros in place of all that the file holds, and makes that durable. The file never gets shorter: on a host that is full the
+// next note must find room, or nobody could mount the vault to remove something.
+func (l *lockFile) overwrite(text []byte) error {
+	var st unix.Stat_t
+	if err := l.f.Stat(&st); err != nil {
 		return err
 	}
-	if _, err := l.f.WriteAt(append(note, '\n'), 0); err != nil {
+	if n := min(st.Size, maxNote) - int64(len(text)); n > 0 {
+		text = append(text, make([]byte, n)...)
+	}
+	if _, err := l.f.WriteAt(text, 0); err != nil {
 		return err
+	}
+	if st.Size > maxNote { // not ours: a forced mount replaces it
+		if err := l.f.Truncate(maxNote); err != nil {
+			return err
+		}
 	}
 	return l.f.Datasync()
 }
@@ -287,11 +302,7 @@ func (l *lockFile) release() error {
 	if !l.noted {
 		return nil
 	}
-	err := l.f.Truncate(0)
-	if err == nil {
-		err = l.f.Datasync()
-	}
-	if err != nil {
+	if err := l.overwrite(nil); err != nil {
 		return fmt.Errorf("vault: unlock: %w", err)
 	}
 	return nil

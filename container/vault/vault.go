@@ -34,6 +34,7 @@ type Vault struct {
 // OpenOptions of Open.
 type OpenOptions struct {
 	ReadOnly    bool // write nothing at all to the host; share the vault with other readers
+	NoView      bool // with ReadOnly: leave a journal unread, whatever it holds; see Pending
 	NoAtime     bool // leave access times on the host alone, as far as the files are this user's
 	Recover     bool // open a copy that was not closed cleanly, or one whose state is not authentic
 	ForceUnlock bool // ignore the note of another host
@@ -114,7 +115,7 @@ func (v *Vault) open(o OpenOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := v.takeJournal(); err != nil || o.ReadOnly {
+	if err := v.takeJournal(o.NoView); err != nil || o.ReadOnly {
 		return err
 	}
 	if err := repairConfigs(v.path, v.dir, v.cfg, v.ring, o.Events); err != nil {
