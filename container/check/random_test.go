@@ -194,8 +194,7 @@ func TestRepairNeverWorse(t *testing.T) {
 func (r *rig) leaveUnclean() {
 	r.t.Helper()
 	r.open(false)
-	// Nothing is left in the journal: a replay writes to the host files that it finds under the names, and which these are harm changes.
-	r.putUnsynced("late", pattern(20, 20000))
+	r.put("late", pattern(20, 20000))
 	h, _, err := r.tree.Root().CreateFile("headless", 0o600, -1, -1)
 	r.must(err)
 	r.must(h.Close())
