@@ -23,7 +23,7 @@ that a vault is what was written. Names, symlink targets and extended attributes
 vault that was made with --digest none, nor a segment record that was overwritten with zeros beside others that were not.
 
 Of a vault that was not cleanly unmounted, a file may be half-way through a change that the next mount finishes. What looks damaged in it is named
-pending, and the exit code is 47; mount and unmount it, and look again. So it is with a vault that another machine has mounted. One that this machine has
+pending, and the exit code is 48; mount and unmount it, and look again. So it is with a vault that another machine has mounted. One that this machine has
 mounted for writing is refused, and cannot be mounted for writing meanwhile.
 
 ` + findingsHelp,
