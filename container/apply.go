@@ -578,10 +578,9 @@ func (a *applier) intend(payload []byte) (done func(error), err error) {
 			return
 		}
 		// Not synced: without it the next mount finds that there is nothing to finish, or finishes it.
-		a.keep(&payload)
 		var end journal.LSN
 		if b, err := redo.Over(payload); err == nil {
-			end, _ = a.log.Append(b)
+			end, _ = a.log.AppendFrom(a.keep(&payload), b)
 		}
 		a.mu.Lock()
 		a.last = max(a.last, end)

@@ -15,7 +15,7 @@ func (a *app) scrubCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "scrub VAULT",
 		Short: "Look for rot in a vault, without a key",
-		Long: `Check the CRCs and digests of every file of a vault, without a secret: for the machine that stores it, or for cron. Nothing is changed. It finds
+		Long: fmt.Sprintf(`Check the CRCs and digests of every file of a vault, without a secret: for the machine that stores it, or for cron. Nothing is changed. It finds
 bytes that rotted, and blocks and files that were written to the wrong place or cut, and names host file, segment and frame.
 
 It proves nothing against an attacker: whoever changes a file can compute its CRCs and digests anew. Only coffer verify, which needs the key, proves
@@ -23,10 +23,10 @@ that a vault is what was written. Names, symlink targets and extended attributes
 vault that was made with --digest none, nor a segment record that was overwritten with zeros beside others that were not.
 
 Of a vault that was not cleanly unmounted, a file may be half-way through a change that the next mount finishes. What looks damaged in it is named
-pending, and the exit code is 47; mount and unmount it, and look again. So it is with a vault that another machine has mounted. One that this machine has
+pending, and the exit code is %d; mount and unmount it, and look again. So it is with a vault that another machine has mounted. One that this machine has
 mounted for writing is refused, and cannot be mounted for writing meanwhile.
 
-` + findingsHelp,
+`, exitPending) + findingsHelp,
 		Args: exactArgs("VAULT"),
 		RunE: func(_ *cobra.Command, args []string) error { return a.scrub(args[0], asJSON) },
 	}

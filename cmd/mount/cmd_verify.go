@@ -19,7 +19,7 @@ import (
 const findingsHelp = `What is found goes to standard output, one line each, and ends with a summary. Kinds of findings:
 
   damage     stored bytes or names are not what was written
-  pending    looks damaged, and may be what the journal of an unclean session puts right: mount the vault once, and check again
+  pending    scrub only: looks damaged, and may be what the journal of an unclean session puts right: mount the vault once, and look again
   leftover   what an unclean session left: hidden, or put right at its first use
   foreign    a host file that is nobody's, such as a conflict copy of a tool that synchronizes; a mount ignores it
   unchecked  this user may not look at it

@@ -61,7 +61,7 @@ var exitTable = []struct {
 	{exitCopied, "a copy of a vault that was not cleanly unmounted: see --recover"},
 	{exitBusy, "the mount is busy"},
 	{exitPartial, "a sealed stream is damaged or cut: what was written is good, but only a part"},
-	{exitPending, "verify and scrub: no damage but what an unclean session may have left half-way"},
+	{exitPending, "scrub: nothing wrong but what an unclean session may have left half-way"},
 }
 
 // exitError is an error on its way to the user: what happened, what to do about it, and the code to leave with.

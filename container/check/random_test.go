@@ -156,6 +156,7 @@ func TestRepairNeverWorse(t *testing.T) {
 			r.leaveUnclean()
 			log = append(log, "an unclean session")
 		}
+		whole := r.contentNow()
 		for range 1 + rng.IntN(6) {
 			log = append(log, r.harm(rng))
 		}
@@ -163,8 +164,15 @@ func TestRepairNeverWorse(t *testing.T) {
 		sum, kept, done := r.repair(false)
 		after := r.contentNow()
 		story := fmt.Sprintf("seed %d, round %d:\n%s\n%s", seed, round, strings.Join(log, "\n"), actions(done))
-		if bad := worse(before, after); len(bad) > 0 {
-			t.Fatalf("%s\nworse than before: %q", story, bad)
+		for _, k := range worse(before, after) {
+			// A mount shows zeros for what was never synced and does not open by its pins, and an empty file where the header does not; a repair may find
+			// what it was.
+			if before[k] == "0" && whole[k] != "0" {
+				continue
+			}
+			if strings.Trim(before[k], "\x00") != "" || after[k] != whole[k] {
+				t.Fatalf("%s\nworse than before: %q", story, k)
+			}
 		}
 		left, again := r.verify()
 		if kept == 0 && left.Damage > 0 {
