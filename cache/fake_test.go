@@ -19,7 +19,7 @@ type fakeStore struct {
 
 	// hook runs at the start of every call but Size, Geometry, ID and ReadOnly, without a lock; what it returns is the call's error.
 	hook func(op string) error
-	// torn: a failing WriteFrames has written the first half of its frames.
+	// torn: a failing WriteFrames has written the first half of its frames, and a failing SetSize has dropped the frames that it was to cut.
 	torn bool
 
 	changing sync.Mutex // as container.File.commit
@@ -167,7 +167,8 @@ func (s *fakeStore) WriteFrames(size int64, ws []container.SegmentWrite) error {
 func (s *fakeStore) SetSize(size int64) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	if err := s.call("SetSize"); err != nil {
+	err := s.call("SetSize")
+	if err != nil && !s.torn {
 		return err
 	}
 	s.mu.Lock()
@@ -180,8 +181,13 @@ func (s *fakeStore) SetSize(size int64) error {
 			s.frames[at] = b
 		}
 	}
+	s.dirty = true
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
 	shrink := size < s.size
-	s.size, s.dirty = size, true
+	s.size = size
 	s.mu.Unlock()
 	if shrink {
 		return s.flush()

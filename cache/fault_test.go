@@ -344,3 +344,45 @@ func TestCloseFails(t *testing.T) {
 		}
 	}
 }
+
+// TestFailedCut: after a truncate or discard that failed half-way, reads see what the store holds, and what was dirty is still to be handed over.
+func TestFailedCut(t *testing.T) {
+	const n = 2 * testSegment
+	for _, x := range []struct {
+		name string
+		op   string // that fails
+		cut  func(f *File) error
+	}{
+		{"truncate", "SetSize", func(f *File) error { return f.Truncate(3*testFrame + 100) }},
+		{"discard", "Flush", func(f *File) error { return f.Discard(3*testFrame+100, 3*testFrame) }},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			c := newCache(t, Config{MaxAge: time.Hour})
+			f, st, data := stored(t, c, n)
+			for off := int64(0); off < n; off += testFrame {
+				wantRead(t, f, off+1, data[off+1:][:10]) // in part: it stays in the cache
+			}
+			const dirty = 5 * testFrame
+			mustWrite(t, f, []byte("dirty"), dirty)
+			copy(data[dirty:], "dirty")
+			st.torn, st.hook = true, failing(x.op)
+			if err := x.cut(f); !errors.Is(err, errFake) {
+				t.Fatal(err)
+			}
+			st.torn, st.hook = false, nil
+			checkCache(t, c)
+			seen := readAll(t, f)
+			mustFlush(t, f)
+			if got := st.content(); !bytes.Equal(got, seen) {
+				t.Errorf("the store after a flush: %s", firstDiff(got, seen))
+			}
+			if f.Size() != n || !bytes.Equal(seen[:3*testFrame], data[:3*testFrame]) {
+				t.Errorf("the cut took more than it was to: size %d", f.Size())
+			}
+			if !bytes.Equal(seen[dirty:dirty+testFrame], data[dirty:dirty+testFrame]) {
+				t.Error("what was dirty is lost")
+			}
+			finish(t, c, f)
+		})
+	}
+}

@@ -42,11 +42,12 @@ func (f *File) truncate(size int64) (wrote bool, err error) {
 	if f.store.Size() > size {
 		wrote = true
 		if err = f.store.SetSize(size); err != nil && f.store.Size() != size {
+			f.drop(size&^int64(f.frameSize-1), f.maxSize, false)
 			return wrote, err
 		}
 		// With an error here the container is cut but could not flush: it stays dirty, and the cache follows it.
 	}
-	f.drop(size, f.maxSize)
+	f.drop(size, f.maxSize, true)
 	f.zeroTail(size)
 	f.size.Store(size)
 	return wrote, err
@@ -100,8 +101,9 @@ func (f *File) zeroTail(size int64) {
 	}
 }
 
-// drop takes the cached frames that begin in [from, to) out of the cache, dirty or not.
-func (f *File) drop(from, to int64) {
+// drop takes the cached frames that begin in [from, to) out of the cache, those that are dirty only where dirty says so. Without them it is for a
+// cut that failed: the store may hold zeros by now, and a clean frame must be what the store holds.
+func (f *File) drop(from, to int64, dirty bool) {
 	c := f.c
 	var hit []*segment
 	c.mu.Lock()
@@ -118,7 +120,7 @@ func (f *File) drop(from, to int64) {
 		held, pending := 0, 0
 		for i, buf := range s.frames {
 			start, bit := f.frameStart(s.index, i), uint64(1)<<i
-			if buf == nil || start < from || start >= to {
+			if buf == nil || start < from || start >= to || !dirty && s.dirty&bit != 0 {
 				continue
 			}
 			if s.dirty&bit != 0 {
@@ -200,10 +202,11 @@ func (f *File) discard(off, n int64) (wrote bool, err error) {
 		f.c.ageLocked(f) // an error may leave the container changed and not flushed
 		f.c.mu.Unlock()
 		if err := f.store.Discard(first, stored-first); err != nil {
+			f.drop(first, last, false)
 			return wrote, err
 		}
 	}
-	f.drop(first, last)
+	f.drop(first, last, true)
 	f.zeroPartial(ends[0], head, off, end)
 	f.zeroPartial(ends[1], last, off, end)
 	return wrote, nil

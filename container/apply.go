@@ -33,13 +33,15 @@ const (
 //
 // Lock order: File.commit, File.hostMu, File.slots, File.mu, applier.mu. Nothing is held over journal.Append but File.commit, which the applier never takes.
 type applier struct {
-	log    *journal.Journal
+	log    *journal.Journal // another one after a suspension, during which nothing else calls
+	config journal.Config
 	host   disk.Dir
 	events event.Sink
 	wake   chan struct{} // something below changed that run looks at
 	ended  chan struct{}
 
 	prepared atomic.Bool // the journal has a first piece, or the host was asked for one
+	spare    disk.File   // keeps a descriptor for that piece, so that programs cannot have opened the last one; nil where there is none
 
 	mu       sync.Mutex // guards what follows
 	cond     sync.Cond  // queue got shorter, or err
@@ -67,9 +69,13 @@ func newApplier(c journal.Config, host disk.Dir, events event.Sink) (*applier, e
 	}
 	a.cond.L = &a.mu
 	c.Pressed = func(journal.LSN) error { return a.ask(&a.press) }
+	a.config = c
 	var err error
 	if a.log, err = journal.New(c); err != nil {
 		return nil, err
+	}
+	if f, err := host.OpenPath(".coffer"); err == nil {
+		a.spare = f
 	}
 	go a.run()
 	return a, nil
@@ -124,10 +130,18 @@ func (a *applier) prepare() error {
 	if a == nil || a.prepared.Swap(true) {
 		return nil
 	}
+	a.closeSpare()
 	if err := a.log.Prepare(); err != nil {
 		return a.fail("journal", err)
 	}
 	return nil
+}
+
+// closeSpare frees the descriptor. Called once.
+func (a *applier) closeSpare() {
+	if a.spare != nil {
+		_ = a.spare.Close()
+	}
 }
 
 // admit waits while too much waits to be applied.
@@ -434,37 +448,23 @@ func (f *File) punch(ts []*transaction) {
 	}
 }
 
-// writeImages writes neighbours by one host call.
+// writeImages writes them, those that lie side by side on the host and in memory by one host call.
 func (f *File) writeImages(images []*image) error {
-	var buf []byte
 	for i := 0; i < len(images); {
-		first := images[i]
-		end := first.off + int64(len(first.data))
-		j := i + 1
-		for j < len(images) && images[j].off == end && end-first.off+int64(len(images[j].data)) <= applyUnit {
-			end += int64(len(images[j].data))
-			j++
-		}
-		data := first.data
-		if j > i+1 {
-			if buf == nil {
-				buf = make([]byte, 0, applyUnit)
+		off, data := images[i].off, images[i].data
+		for i++; i < len(images) && images[i].off == off+int64(len(data)); i++ {
+			both, ok := joined(data, images[i].data)
+			if !ok {
+				break
 			}
-			data = buf[:0]
-			for _, m := range images[i:j] {
-				data = append(data, m.data...)
-			}
+			data = both
 		}
-		if err := f.writeHost(data, first.off); err != nil {
+		if err := f.writeHost(data, off); err != nil {
 			return err
 		}
-		i = j
 	}
 	return nil
 }
-
-// applyUnit is the most bytes that the applier writes by one call.
-const applyUnit = 1 << 20
 
 // applyLength sets the length of the host file: exactly where it may be too long, or nothing more is to come.
 func (f *File) applyLength(ts []*transaction, cut bool) error {
@@ -561,9 +561,9 @@ func (a *applier) leave(f *File) {
 	a.mu.Unlock()
 }
 
-// intend makes a promise durable in the journal before what it is about begins; it is kept there until done is called and the host's filesystem
-// synced after that. It is for changes of names that take several host calls. Where done is told of an error they are neither done nor undone, and only the next
-// mount can finish them: nothing is accepted any more, since the journal could never be recycled past the promise.
+// intend makes the intent of an exchange durable in the journal before it begins; it is kept there until done is called and the host's filesystem
+// synced after that. Where done is told of an error the host has neither the old names nor the new ones: only the next mount can finish that, and nothing is
+// accepted any more, since the journal cannot be recycled past the intent.
 func (a *applier) intend(payload []byte) (done func(error), err error) {
 	t := &transaction{}
 	if t.lsn, err = a.log.AppendFrom(a.keep(t), payload); err == nil {
@@ -577,13 +577,20 @@ func (a *applier) intend(payload []byte) (done func(error), err error) {
 			_ = a.fail("exchange of two names", err)
 			return
 		}
+		// Not synced: without it the next mount finds that there is nothing to finish, or finishes it.
+		var end journal.LSN
+		if b, err := redo.Over(payload); err == nil {
+			end, _ = a.log.AppendFrom(a.keep(&payload), b)
+		}
 		a.mu.Lock()
+		a.last = max(a.last, end)
 		a.anywhere = true
 		delete(a.open, t)
+		delete(a.open, &payload)
 		a.mu.Unlock()
 	}
 	if err != nil {
-		done(nil)
+		a.unkeep(t)
 		return nil, fmt.Errorf("container: journal: %w", err)
 	}
 	return done, nil
@@ -609,6 +616,36 @@ func (a *applier) checkpointNow() error {
 	return nil
 }
 
+// suspend is close without an end: resume goes on with another journal.
+func (a *applier) suspend() error {
+	if err := a.drain(func() bool { return len(a.queue) == 0 && len(a.files) == 0 }); err != nil {
+		return err
+	}
+	if err := a.host.SyncAll(); err != nil {
+		return a.fail("suspension", err)
+	}
+	if err := a.log.Close(true); err != nil {
+		return a.fail("suspension", err)
+	}
+	return nil
+}
+
+// resume opens the journal id.
+func (a *applier) resume(id [16]byte) error {
+	c := a.config
+	c.ID = id
+	log, err := journal.New(c)
+	if err != nil {
+		return a.fail("resumption", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.log, a.last, a.anywhere = log, 0, false
+	clear(a.touched)
+	clear(a.logged)
+	return nil
+}
+
 // close applies and syncs everything and removes the journal; where that fails the journal stays, for the next mount to replay.
 func (a *applier) close(clean bool) error {
 	err := a.drain(func() bool { return len(a.queue) == 0 && len(a.files) == 0 })
@@ -617,6 +654,9 @@ func (a *applier) close(clean bool) error {
 	a.mu.Unlock()
 	a.signal()
 	<-a.ended
+	if !a.prepared.Swap(true) {
+		a.closeSpare()
+	}
 	if err == nil && clean {
 		err = a.host.SyncAll()
 	}

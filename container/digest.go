@@ -48,6 +48,9 @@ func ParseDigest(name string) (DigestAlg, error) {
 
 func (d DigestAlg) valid() bool { return d >= BLAKE3 && d <= CRC32C }
 
+// Valid reports whether format version 1 has the digest.
+func (d DigestAlg) Valid() bool { return d.valid() }
+
 // hasher is a digest that one worker reuses; nil hash means that all digests are zero.
 type hasher struct {
 	alg  DigestAlg

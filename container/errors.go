@@ -17,6 +17,10 @@ var (
 	ErrTruncated = errors.New("truncated")
 	// ErrDigest: a segment digest or leaf does not match its ciphertext.
 	ErrDigest = errors.New("digest mismatch")
+	// ErrTrailing: bytes follow where a structure ends. It is an ErrCorrupt as well.
+	ErrTrailing = fmt.Errorf("%w: trailing bytes", ErrCorrupt)
+	// ErrResume: a resume point does not fit the segment that it lies in.
+	ErrResume = errors.New("resume point does not fit")
 	// ErrNoHeader: there is no container header where one must be.
 	ErrNoHeader = errors.New("no container header")
 	// ErrKey: the key commitment is another: a container of another vault, or changed parameters.
@@ -65,6 +69,17 @@ func (e *SegmentError) Error() string {
 }
 
 func (e *SegmentError) Unwrap() error { return e.Err }
+
+// WireError says where in the wire form of a segment something is wrong: Offset is the byte from its beginning; where bytes are missing, the one at
+// which they end.
+type WireError struct {
+	Offset int
+	Err    error
+}
+
+func (e *WireError) Error() string { return fmt.Sprintf("byte %d: %v", e.Offset, e.Err) }
+
+func (e *WireError) Unwrap() error { return e.Err }
 
 // MetaError says which meta block (level 0), tree node (1 to 3) or header (4) failed; everything below it is unreadable.
 type MetaError struct {

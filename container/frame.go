@@ -15,6 +15,9 @@ const (
 	frameDigest = 3
 )
 
+// flagFinal marks the frames of the last segment of a stream, so that a stream cannot be cut or continued.
+const flagFinal = 1
+
 const (
 	frameMagic      = "CFR1"
 	frameHeaderSize = 32
@@ -26,6 +29,7 @@ const (
 // frameHeader describes one frame; with vault and file id it is the associated data of the frame in both its forms.
 type frameHeader struct {
 	typ        uint8
+	flags      uint8 // flagFinal in the wire form of a stream, else 0
 	suite      suite.ID
 	segment    uint64
 	frame      uint32
@@ -39,7 +43,7 @@ type frameHeader struct {
 //	| magic|version|type|flags|suite|segment|frame|length|generation|0 (4)|
 func (h *frameHeader) put(b []byte) {
 	copy(b, frameMagic)
-	b[4], b[5], b[6], b[7] = 1, h.typ, 0, byte(h.suite)
+	b[4], b[5], b[6], b[7] = 1, h.typ, h.flags, byte(h.suite)
 	binary.LittleEndian.PutUint64(b[8:], h.segment)
 	binary.LittleEndian.PutUint32(b[16:], h.frame)
 	binary.LittleEndian.PutUint32(b[20:], h.length)
@@ -47,8 +51,11 @@ func (h *frameHeader) put(b []byte) {
 	binary.LittleEndian.PutUint32(b[28:], 0)
 }
 
-// parse reads a header from the wire. It does not bound the length: that is the caller's, who knows the geometry.
-func (h *frameHeader) parse(b []byte) error {
+// parse reads a header without flags. It does not bound the length: that is the caller's, who knows the geometry.
+func (h *frameHeader) parse(b []byte) error { return h.parseFlags(b, 0) }
+
+// parseFlags is parse where some flags may be set.
+func (h *frameHeader) parseFlags(b []byte, allowed uint8) error {
 	if len(b) < frameHeaderSize {
 		return fmt.Errorf("frame header: %w", ErrTruncated)
 	}
@@ -58,12 +65,12 @@ func (h *frameHeader) parse(b []byte) error {
 	if b[4] != 1 {
 		return fmt.Errorf("frame version %d: %w", b[4], ErrVersion)
 	}
-	h.typ, h.suite = b[5], suite.ID(b[7])
+	h.typ, h.flags, h.suite = b[5], b[6], suite.ID(b[7])
 	h.segment = binary.LittleEndian.Uint64(b[8:])
 	h.frame = binary.LittleEndian.Uint32(b[16:])
 	h.length = binary.LittleEndian.Uint32(b[20:])
 	h.generation = binary.LittleEndian.Uint32(b[24:])
-	if b[6] != 0 || binary.LittleEndian.Uint32(b[28:]) != 0 || h.typ < frameData || h.typ > frameDigest {
+	if h.flags&^allowed != 0 || binary.LittleEndian.Uint32(b[28:]) != 0 || h.typ < frameData || h.typ > frameDigest {
 		return fmt.Errorf("frame header fields: %w", ErrCorrupt)
 	}
 	return nil

@@ -161,14 +161,30 @@ func (t *transaction) sorted() (ranges []redo.Range, bulk [][]byte) {
 		if i > 0 && all[i-1].off == m.off {
 			continue
 		}
-		if n := len(ranges); n > 0 && ranges[n-1].Off+ranges[n-1].Len == m.off {
+		if n := len(ranges); n > 0 && ranges[n-1].End() == m.off {
 			ranges[n-1].Len += int64(len(m.data))
 		} else {
 			ranges = append(ranges, redo.Range{Off: m.off, Len: int64(len(m.data))})
 		}
+		if n := len(bulk); n > 0 {
+			if both, ok := joined(bulk[n-1], m.data); ok {
+				bulk[n-1] = both
+				continue
+			}
+		}
 		bulk = append(bulk, m.data)
 	}
 	return ranges, bulk
+}
+
+// joined answers a and b as one slice where b lies right behind a in memory, as the frames of a run do: what is written by one call need not be copied
+// together first.
+func joined(a, b []byte) ([]byte, bool) {
+	if len(a) == 0 || len(b) == 0 || cap(a)-len(a) < len(b) {
+		return nil, false
+	}
+	both := a[:len(a)+len(b)]
+	return both, &both[len(a)] == &b[0]
 }
 
 // merged sorts ranges and joins those that touch.

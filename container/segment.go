@@ -1,228 +1,245 @@
 package container
 
 import (
-	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/suite"
 )
 
-// Telemetry counts what one call processed: everything that it did in this run, whatever an earlier one did before.
+// Telemetry counts what was processed in this run, whatever an earlier one did before: resuming never makes it less than the work done.
 type Telemetry struct {
-	Frames     int
-	BytesPlain int64
-	BytesWire  int64
+	Frames     int   // sealed or opened
+	BytesPlain int64 // of those frames
+	BytesWire  int64 // written or read, digest frames included
+	Reused     int   // frames whose leaf came from a resume point
 }
 
-// EncryptSegmentInput is one segment of plaintext, at most SegmentSize bytes, shorter only at the end of a stream. Plaintext is read, never changed or kept.
+// Add adds what another call processed.
+func (t *Telemetry) Add(o Telemetry) {
+	t.Frames += o.Frames
+	t.BytesPlain += o.BytesPlain
+	t.BytesWire += o.BytesWire
+	t.Reused += o.Reused
+}
+
+// EncryptSegmentInput is one segment of plaintext, at most SegmentSize bytes, shorter only at the end of a stream. Plaintext is read until the call
+// (or the worker's result) returns, never changed or kept. Where Dst has the capacity, Wire is made in it, and Dst belongs to the result from then on;
+// they must not overlap.
 type EncryptSegmentInput struct {
 	SegmentIndex uint64
 	Plaintext    []byte
+	Final        bool   // the last segment of a stream
+	Dst          []byte // optional
 }
 
-// EncryptedSegment is a sealed segment in wire form, one contiguous slice that any io.Writer takes. Wire belongs to the receiver.
+// EncryptedSegment is a sealed segment in wire form, one contiguous slice that any io.Writer takes. All of it belongs to the receiver.
 type EncryptedSegment struct {
 	SegmentIndex uint64
+	FirstFrame   uint32 // the one Wire begins with: 0 unless the segment was resumed
 	Wire         []byte
 	Digest       [digestSize]byte
+	Leaves       []byte // leafSize bytes for each frame of the geometry, resumed ones included
 	Telemetry    Telemetry
+
+	geo *Geometry
 }
 
-// DecryptSegmentInput is one segment in wire form. Wire is read, never changed or kept.
+// DecryptSegmentInput is one segment in wire form. Wire is read until the call (or the worker's result) returns, never changed or kept. Where Dst has the
+// capacity, the frames are opened into it, and it belongs to the result from then on; they must not overlap.
 type DecryptSegmentInput struct {
 	SegmentIndex uint64
 	Wire         []byte
+	Dst          []byte // optional
 }
 
-// DecryptedSegment holds the plain frames of a segment in order, as slices of one backing buffer that belongs to the receiver.
+// DecryptedSegment holds the plain frames of a segment in order, as slices of one backing buffer; all of it belongs to the receiver.
 type DecryptedSegment struct {
 	SegmentIndex uint64
 	Frames       [][]byte
+	Final        bool // the last segment of a stream
 	Telemetry    Telemetry
+
+	plain []byte
+}
+
+// Plain is the whole segment: the frames lie side by side.
+func (d *DecryptedSegment) Plain() []byte { return d.plain }
+
+// ResumePoint is where work on a row of segments goes on: everything before frame NextFrame of a segment is done, and Leaves, leafSize bytes for each of
+// these frames, is what the digest of that segment needs of them.
+type ResumePoint struct {
+	Segment   uint64
+	NextFrame uint32
+	Leaves    []byte
+}
+
+// Resume returns the resume point of a reader of Wire who has made its first n bytes durable. It shares no memory with e.
+func (e *EncryptedSegment) Resume(n int) ResumePoint {
+	if n >= len(e.Wire) {
+		return ResumePoint{Segment: e.SegmentIndex + 1}
+	}
+	frames := min(n/(e.geo.FrameSize+wireOverhead), e.Telemetry.Frames)
+	next := e.FirstFrame + uint32(frames)
+	return ResumePoint{Segment: e.SegmentIndex, NextFrame: next, Leaves: append([]byte(nil), e.Leaves[:leafSize*int(next)]...)}
+}
+
+// skip returns how many frames of a segment lie before r, which may be nil, and what is wrong with r.
+func (r *ResumePoint) skip(g *Geometry, segment uint64, frames int) (int, error) {
+	if r == nil || r.Segment != segment {
+		return 0, nil
+	}
+	if int(r.NextFrame) > frames || len(r.Leaves) != leafSize*int(r.NextFrame) {
+		return 0, fmt.Errorf("resume point at frame %d with %d bytes of leaves, of %d frames: %w", r.NextFrame, len(r.Leaves), frames, ErrResume)
+	}
+	return int(r.NextFrame), nil
 }
 
 // SegmentCrypto seals and opens whole segments in wire form under the keys of one object. Its process functions are pure: they touch no host file
-// and keep nothing. Safe for concurrent use; the frames of a segment are worked on in parallel in the engine's pool.
+// and keep nothing. Safe for concurrent use; the frames of a segment are worked on in parallel in a bounded pool.
 type SegmentCrypto struct {
 	pool   *pool
 	geo    *Geometry
 	crypto fileCrypto
 }
 
-// SegmentCrypto returns the segment functions for an object of this vault with the engine's parameters.
+// SegmentCrypto returns the segment functions for an object of this vault with the engine's parameters. They share the engine's pool.
 func (e *Engine) SegmentCrypto(id keys.ObjectID) (*SegmentCrypto, error) {
 	k := e.ring.File(id, e.params)
-	c, err := suite.New(e.params.Suite, k.Enc[:])
+	defer k.Destroy()
+	return newSegmentCrypto(e.pool, e.geo, e.ring.VaultID, id, e.params, &k)
+}
+
+// NewSegmentCrypto returns the segment functions for an object outside of any vault, whose keys k the caller derived; scope and id go into the
+// associated data of its frames. It has a pool of its own, of so many workers. k may be destroyed afterwards.
+func NewSegmentCrypto(scope keys.VaultID, id keys.ObjectID, p keys.FileParams, k *keys.FileKeys, workers int) (*SegmentCrypto, error) {
+	geo, err := GeometryFor(int(p.SegmentSize), int(p.FrameSize))
 	if err != nil {
 		return nil, fmt.Errorf("container: %w", err)
 	}
-	return &SegmentCrypto{pool: e.pool, geo: e.geo, crypto: fileCrypto{
-		vault: e.ring.VaultID, id: id, suite: e.params.Suite, digest: DigestAlg(e.params.Digest), cipher: c, auth: k.Auth,
+	if !DigestAlg(p.Digest).valid() {
+		return nil, fmt.Errorf("container: digest %d: %w", p.Digest, ErrFeature)
+	}
+	return newSegmentCrypto(newPool(max(1, workers)), geo, scope, id, p, k)
+}
+
+func newSegmentCrypto(pool *pool, geo *Geometry, scope keys.VaultID, id keys.ObjectID, p keys.FileParams, k *keys.FileKeys) (*SegmentCrypto, error) {
+	c, err := suite.New(p.Suite, k.Enc[:])
+	if err != nil {
+		return nil, fmt.Errorf("container: %w", err)
+	}
+	return &SegmentCrypto{pool: pool, geo: geo, crypto: fileCrypto{
+		vault: scope, id: id, suite: p.Suite, digest: DigestAlg(p.Digest), cipher: c, auth: k.Auth,
 	}}, nil
 }
 
+// Geometry says how the segments are cut.
+func (c *SegmentCrypto) Geometry() *Geometry { return c.geo }
+
+// WireLen is the length of the wire form of a segment with so many plain bytes.
+func (c *SegmentCrypto) WireLen(plain int) int {
+	frames := (plain + c.geo.FrameSize - 1) >> c.geo.frameShift
+	return plain + (frames+1)*wireOverhead + digestPayload
+}
+
+// WireOffset is where a frame begins in the wire form of its segment.
+func (c *SegmentCrypto) WireOffset(frame int) int { return frame * (c.geo.FrameSize + wireOverhead) }
+
 const digestPayload = digestSize + 8 // segment digest, plain length of the segment
 
-// ProcessEncryptSegment seals a segment frame by frame into wire form, the digest frame last. The error is a *SegmentError around the
-// lowest failing frame.
-func (c *SegmentCrypto) ProcessEncryptSegment(in EncryptSegmentInput) (EncryptedSegment, error) {
+// perTask is how many frames one task of the pool works on.
+func (g *Geometry) perTask() int { return max(1, ioUnit>>g.frameShift/4) }
+
+// ProcessEncryptSegment seals a segment frame by frame into wire form, the digest frame last. Where resume, which may be nil, lies in the segment, the
+// frames before it are neither sealed nor in the result: what an earlier call made of them is durable, and their leaves count. The
+// error is a *SegmentError, for a frame that fails around the lowest one.
+func (c *SegmentCrypto) ProcessEncryptSegment(in EncryptSegmentInput, resume *ResumePoint) (EncryptedSegment, error) {
 	g := c.geo
-	if len(in.Plaintext) > g.SegmentSize {
-		return EncryptedSegment{}, &SegmentError{Op: "seal", Segment: in.SegmentIndex, Err: fmt.Errorf("%d plain bytes: %w", len(in.Plaintext), ErrGeometry)}
+	fail := func(err error) (EncryptedSegment, error) {
+		return EncryptedSegment{}, asSegmentError("seal", in.SegmentIndex, err)
 	}
-	sealer, err := c.crypto.cipher.Sealer()
-	if err != nil {
-		return EncryptedSegment{}, &SegmentError{Op: "seal", Segment: in.SegmentIndex, Err: err}
+	if len(in.Plaintext) > g.SegmentSize {
+		return fail(fmt.Errorf("%d plain bytes: %w", len(in.Plaintext), ErrGeometry))
 	}
 	frames := (len(in.Plaintext) + g.FrameSize - 1) >> g.frameShift
-	data := len(in.Plaintext) + frames*wireOverhead
-	wire := make([]byte, data+wireOverhead+digestPayload)
-	leaves := make([]byte, leafSize*g.Frames)
-	seal := func(s *scratch, typ uint8, frame int, at int, plain []byte) error {
-		var e [entrySize]byte
-		h := frameHeader{typ: typ, segment: in.SegmentIndex, frame: uint32(frame), generation: 1}
-		out := wire[at : at+len(plain)+wireOverhead]
-		if err := c.crypto.sealFrame(s, sealer, &h, out[frameHeaderSize+suite.NonceSize:], plain, entry(e[:])); err != nil {
-			return frameError("seal", &h, g.frameStart(in.SegmentIndex, frame), err)
-		}
-		h.put(out)
-		copy(out[frameHeaderSize:], entry(e[:]).nonce())
-		if typ == frameData {
-			copy(leaves[leafSize*frame:], entry(e[:]).leaf())
-		}
-		return nil
-	}
-	per := max(1, ioUnit>>g.frameShift/4)
-	err = c.pool.run((frames+per-1)/per, func(i int, s *scratch) error {
-		for frame := i * per; frame < min(frames, (i+1)*per); frame++ {
-			from := frame << g.frameShift
-			plain := in.Plaintext[from:min(from+g.FrameSize, len(in.Plaintext))]
-			if err := seal(s, frameData, frame, frame*(g.FrameSize+wireOverhead), plain); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return EncryptedSegment{}, err
-	}
-	s := c.pool.getScratch()
-	defer c.pool.putScratch(s)
-	s.use(c.crypto.digest)
-	out := EncryptedSegment{SegmentIndex: in.SegmentIndex, Wire: wire}
-	out.Digest = s.segment(in.SegmentIndex, c.crypto.id[:], g.Frames, func(i int) []byte { return leaves[leafSize*i:][:leafSize] })
-	payload := binary.LittleEndian.AppendUint64(out.Digest[:digestSize:digestSize], uint64(len(in.Plaintext)))
-	if err := seal(s, frameDigest, g.Frames, data, payload); err != nil {
-		return EncryptedSegment{}, err
-	}
-	out.Telemetry = Telemetry{Frames: frames, BytesPlain: int64(len(in.Plaintext)), BytesWire: int64(len(wire))}
-	return out, nil
-}
-
-// wireFrame is one frame found on the wire.
-type wireFrame struct {
-	header frameHeader
-	sealed []byte // nonce, ciphertext, tag
-	at     int    // of the plaintext in the segment's buffer
-}
-
-// ProcessDecryptSegment opens a segment in wire form and verifies its digest. Lengths on the wire are bounded by the geometry before any use. The
-// error is a *SegmentError; for a frame that fails, around a *FrameError of the lowest one.
-func (c *SegmentCrypto) ProcessDecryptSegment(in DecryptSegmentInput) (DecryptedSegment, error) {
-	fail := func(err error) (DecryptedSegment, error) {
-		return DecryptedSegment{}, &SegmentError{Op: "open", Segment: in.SegmentIndex, Err: err}
-	}
-	frames, err := c.parseWire(in)
+	first, err := resume.skip(g, in.SegmentIndex, frames)
 	if err != nil {
 		return fail(err)
 	}
-	g, data := c.geo, frames[:len(frames)-1]
-	total := 0
-	if n := len(data); n > 0 {
-		total = data[n-1].at + int(data[n-1].header.length)
+	sealer, err := c.crypto.cipher.Sealer()
+	if err != nil {
+		return fail(err)
 	}
-	plain := make([]byte, total+digestPayload)
-	leaves := make([]byte, leafSize*g.Frames)
-	open := func(s *scratch, w *wireFrame, dst []byte) error {
-		nonce, sealed := w.sealed[:suite.NonceSize], w.sealed[suite.NonceSize:]
-		ad := s.setAD(&c.crypto, &w.header)
-		if w.header.typ == frameData {
-			s.use(c.crypto.digest)
-			leaf := s.leaf(s.header(), sealed[:w.header.length])
-			copy(leaves[leafSize*int(w.header.frame):], leaf[:])
+	before := min(first<<g.frameShift, len(in.Plaintext))
+	rest := len(in.Plaintext) - before
+	out := EncryptedSegment{
+		SegmentIndex: in.SegmentIndex, FirstFrame: uint32(first), Wire: grow(in.Dst, c.WireLen(rest)), Leaves: make([]byte, leafSize*g.Frames), geo: g,
+		Telemetry: Telemetry{Frames: frames - first, BytesPlain: int64(rest), BytesWire: int64(c.WireLen(rest)), Reused: first},
+	}
+	if first > 0 {
+		copy(out.Leaves, resume.Leaves)
+	}
+	seal := func(s *scratch, typ uint8, frame int, wire, plain []byte) error {
+		var e [entrySize]byte
+		h := frameHeader{typ: typ, segment: in.SegmentIndex, frame: uint32(frame), generation: 1}
+		if in.Final {
+			h.flags = flagFinal
 		}
-		if _, err := c.crypto.cipher.Open(dst[:0], nonce, sealed, ad); err != nil {
-			return frameError("open", &w.header, g.frameStart(in.SegmentIndex, int(w.header.frame)), err)
+		if err := c.crypto.sealFrame(s, sealer, &h, wire[frameHeaderSize+suite.NonceSize:], plain, entry(e[:])); err != nil {
+			return frameError("seal", &h, g.frameStart(in.SegmentIndex, frame), err)
+		}
+		h.put(wire)
+		copy(wire[frameHeaderSize:], entry(e[:]).nonce())
+		if typ == frameData {
+			copy(out.Leaves[leafSize*frame:], entry(e[:]).leaf())
 		}
 		return nil
 	}
-	per := max(1, ioUnit>>g.frameShift/4)
-	err = c.pool.run((len(data)+per-1)/per, func(i int, s *scratch) error {
-		for k := i * per; k < min(len(data), (i+1)*per); k++ {
-			w := &data[k]
-			if err := open(s, w, plain[w.at:w.at+int(w.header.length):total]); err != nil {
+	per := g.perTask()
+	err = c.pool.run((frames-first+per-1)/per, func(i int, s *scratch) error {
+		for frame := first + i*per; frame < min(frames, first+(i+1)*per); frame++ {
+			from := frame << g.frameShift
+			plain := in.Plaintext[from:min(from+g.FrameSize, len(in.Plaintext))]
+			wire := out.Wire[c.WireOffset(frame-first):]
+			if err := seal(s, frameData, frame, wire[:len(plain)+wireOverhead], plain); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		return DecryptedSegment{}, err
+		return fail(err)
 	}
 	s := c.pool.getScratch()
 	defer c.pool.putScratch(s)
-	payload := plain[total:]
-	if err := open(s, &frames[len(data)], payload); err != nil {
-		return DecryptedSegment{}, err
+	out.Digest = c.segmentDigest(s, in.SegmentIndex, out.Leaves)
+	payload := binary.LittleEndian.AppendUint64(out.Digest[:digestSize:digestSize], uint64(len(in.Plaintext)))
+	if err := seal(s, frameDigest, g.Frames, out.Wire[len(out.Wire)-wireOverhead-digestPayload:], payload); err != nil {
+		return fail(err)
 	}
-	s.use(c.crypto.digest)
-	sum := s.segment(in.SegmentIndex, c.crypto.id[:], g.Frames, func(i int) []byte { return leaves[leafSize*i:][:leafSize] })
-	if !bytes.Equal(sum[:], payload[:digestSize]) || binary.LittleEndian.Uint64(payload[digestSize:]) != uint64(total) {
-		return fail(ErrDigest)
-	}
-	out := DecryptedSegment{SegmentIndex: in.SegmentIndex, Frames: make([][]byte, len(data))}
-	for i, w := range data {
-		out.Frames[i] = plain[w.at : w.at+int(w.header.length) : w.at+int(w.header.length)]
-	}
-	out.Telemetry = Telemetry{Frames: len(data), BytesPlain: int64(total), BytesWire: int64(len(in.Wire))}
 	return out, nil
 }
 
-// parseWire finds the frames of a segment: data frames without gaps, only the last of them short, then the digest frame and nothing more.
-func (c *SegmentCrypto) parseWire(in DecryptSegmentInput) ([]wireFrame, error) {
-	g := c.geo
-	var frames []wireFrame
-	at := 0
-	for wire := in.Wire; ; {
-		var w wireFrame
-		h := &w.header
-		if err := h.parse(wire); err != nil {
-			return nil, fmt.Errorf("byte %d: %w", len(in.Wire)-len(wire), err)
-		}
-		limit, next := g.FrameSize, len(frames)
-		if h.typ == frameDigest {
-			limit, next = digestPayload, g.Frames
-		}
-		switch {
-		case h.suite != c.crypto.suite, h.segment != in.SegmentIndex, h.frame != uint32(next), h.typ == frameInline,
-			h.typ == frameData && next >= g.Frames, h.length == 0, at%g.FrameSize != 0 && h.typ == frameData,
-			h.typ == frameDigest && h.length != digestPayload, h.length > uint32(limit):
-			return nil, fmt.Errorf("byte %d: frame header out of place: %w", len(in.Wire)-len(wire), ErrCorrupt)
-		case len(wire) < int(h.length)+wireOverhead:
-			return nil, fmt.Errorf("byte %d: frame of %d bytes: %w", len(in.Wire)-len(wire), h.length, ErrTruncated)
-		}
-		w.at = at
-		w.sealed = wire[frameHeaderSize : int(h.length)+wireOverhead]
-		wire = wire[int(h.length)+wireOverhead:]
-		frames = append(frames, w)
-		if h.typ == frameDigest {
-			if len(wire) > 0 {
-				return nil, fmt.Errorf("byte %d: %d bytes behind the digest frame: %w", len(in.Wire)-len(wire), len(wire), ErrCorrupt)
-			}
-			return frames, nil
-		}
-		at += int(h.length)
+func (c *SegmentCrypto) segmentDigest(s *scratch, segment uint64, leaves []byte) [digestSize]byte {
+	s.use(c.crypto.digest)
+	return s.segment(segment, c.crypto.id[:], c.geo.Frames, func(i int) []byte { return leaves[leafSize*i:][:leafSize] })
+}
+
+// grow returns n bytes of b's backing array, or new ones.
+func grow(b []byte, n int) []byte {
+	if cap(b) >= n {
+		return b[:n]
 	}
+	return make([]byte, n)
+}
+
+// asSegmentError makes sure that an error says which segment it is of.
+func asSegmentError(op string, segment uint64, err error) error {
+	var e *SegmentError
+	if errors.As(err, &e) {
+		return err
+	}
+	return &SegmentError{Op: op, Segment: segment, Err: err}
 }

@@ -26,19 +26,19 @@ func TestSegmentRoundTrip(t *testing.T) {
 		g := r.eng.Geometry()
 		for _, n := range []int{0, 1, g.FrameSize - 1, g.FrameSize, g.FrameSize + 1, g.SegmentSize - 1, g.SegmentSize} {
 			plain := random(n)
-			sealed, err := c.ProcessEncryptSegment(EncryptSegmentInput{SegmentIndex: 1 << 40, Plaintext: plain})
+			sealed, err := c.ProcessEncryptSegment(EncryptSegmentInput{SegmentIndex: 1 << 40, Plaintext: plain}, nil)
 			r.must(err)
 			frames := (n + g.FrameSize - 1) / g.FrameSize
-			if want := (Telemetry{frames, int64(n), int64(len(sealed.Wire))}); sealed.Telemetry != want {
+			if want := (Telemetry{Frames: frames, BytesPlain: int64(n), BytesWire: int64(len(sealed.Wire))}); sealed.Telemetry != want {
 				t.Errorf("%d bytes: telemetry %+v, want %+v", n, sealed.Telemetry, want)
 			}
-			opened, err := c.ProcessDecryptSegment(DecryptSegmentInput{SegmentIndex: 1 << 40, Wire: sealed.Wire})
+			opened, err := c.ProcessDecryptSegment(DecryptSegmentInput{SegmentIndex: 1 << 40, Wire: sealed.Wire}, nil)
 			r.must(err)
 			if got := bytes.Join(opened.Frames, nil); !bytes.Equal(got, plain) || len(opened.Frames) != frames {
 				t.Errorf("%d bytes came back as %d in %d frames", n, len(got), len(opened.Frames))
 			}
 		}
-		if _, err := c.ProcessEncryptSegment(EncryptSegmentInput{Plaintext: make([]byte, g.SegmentSize+1)}); !errors.Is(err, ErrGeometry) {
+		if _, err := c.ProcessEncryptSegment(EncryptSegmentInput{Plaintext: make([]byte, g.SegmentSize+1)}, nil); !errors.Is(err, ErrGeometry) {
 			t.Errorf("oversized segment: %v", err)
 		}
 	})
@@ -49,10 +49,10 @@ func TestSegmentRefusals(t *testing.T) {
 	r := newRig(t, geometries[0], suite.XAES256GCM, BLAKE3)
 	c := segmentCrypto(t, r)
 	plain := random(3*4096 + 5)
-	good, err := c.ProcessEncryptSegment(EncryptSegmentInput{SegmentIndex: 5, Plaintext: plain})
+	good, err := c.ProcessEncryptSegment(EncryptSegmentInput{SegmentIndex: 5, Plaintext: plain}, nil)
 	r.must(err)
 	frame := 4096 + wireOverhead
-	other, err := c.ProcessEncryptSegment(EncryptSegmentInput{SegmentIndex: 5, Plaintext: random(3*4096 + 5)})
+	other, err := c.ProcessEncryptSegment(EncryptSegmentInput{SegmentIndex: 5, Plaintext: random(3*4096 + 5)}, nil)
 	r.must(err)
 	stranger, err := r.eng.SegmentCrypto(keys.ObjectID{9})
 	r.must(err)
@@ -84,7 +84,7 @@ func TestSegmentRefusals(t *testing.T) {
 		{"version", ErrVersion, -1, func(w []byte) []byte { w[4] = 2; return w }},
 	} {
 		t.Run(t2.name, func(t *testing.T) {
-			_, err := c.ProcessDecryptSegment(DecryptSegmentInput{SegmentIndex: 5, Wire: t2.do(bytes.Clone(good.Wire))})
+			_, err := c.ProcessDecryptSegment(DecryptSegmentInput{SegmentIndex: 5, Wire: t2.do(bytes.Clone(good.Wire))}, nil)
 			var seg *SegmentError
 			if !errors.Is(err, t2.want) || !errors.As(err, &seg) || seg.Segment != 5 {
 				t.Fatalf("error %v, want %v", err, t2.want)
@@ -95,10 +95,10 @@ func TestSegmentRefusals(t *testing.T) {
 			}
 		})
 	}
-	if _, err := c.ProcessDecryptSegment(DecryptSegmentInput{SegmentIndex: 6, Wire: good.Wire}); !errors.Is(err, ErrCorrupt) {
+	if _, err := c.ProcessDecryptSegment(DecryptSegmentInput{SegmentIndex: 6, Wire: good.Wire}, nil); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("as another segment: %v", err)
 	}
-	if _, err := stranger.ProcessDecryptSegment(DecryptSegmentInput{SegmentIndex: 5, Wire: good.Wire}); !errors.Is(err, ErrAuth) {
+	if _, err := stranger.ProcessDecryptSegment(DecryptSegmentInput{SegmentIndex: 5, Wire: good.Wire}, nil); !errors.Is(err, ErrAuth) {
 		t.Errorf("as another object: %v", err)
 	}
 }
@@ -146,7 +146,7 @@ func FuzzSegmentWire(f *testing.F) {
 	r := newRig(f, geometries[0], suite.XAES256GCM, BLAKE3)
 	c := segmentCrypto(f, r)
 	for _, n := range []int{0, 5, 4096, 5000} {
-		s, err := c.ProcessEncryptSegment(EncryptSegmentInput{SegmentIndex: 5, Plaintext: random(n)})
+		s, err := c.ProcessEncryptSegment(EncryptSegmentInput{SegmentIndex: 5, Plaintext: random(n)}, nil)
 		if err != nil {
 			f.Fatal(err)
 		}

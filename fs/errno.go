@@ -38,6 +38,8 @@ func classes() []class {
 		{container.ErrCorrupt, syscall.EIO, true},
 		{container.ErrTruncated, syscall.EIO, true},
 		{container.ErrDigest, syscall.EIO, true},
+		{container.ErrTrailing, syscall.EIO, true},
+		{container.ErrResume, syscall.EIO, false},
 		{container.ErrNoHeader, syscall.EIO, true},
 		{container.ErrKey, syscall.EIO, true},
 		{container.ErrIdentity, syscall.EIO, true},

@@ -49,6 +49,9 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 		if err := fs.syncNew(moved); err != nil {
 			return err
 		}
+		if err := fs.syncOthers(target); err != nil {
+			return err
+		}
 	}
 	unlock := lockLinks(moved, target)
 	defer unlock()
@@ -98,6 +101,21 @@ func (fs *FS) syncNew(n *inode) error {
 		n.headerSynced.Store(true)
 	}
 	return err
+}
+
+// syncOthers makes the names of an object durable that is about to lose one of several to another object. Two host calls do that, and a host that orders
+// names in each directory alone may keep only the first: then the object has no name left but one that is hidden, and to be removed.
+func (fs *FS) syncOthers(n *inode) error {
+	if n == nil || n.typ == typeDir || n.linksSynced.Load() {
+		return nil
+	}
+	n.loc.RLock()
+	several := len(n.links) > 1
+	n.loc.RUnlock()
+	if !several {
+		return nil
+	}
+	return fs.syncLinks(n)
 }
 
 func (fs *FS) releaseAll(ns ...*inode) {

@@ -23,6 +23,7 @@ type Stack struct {
 	Cache  *cache.Cache
 	Tree   *dirs.Tree
 	FS     *FS
+	Attrs  *xattrs.Codec
 }
 
 // StackConfig of NewStack.
@@ -30,6 +31,7 @@ type StackConfig struct {
 	WriteBack   bool // see Config
 	ACL         bool
 	JournalSize int64 // 0: journal.DefaultSize
+	NoJournal   bool  // for who makes new files only, and none that anybody reads before it is synced
 	Workers     int   // of the frame pool; 0: as many as processors
 	Events      event.Sink
 	Log         *slog.Logger
@@ -47,7 +49,7 @@ func NewStack(v *vault.Vault, c StackConfig) (*Stack, error) {
 func (s *Stack) build(c StackConfig) (err error) {
 	v := s.Vault
 	engine := container.EngineConfig{Ring: v.Ring(), Params: v.Params(), Workers: c.Workers, Events: c.Events, View: v.View()}
-	if !v.ReadOnly() {
+	if !v.ReadOnly() && !c.NoJournal {
 		j := v.Journal()
 		j.Size = c.JournalSize
 		engine.Journal, engine.Host = &j, v.Root()
@@ -56,10 +58,10 @@ func (s *Stack) build(c StackConfig) (err error) {
 		return err
 	}
 	s.Cache = cache.New(cache.Config{Events: c.Events})
-	attrs := xattrs.New(v.Ring().Xattr())
+	s.Attrs = xattrs.New(v.Ring().Xattr())
 	var seal *xattrs.Codec
 	if unix.Geteuid() != 0 {
-		seal = attrs
+		seal = s.Attrs
 	}
 	s.Tree, err = dirs.New(dirs.Config{
 		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
@@ -70,7 +72,7 @@ func (s *Stack) build(c StackConfig) (err error) {
 		return err
 	}
 	s.FS = New(Config{
-		Tree: s.Tree, Engine: s.Engine, Cache: s.Cache, Attrs: attrs, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime, InSession: v.InSession,
+		Tree: s.Tree, Engine: s.Engine, Cache: s.Cache, Attrs: s.Attrs, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime, InSession: v.InSession,
 		ReadOnly: v.ReadOnly(), WriteBack: c.WriteBack, ACL: c.ACL, Events: c.Events, Log: c.Log,
 	})
 	return nil

@@ -1,7 +1,10 @@
 package integration
 
 import (
+	"math/rand/v2"
 	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
@@ -103,5 +106,45 @@ func TestCrashFindsBugs(t *testing.T) {
 			}
 			t.Errorf("not found in %d runs, %d cuts", runs, rep.cuts[c.loss.String()])
 		})
+	}
+}
+
+// The check of the live vault wants what the last event left, also where nothing of it is on the disk yet, and no less.
+func TestCrashLiveCheck(t *testing.T) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	base := newCrashBase(t, crashParams()[0])
+	rng := rand.New(rand.NewPCG(1, 1))
+	m := base.disk.Cut(disktest.LoseNothing, rng)
+	r, err := newCrashRun(m, base.key, rng, plantedBug{})
+	must(err)
+	defer func() { r.stack.abandon(m) }()
+	a, b := r.root.slot("a"), r.root.slot("b")
+	h, err := r.createAt(a, fuse.FUSE_ROOT_ID)
+	must(err)
+	r.event("link", func(ev int) {
+		must(r.k.link(h.o.node, fuse.FUSE_ROOT_ID, b.name))
+		r.put(ev, map[*slot]*object{b: h.o})
+	})
+	must(r.remount())
+	must(r.remove(a, r.k.unlink)) // of the names the only one that is known: the file stays open from here on, and its size in memory
+	node, err := r.node(h.o)
+	must(err)
+	ops := m.Ops()
+	r.event("truncate", func(ev int) {
+		must(r.k.truncate(node, 5000))
+		h.o.become(ev, make([]byte, 5000), 0, 5000)
+	})
+	if m.Ops() != ops {
+		t.Fatal("the truncate is on the disk at once")
+	}
+	must(r.check())
+	r.event("truncate that does nothing", func(ev int) { h.o.become(ev, make([]byte, 6000), 5000, 1000) })
+	if r.check() == nil {
+		t.Error("a truncate that did nothing is not found")
 	}
 }

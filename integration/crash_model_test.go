@@ -57,11 +57,13 @@ func (h *history) story(ops int, text string) string {
 
 func (h *history) last() int { return len(h.spans) - 1 }
 
-// judged is what a cut is held against: everything up to the first ops operations, after the death of the process if killed.
+// judged is what a cut is held against: everything up to the first ops operations, after the death of the process if killed. Without a cut
+// it is alive, and everything is as the last event left it, handed over or not.
 type judged struct {
 	*history
 	ops    int
 	killed bool
+	alive  bool
 	done   int // the last event that had ended
 }
 
@@ -72,6 +74,13 @@ func (h *history) at(ops int, killed bool) *judged {
 			j.done = ev
 		}
 	}
+	return j
+}
+
+// now is what the live vault is held against.
+func (h *history) now() *judged {
+	j := h.at(h.disk.Ops(), true)
+	j.alive = true
 	return j
 }
 
@@ -86,6 +95,9 @@ type promises []promise
 
 // upTo answers the last event that a cut may not take back, -1 where there is none.
 func (p promises) upTo(j *judged) int {
+	if j.alive {
+		return j.done
+	}
 	ev := -1
 	for _, x := range p {
 		if x.given <= j.ops && (j.killed || !x.byClose) {

@@ -450,7 +450,7 @@ func (r *crashRun) check() error {
 	if n := r.stack.FS.Panics(); n > 0 {
 		return fmt.Errorf("%d requests panicked", n)
 	}
-	j := &judge{judged: r.at(r.disk.Ops(), true), k: r.k}
+	j := &judge{judged: r.now(), k: r.k}
 	j.look()
 	if len(j.problems) > 0 {
 		return errors.New("before any crash: " + strings.Join(j.problems, "; "))

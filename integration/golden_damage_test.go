@@ -101,6 +101,9 @@ func TestGoldenDamage(t *testing.T) {
 			} else {
 				t.Logf("Go: %v", err)
 			}
+			if sum, _, err := checkGolden(dir, pass); err == nil && sum.Damage == 0 {
+				t.Errorf("verify does not find it: %+v", sum)
+			}
 			_, stderr, err := readByPython(dir, "--passphrase-file="+spec.file(passFile))
 			var exit *exec.ExitError
 			if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(stderr, "refused: ") {

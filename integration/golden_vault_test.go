@@ -209,7 +209,7 @@ func (g *goVault) open(d *dirs.Dir, e dirs.Entry, object uint8, read func(*conta
 		h.Close()
 		return err
 	}
-	f, err := g.engine.Open(h, e.ID, container.OpenOptions{
+	f, err := g.engine.Open(g.v.View().Wrap(e.ID, h), e.ID, container.OpenOptions{
 		ReadOnly: true, Object: object, TrustLength: !g.v.UncleanTime(st.Ctim),
 		MayLackHeader: e.Flags&names.NoHeader != 0 && g.v.UncleanSeq(e.Seq),
 	})

@@ -165,13 +165,13 @@ func (j *Journal) Prepare() error {
 	return err
 }
 
-// grow makes a piece. full says that the host has no room for one; anything else is sticky.
+// grow makes a piece. full says that the host has no room for one, or this process no descriptor; anything else is sticky.
 func (j *Journal) grow() (full, err error) {
 	p, err := makePiece(j.c.Dir, pieceName(j.made), j.c.pieceSize)
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		if !j.stunted {
-			j.c.Events.Emit(event.Event{Kind: event.Info, Object: pieceName(j.made), Offset: -1, Err: err, Note: "the host is full: the journal stays smaller"})
+			j.c.Events.Emit(event.Event{Kind: event.Info, Object: pieceName(j.made), Offset: -1, Err: err, Note: "no room or descriptor for another piece: the journal stays smaller"})
 		}
 		j.stunted = true
 		return err, nil

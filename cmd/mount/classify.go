@@ -67,6 +67,7 @@ var errorTable = []struct {
 	{vault.ErrRecoveryKey, exitRecoveryKey, "use the recovery key that was shown when this vault was made"},
 	{keys.ErrRecoveryChecksum, exitRecoveryKey, "compare it with your copy, group by group"},
 	{keys.ErrRecoveryText, exitRecoveryKey, "it is 14 groups of four letters and digits"},
+	{vault.ErrOtherVault, exitConfig, "use a backup of the config of this very vault"},
 	{vault.ErrNoContainer, exitVaultDir, "the vault must hold at least one file to rebuild the config from"},
 	{vault.ErrReadOnly, exitReadOnly, ""},
 	{vault.ErrJournal, exitOther, "mount the vault again: its journal is replayed"},

@@ -6,8 +6,16 @@
 //	coffer passwd VAULT                  change the passphrase
 //	coffer key add|list|remove VAULT     what else opens it: passphrases, key files, age recipients
 //	coffer recover VAULT                 open a vault with its recovery key
+//	coffer config backup|restore VAULT   keep the config elsewhere
+//	coffer verify VAULT                  check every byte with the key, and with --repair save what is left
+//	coffer scrub VAULT                   look for rot, without a key
 //	coffer info VAULT                    say what a vault is, without a secret
 //	coffer status MOUNTPOINT             say how a mount is doing (status.go)
+//	coffer ls, cat, stat VAULT PATH      look into a vault without a mount (source.go)
+//	coffer import VAULT SRC... DEST      copy into a vault without a mount (bulk)
+//	coffer export VAULT PATH... DEST     copy out of it
+//	coffer seal, coffer open             standard input as a sealed stream, and back
+//	coffer speed                         how fast this machine encrypts
 //
 // Called as mount.fuse.coffer it is mount(8)'s helper (mount8.go).
 //

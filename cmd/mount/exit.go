@@ -31,6 +31,8 @@ const (
 	exitPermission  Code = 44
 	exitCopied      Code = 45
 	exitBusy        Code = 46
+	exitPartial     Code = 47
+	exitPending     Code = 48
 )
 
 // exitTable is the one list of exit codes: help prints it, and a test compares it with README's.
@@ -51,13 +53,15 @@ var exitTable = []struct {
 	{exitDaemon, "the daemon could not be started or died"},
 	{exitFUSE, "FUSE is missing or refused the mount"},
 	{exitEmpty, "empty passphrase"},
-	{exitDamage, "the vault is damaged"},
+	{exitDamage, "the vault, or a sealed stream, is damaged"},
 	{exitInUse, "the vault is in use"},
 	{exitHostFull, "the host is full"},
 	{exitReadOnly, "the host is read-only"},
 	{exitPermission, "no permission"},
 	{exitCopied, "a copy of a vault that was not cleanly unmounted: see --recover"},
 	{exitBusy, "the mount is busy"},
+	{exitPartial, "a sealed stream is damaged or cut: what was written is good, but only a part"},
+	{exitPending, "scrub: nothing wrong but what an unclean session may have left half-way"},
 }
 
 // exitError is an error on its way to the user: what happened, what to do about it, and the code to leave with.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -44,6 +45,22 @@ func peekLock(path string) lockState {
 	return s
 }
 
+// shareVault keeps writers of this machine out of a vault until release is called, as a mount for reading does. A vault without a lock file, or on a host without
+// locks, is shared with everybody.
+func shareVault(path string) (release func(), err error) {
+	f, err := os.OpenFile(filepath.Join(path, ".coffer", "lock"), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return func() {}, nil
+	}
+	release = func() { f.Close() }
+	lk := unix.Flock_t{Type: unix.F_RDLCK, Whence: io.SeekStart, Len: 1}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lk); errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		release()
+		return nil, inUse(&vault.InUseError{Holder: peekLock(path).Holder, Reason: "it is mounted for writing"})
+	}
+	return release, nil
+}
+
 // checkUnused says that a vault is in use before the passphrase is asked for. Readers share a vault.
 func checkUnused(path string, readOnly bool) error {
 	s := peekLock(path)
@@ -59,7 +76,10 @@ func checkUnused(path string, readOnly bool) error {
 // inUse puts the command that frees the vault into the hint.
 func inUse(err *vault.InUseError) error {
 	hint := "unmount it there first: coffer umount MOUNTPOINT"
-	if err.Holder.Mountpoint != "" {
+	switch {
+	case err.Holder.PID != 0 && err.Holder.Mountpoint == "":
+		hint = fmt.Sprintf("wait until process %d has ended: it is importing", err.Holder.PID)
+	case err.Holder.Mountpoint != "":
 		hint = "unmount it there first: coffer umount " + quote(err.Holder.Mountpoint)
 	}
 	if err.Remote {

@@ -11,10 +11,11 @@ func TestManPages(t *testing.T) {
 	dir := b.mkdir("man")
 	b.ok("", "man", dir)
 	for page, want := range map[string][]string{
-		"coffer.1":            {"coffer-mount(1)", "coffer-status(1)", "Exit codes"},
-		"coffer-mount.1":      {"--idle", "--foreground"},
-		"coffer-umount.1":     {"--lazy"},
-		"mount.fuse.coffer.8": {"MOUNT.FUSE.COFFER", "passfile=", "/etc/fstab"},
+		"coffer.1":               {"coffer-mount(1)", "coffer-status(1)", "Exit codes"},
+		"coffer-mount.1":         {"--idle", "--foreground"},
+		"coffer-umount.1":        {"--lazy"},
+		"coffer-debug-journal.1": {"not cleanly unmounted", "--json"},
+		"mount.fuse.coffer.8":    {"MOUNT.FUSE.COFFER", "passfile=", "/etc/fstab"},
 	} {
 		text := readFile(t, filepath.Join(dir, page))
 		for _, w := range want {

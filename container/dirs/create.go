@@ -18,15 +18,7 @@ import (
 
 // CreateFile creates a file and answers its host file, which is empty and the caller's. The name has flag NoHeader.
 func (d *Dir) CreateFile(name string, mode uint32, uid, gid int) (f disk.File, e Entry, err error) {
-	n := link{typ: names.File, geometry: d.t.cfg.Geometry, flags: names.NoHeader}
-	e, err = d.create(name, n, func(fd disk.Dir, host string, id keys.ObjectID) error {
-		f, err = d.createFile(fd, host, want{id, names.File, mode, uid, gid})
-		return err
-	})
-	if err != nil {
-		return nil, Entry{}, err
-	}
-	return f, e, nil
+	return d.CreateFileAs(name, d.t.cfg.Geometry, mode, uid, gid)
 }
 
 // Mkdir creates a directory.

@@ -86,6 +86,8 @@ func TestRenameErrno(t *testing.T) {
 		{a, "b", root, "a", 0, unix.ENOTEMPTY},
 		{root, "f", root, "g", unix.RENAME_NOREPLACE, unix.EEXIST},
 		{root, "f", root, "f2", unix.RENAME_NOREPLACE, unix.EEXIST},
+		{root, "a", b, "c", unix.RENAME_NOREPLACE, unix.EEXIST}, // as Linux has it, not EINVAL
+		{root, "a", b, "x", unix.RENAME_NOREPLACE, unix.EINVAL},
 		{root, "f", root, "none", unix.RENAME_EXCHANGE, unix.ENOENT},
 		{root, "none", root, "f", unix.RENAME_EXCHANGE, unix.ENOENT},
 		{root, "a", b, "c", unix.RENAME_EXCHANGE, unix.EINVAL},

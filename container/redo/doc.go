@@ -9,5 +9,9 @@
 // writes is verified where it is read, by the pins and tags of the container format. Nothing in this package writes to the journal: package
 // container appends the transactions that it describes.
 //
-// Read next: head.go for the bytes, FORMAT.md section 13.2 for the rules.
+// Replay writes the last state of every file and removes the journal; a View shows it to a mount that writes nothing. Both read the same index: of each block
+// of 4 KiB the place of its last image in the journal.
+//
+// Read next: head.go and exchange.go for the bytes, FORMAT.md section 13.2 for the rules, then index.go, find.go, finish.go, replay.go in the order of its
+// steps, and view.go.
 package redo

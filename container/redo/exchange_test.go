@@ -244,6 +244,23 @@ func TestExchangeOver(t *testing.T) {
 	}
 }
 
+// A host that kept a new name and not that the old one went: the old one stays beside it, as a name with a lower sequence.
+func TestExchangeBothNames(t *testing.T) {
+	s := newSwap(t)
+	s.intend()
+	s.take(0, 1)
+	step := s.x.Steps[1]
+	ok(t, s.in(s.m, step.From).Link(step.Old, s.in(s.m, step.To), step.New))
+	s.stop()
+	s.replay()
+	if got := s.list(s.m, s.src.path); len(got) != 4 || !slices.Contains(got, step.Old) || !slices.Contains(got, s.x.Steps[2].New) {
+		t.Errorf("source holds %q", got)
+	}
+	if got := s.list(s.m, s.dst.path); len(got) != 2 || !slices.Contains(got, step.New) {
+		t.Errorf("target holds %q", got)
+	}
+}
+
 // A directory of the exchange was renamed meanwhile, or its parent; or it is gone.
 func TestExchangeMoved(t *testing.T) {
 	s := newSwap(t)

@@ -113,7 +113,7 @@ func (c *Config) take(s stepAt) error {
 	if new, err := exists(s.to, s.New); err != nil || new {
 		return err
 	}
-	return s.from.Rename(s.Old, s.to, s.New, unix.RENAME_NOREPLACE)
+	return s.from.Rename(s.Old, s.to, s.New, 0) // not every host knows RENAME_NOREPLACE
 }
 
 // dropSidecar removes the sidecar of an old name that is gone.

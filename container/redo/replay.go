@@ -115,6 +115,12 @@ func (c *Config) restore(x *index, f *file, buf []byte) (written int64, err erro
 			return err
 		}
 		defer host.Close()
+		if other, err := foreign(host, f.id); err != nil || other {
+			if other {
+				c.Events.Emit(event.Event{Kind: event.Damage, Object: f.id.String(), Offset: -1, Note: "another file stands under its name: what the journal has of it is not replayed"})
+			}
+			return err
+		}
 		if f.length >= 0 { // first, as no image lies beyond: a full host has room again
 			if err := host.Truncate(f.length); err != nil {
 				return err

@@ -1,8 +1,11 @@
 package redo
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -167,6 +170,7 @@ func TestUnlinked(t *testing.T) {
 	l.put(p.images(0, block), "a")
 	l.put(q.images(0, block), "b")
 	l.put(never.images(0, block), "c")
+	l.put(Head{ID: keys.RandomObjectID(), Length: -1}, "") // of which nothing is left to do
 	f, err := l.m.Root().Open(p.path[0], false)
 	ok(t, err)
 	ok(t, l.m.Root().Unlink(p.path[0]))
@@ -252,10 +256,23 @@ func TestTwoObjects(t *testing.T) {
 			l.want(l.m, p, "[4096 a]")
 		}
 	}
-	l := newLab(t)
+	l := newLab(t) // the last path counts
 	p := l.file(rootSpot, "f", 'o', block)
-	ok(t, l.m.Root().Link(p.path[0], l.m.Root(), l.name(rootSpot, names.File, p.id, "link")))
 	h := p.images(0, block)
+	h.Path = []string{l.name(rootSpot, names.File, p.id, "copy")}
+	f, err := l.m.Root().Create(h.Path[0], 0o600)
+	ok(t, err)
+	f.Close()
+	l.put(h, "a")
+	l.put(p.images(), "")
+	l.stop()
+	l.replay()
+	l.want(l.m, p, "[4096 a]")
+
+	l = newLab(t)
+	p = l.file(rootSpot, "f", 'o', block)
+	ok(t, l.m.Root().Link(p.path[0], l.m.Root(), l.name(rootSpot, names.File, p.id, "link")))
+	h = p.images(0, block)
 	h.Path = nil
 	l.put(h, "a")
 	l.stop()
@@ -263,6 +280,44 @@ func TestTwoObjects(t *testing.T) {
 		t.Error("a hard link is taken for another file")
 	}
 	l.want(l.m, p, "[4096 a]")
+}
+
+// TestSwapped: the files of two names were swapped on the host. Neither gets what the journal has of the other; one that cannot be told is written to.
+func TestSwapped(t *testing.T) {
+	header := func(id keys.ObjectID) []byte {
+		b := make([]byte, block)
+		copy(b, "COFFERC1")
+		copy(b[56:], id[:])
+		binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b, castagnoli))
+		return b
+	}
+	for _, torn := range []bool{false, true} {
+		l := newLab(t)
+		p, other := l.file(rootSpot, "f", 'o', block), keys.ObjectID{9}
+		f, err := l.m.Root().Open(p.path[0], false)
+		ok(t, err)
+		b := header(other)
+		if torn {
+			b[100] = 1
+		}
+		_, err = f.WriteAt(b, 0)
+		ok(t, err)
+		l.put(p.images(0, block), "a")
+		l.stop()
+		v, err := Load(l.config(l.m))
+		ok(t, err)
+		if shown := v.Wrap(p.id, f) != f; shown != torn {
+			t.Errorf("torn %v: shown %v", torn, shown)
+		}
+		v.Close()
+		l.events = nil
+		l.replay()
+		got := readAll(t, f)
+		if kept := got == string(b); kept == torn || l.has(event.Damage) == torn {
+			t.Errorf("torn %v: kept %v, events %v", torn, kept, l.events)
+		}
+		f.Close()
+	}
 }
 
 // lose makes a log of three synced transactions of p whose middle one the host forgets.
@@ -308,6 +363,24 @@ func TestLost(t *testing.T) {
 	if got := letters(readAll(t, l.wrap(view, p))); got != "[4096 a 8192 o]" {
 		t.Errorf("view shows %s", got)
 	}
+}
+
+// The last transaction is torn and nothing says that it was durable: those before it stand.
+func TestTornTail(t *testing.T) {
+	l := newLab(t)
+	p := l.file(rootSpot, "f", 'o', 3*block)
+	l.put(p.images(0, block), "a")
+	l.put(p.images(block, block, 2*block, block), "bb")
+	l.stop()
+	f, err := l.in(l.m, []string{cofferDir}).Open(l.pieces(l.m)[0], false)
+	ok(t, err)
+	at := strings.LastIndex(readAll(t, f), "bb")
+	_, err = f.WriteAt([]byte("x"), int64(at))
+	ok(t, err)
+	if res := l.replay(); res.Log.Transactions != 1 || !res.Log.Torn || res.Log.Lost {
+		t.Errorf("%+v", res)
+	}
+	l.want(l.m, p, "[4096 a 8192 o]")
 }
 
 // Authentic transactions that make no sense are refused before anything is written.

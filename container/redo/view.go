@@ -76,6 +76,9 @@ func (v *View) Wrap(id keys.ObjectID, f disk.File) disk.File {
 	if v == nil || v.x.files[id] == nil {
 		return f
 	}
+	if other, err := foreign(f, id); err == nil && other {
+		return f
+	}
 	return &viewFile{File: f, v: v, f: v.x.files[id]}
 }
 

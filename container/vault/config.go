@@ -65,6 +65,9 @@ type Slot struct {
 // mounts shows it; the next Open for writing puts config right.
 func (c *Config) Warning() error { return c.warning }
 
+// BackupDiffers tells whether config.bak is not the same as config, so that the next Open for writing will make it so.
+func (c *Config) BackupDiffers() bool { return c.differs }
+
 // GeometryID returns the geometry that new containers get (FORMAT.md section 4).
 func (c *Config) GeometryID() uint8 {
 	g, err := container.GeometryFor(int(c.Params.SegmentSize), int(c.Params.FrameSize))

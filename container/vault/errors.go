@@ -61,6 +61,8 @@ var (
 	ErrExhausted = errors.New("link sequences are used up")
 	// ErrRecoveryKey: the recovery key is well formed but belongs to another vault.
 	ErrRecoveryKey = errors.New("recovery key does not belong to this vault")
+	// ErrOtherVault: a config to be restored is that of another vault.
+	ErrOtherVault = errors.New("belongs to another vault")
 	// ErrNoContainer: no container was found to rebuild a config from.
 	ErrNoContainer = errors.New("no container found to rebuild the config from")
 )

@@ -20,6 +20,12 @@ func (v *Vault) Journal() journal.Config { return v.journal(v.state.journal) }
 // good to use, where there is nothing to show. The Vault closes it.
 func (v *Vault) View() *redo.View { return v.view }
 
+// Pending says which journal the session before left behind, where it did not end cleanly and the vault was opened for reading only. There need
+// not be a piece of it.
+func (v *Vault) Pending() (c journal.Config, ok bool) {
+	return v.journal(v.state.pending), v.readOnly && v.state.pending != [16]byte{}
+}
+
 // InSession tells whether the link sequence seq was drawn in the running session. No I/O.
 func (v *Vault) InSession(seq uint64) bool { return v.state.inSession(seq) }
 
@@ -37,8 +43,8 @@ func (v *Vault) journalMAC() hash.Hash {
 	return hmac.New(sha256.New, key)
 }
 
-// takeJournal replays the journal that the state names, or loads it for reading. Pieces of any other are left alone.
-func (v *Vault) takeJournal() error {
+// takeJournal replays the journal that the state names, or loads it for reading unless noView. Pieces of any other are left alone.
+func (v *Vault) takeJournal(noView bool) error {
 	if v.state.pending == [16]byte{} {
 		all, err := journal.Names(v.dir)
 		if err != nil {
@@ -47,6 +53,9 @@ func (v *Vault) takeJournal() error {
 		if len(all) > 0 {
 			v.events.Emit(event.Event{Kind: event.Info, Object: all[0], Offset: -1, Note: fmt.Sprintf("%d pieces of a journal that the state does not name are ignored", len(all))})
 		}
+		return nil
+	}
+	if v.readOnly && noView {
 		return nil
 	}
 	key := v.ring.Names()

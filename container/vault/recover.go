@@ -55,16 +55,7 @@ func Recover(path, recoveryKey string, passphrase []byte, k KDF, derive Deriver)
 	if err != nil {
 		return err
 	}
-	dir, err := root.OpenDir(cofferDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := root.Mkdir(cofferDir, cofferDirMode); err != nil {
-			return fmt.Errorf("vault: recover: %w", err)
-		}
-		if err := root.Sync(); err != nil {
-			return fmt.Errorf("vault: recover: %w", err)
-		}
-		dir, err = root.OpenDir(cofferDir)
-	}
+	dir, err := makeCoffer(root)
 	if err != nil {
 		return fmt.Errorf("vault: recover: %w", err)
 	}

@@ -132,21 +132,29 @@ func (c *Config) UnlockWith(secret Secret) (*keys.MasterKey, Slot, error) {
 
 // unlock returns the index of the slot that opened.
 func (c *Config) unlock(secret Secret) (*keys.MasterKey, int, error) {
+	return OpenSlots(c.Slots, c.VaultID, secret, c.Derive, func(mk *keys.MasterKey) error {
+		ring := keys.NewRing(mk, c.VaultID)
+		defer ring.Destroy()
+		return c.authenticate(ring)
+	})
+}
+
+// OpenSlots tries the secret on each slot of its kind, wrapped for id, and returns the key, which the caller destroys, and the index of the slot that
+// opened, once accept has found that the key is the one of what the slots belong to. A nil derive stands for DeriveInProcess. Errors: those of
+// UnlockWith, and of accept.
+func OpenSlots(slots []Slot, id keys.VaultID, secret Secret, derive Deriver, accept func(mk *keys.MasterKey) error) (*keys.MasterKey, int, error) {
 	if err := secret.check(); err != nil {
 		return nil, 0, err
 	}
 	failed := secret.wrong()
-	for i := range c.Slots {
-		if c.Slots[i].Kind != secret.kind() {
+	for i := range slots {
+		if slots[i].Kind != secret.kind() {
 			continue
 		}
-		mk, err := c.Slots[i].unwrap(c.VaultID, secret, c.Derive)
+		mk, err := slots[i].unwrap(id, secret, derive)
 		switch {
 		case err == nil:
-			ring := keys.NewRing(mk, c.VaultID)
-			err = c.authenticate(ring)
-			ring.Destroy()
-			if err != nil {
+			if err := accept(mk); err != nil {
 				mk.Destroy()
 				return nil, 0, err
 			}

@@ -34,6 +34,7 @@ type Vault struct {
 // OpenOptions of Open.
 type OpenOptions struct {
 	ReadOnly    bool // write nothing at all to the host; share the vault with other readers
+	NoView      bool // with ReadOnly: leave a journal unread, whatever it holds; see Pending
 	NoAtime     bool // leave access times on the host alone, as far as the files are this user's
 	Recover     bool // open a copy that was not closed cleanly, or one whose state is not authentic
 	ForceUnlock bool // ignore the note of another host
@@ -114,7 +115,7 @@ func (v *Vault) open(o OpenOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := v.takeJournal(); err != nil || o.ReadOnly {
+	if err := v.takeJournal(o.NoView); err != nil || o.ReadOnly {
 		return err
 	}
 	if err := repairConfigs(v.path, v.dir, v.cfg, v.ring, o.Events); err != nil {
@@ -187,6 +188,27 @@ func (v *Vault) Unclean() bool { return len(*v.state.unclean.Load()) > 0 }
 // ForgetUnclean drops the record of earlier unclean sessions, durably: UncleanTime and UncleanSeq answer no from now on. It is
 // for whoever has looked at every object of the vault and put right what these sessions left.
 func (v *Vault) ForgetUnclean() error { return v.state.forget() }
+
+// Suspend says on the host that the session ended cleanly, for a copy that is made of the vault before Resume begins another session. It comes after
+// everything was handed over and the journal removed (ErrJournal), and no link sequence may be drawn in between. Who opens the copy finds no session.
+func (v *Vault) Suspend() error {
+	if err := v.noJournal(); err != nil {
+		return err
+	}
+	if err := v.root.SyncAll(); err != nil {
+		return err
+	}
+	return v.state.pause()
+}
+
+// Resume begins another session, with a journal of its own.
+func (v *Vault) Resume() error {
+	start, err := v.sessionStart()
+	if err != nil {
+		return err
+	}
+	return v.state.begin(start)
+}
 
 // Close makes everything on the host's filesystem durable, ends the session cleanly, unless its journal is still there (ErrJournal), empties the note, releases the lock and destroys the
 // ring. It must come after the last change to the host, all of it handed over successfully: where that failed, CloseUnclean is right.

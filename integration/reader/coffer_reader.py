@@ -23,6 +23,7 @@ sys.dont_write_bytecode = True  # leave nothing beside the source, which may be 
 
 from agefile import read_identities  # noqa: E402
 from container import GEOMETRIES, Container  # noqa: E402
+from journal import Journal, replayed  # noqa: E402
 from primitives import (VERSION, Keys, Refused, base64url_decode, escape, is_zero, mac, need, note, open_siv, text,  # noqa: E402
                         u16, u64)
 from vaultfiles import State, decode_recovery_key, read_config, unwrap  # noqa: E402
@@ -109,6 +110,11 @@ class Vault:
         except FileNotFoundError:
             state_fd = None
         self.state = State(state_fd, self.keys, recover)
+        self.replayed = {}  # file id -> its last state in the journal
+        if self.state.journal_id:
+            coffer_fd = open_at(self.root_fd, b".coffer", os.O_DIRECTORY)
+            self.replayed = replayed(Journal(coffer_fd, self.keys.journal, self.keys.vault_id, self.state.journal_id))
+            os.close(coffer_fd)
         self.no_blake3 = False
         self.host_inodes = {}  # object id -> (device, inode, path), section 8.5
         self.entries = []

@@ -7,6 +7,7 @@ import struct
 
 from cryptography.exceptions import InvalidTag
 
+from journal import HostFile
 from primitives import (BLAKE3, BLOCK, DIGESTS, SUITES, VERSION, Refused, crc_holds, digest, hkdf_expand, is_zero, mac, text,
                         u16, u32, u64)
 
@@ -49,7 +50,8 @@ class Container:
 
     def __init__(self, vault, fd, file_id, geometry_id, object_type, what, may_lack_header):
         self.vault, self.fd, self.file_id, self.what = vault, fd, file_id, what
-        self.header = block = os.pread(fd, BLOCK, 0)
+        self.host = HostFile(fd, vault.replayed.get(file_id))
+        self.header = block = self.host.read(BLOCK, 0)
         self.lacks_header = len(block) < BLOCK or block[:8] != b"COFFERC1" or not crc_holds(block, 8)
         self.size = 0
         if self.lacks_header:
@@ -79,8 +81,8 @@ class Container:
         self.size, self.body_kind, self.body = u64(block, 112), block[172], block[512:4064]
         self.need(self.size <= self.geometry.max_size, "header: plain size is beyond the largest file")
         st = os.fstat(fd)
-        self.need(st.st_size == self.geometry.host_length(self.size) or vault.state.unclean_time(st.st_ctime_ns),
-                  f"plain size {self.size} and host length {st.st_size} differ")
+        self.need(self.host.size == self.geometry.host_length(self.size) or vault.state.unclean_time(st.st_ctime_ns),
+                  f"plain size {self.size} and host length {self.host.size} differ")
 
     def need(self, holds, what):
         if not holds:
@@ -113,7 +115,7 @@ class Container:
     def pinned(self, level, index, at, first_group, pin):
         what = f"{'tree node of level %d' % level if level else 'meta block'} {index}"
         self.need(first_group * self.geometry.group_size < self.size, f"{what}: lies beyond the plain size")
-        block = os.pread(self.fd, BLOCK, at)
+        block = self.host.read(BLOCK, at)
         self.need(len(block) == BLOCK, f"{what}: beyond the end of the host file")
         made = mac(self.k_auth, text(b"coffer pin v1", 16) + struct.pack("<2Q", level, index) + block)[:16]
         self.need(hmac.compare_digest(made, pin), f"{what}: pin differs")
@@ -153,7 +155,7 @@ class Container:
             entry, at = record[128 + ENTRY * i:128 + ENTRY * (i + 1)], segment * g.segment + i * g.frame
             length = u32(entry, 0) & 0xFFFFFF
             self.need(length <= g.frame and (length == 0 or at + length <= self.size), f"{what}: frame {i}: too long")
-            sealed = os.pread(self.fd, length, g.host(at)) if length else b""
+            sealed = self.host.read(length, g.host(at)) if length else b""
             leaf, opened = self.frame(DATA_FRAME, segment, i, entry, sealed)
             leaves += leaf
             stored += opened

@@ -118,9 +118,9 @@ class Keys:
     def __init__(self, master, vault_id):
         self.vault_id = vault_id
         prk = mac(vault_id, master)
-        self.content, names, self.config, self.state, xattr, self.commitment = (
+        self.content, names, self.config, self.state, self.journal, xattr, self.commitment = (
             hkdf_expand(prk, b"coffer v1 " + label, length) for label, length in (
-                (b"content", 32), (b"names", 64), (b"config", 32), (b"state", 32), (b"xattr", 64), (b"commitment", 32)))
+                (b"content", 32), (b"names", 64), (b"config", 32), (b"state", 32), (b"journal", 32), (b"xattr", 64), (b"commitment", 32)))
         self.names, self.xattr = names, xattr
 
 

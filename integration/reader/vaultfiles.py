@@ -135,10 +135,10 @@ def decode_recovery_key(words):
 
 
 class State:
-    """Unclean sessions as (start in ns since 1970, first link sequence, end link sequence or 0)."""
+    """Unclean sessions as (start in ns since 1970, first link sequence, end link sequence or 0); which journal is to be replayed."""
 
     def __init__(self, fd, keys, recover):
-        data, st = b"", None
+        data, st, self.journal_id = b"", None, None
         if fd is not None:
             data, st = os.pread(fd, 2 * BLOCK + 1, 0), os.fstat(fd)
         slots = [data[:BLOCK], data[BLOCK:]] if len(data) == 2 * BLOCK else []
@@ -153,6 +153,8 @@ class State:
         clean = u16(slot, 14) & 1
         copied = u64(slot, 48) != st.st_ino  # Python does not know birth times
         need(clean or not copied or recover, "state: the vault was copied while not clean (--recover opens it)")
+        if not clean and not is_zero(slot[64:80]):
+            self.journal_id = slot[64:80]
         self.sessions = [struct.unpack_from("<qQQ", slot, 128 + 32 * k) for k in range(u32(slot, 80))]
         note(f"state: {'clean' if clean else 'not clean'}{', copied' if copied else ''}, "
              f"{len(self.sessions)} unclean sessions")

@@ -195,6 +195,29 @@ func TestCloseDuringCalls(t *testing.T) {
 	}
 }
 
+func TestNextData(t *testing.T) {
+	d := openRoot(t, t.TempDir())
+	defer d.Close()
+	f, err := d.Create("sparse", 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const at, size = 64 << 20, 128 << 20
+	if _, err := f.WriteAt([]byte("data"), at); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ off, least, most int64 }{{0, 0, at}, {at + 2, at + 2, at + 2}, {at + 32<<20, at + 32<<20, size}} {
+		got, err := f.(interface{ NextData(int64) (int64, error) }).NextData(c.off)
+		if err != nil || got < c.least || got > c.most { // a host without holes has data everywhere
+			t.Errorf("from %d: %d, %v", c.off, got, err)
+		}
+	}
+}
+
 func TestReadWriteAllocateNothing(t *testing.T) {
 	d := openRoot(t, t.TempDir())
 	defer d.Close()

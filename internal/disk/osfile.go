@@ -72,6 +72,18 @@ func (f *osFile) Truncate(size int64) error {
 	return f.do("truncate", func(fd int) error { return unix.Ftruncate(fd, size) })
 }
 
+// NextData returns the first offset at or behind off where the host has data, its length where none follows. It is for whoever can do without: File does not
+// have it, and hosts that know no holes answer off.
+func (f *osFile) NextData(off int64) (data int64, err error) {
+	err = f.do("seek", func(fd int) (err error) {
+		if data, err = unix.Seek(fd, off, unix.SEEK_DATA); err == unix.ENXIO {
+			data, err = unix.Seek(fd, 0, unix.SEEK_END)
+		}
+		return err
+	})
+	return data, err
+}
+
 func (f *osFile) Punch(off, n int64) error {
 	if n == 0 {
 		return nil // fallocate(2) calls this EINVAL

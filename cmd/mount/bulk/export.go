@@ -1,0 +1,459 @@
+package bulk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/plain"
+)
+
+// workers is how many files are copied at a time: enough that the fsync of one does not hold up the others.
+const workers = 8
+
+// Export copies out of a vault. The fields are set before Run.
+type Export struct {
+	Checksum bool // a file at the destination is finished when its bytes are the same, and not when size and mtime are
+	Salvage  bool // copy damaged files, with holes for what is lost
+	// Damage reports whether an error says that stored bytes are not what they were.
+	Damage func(error) bool
+	// Failed is told what could not be copied. Lost, with Salvage, which bytes of a file are holes now. Both may be called concurrently.
+	Failed func(path string, err error)
+	Lost   func(path string, from, to int64)
+
+	counters counters
+	links    linkTable
+	full     atomic.Bool  // the destination takes no more
+	current  atomic.Value // string: the file that was begun last
+	sem      chan struct{}
+	wg       sync.WaitGroup
+}
+
+// counters are a Summary in the making.
+type counters struct {
+	files, skipped, dirs, others, failed, damaged, bytes, lost, reused, done atomic.Int64
+	reading, writing, syncing                                                atomic.Int64 // ns
+}
+
+// Summary counts what one Run did. The names of the JSON fields are stable.
+type Summary struct {
+	Files       int64 `json:"files"`        // copied
+	Skipped     int64 `json:"skipped"`      // finished before
+	Directories int64 `json:"directories"`  // made, or found
+	Others      int64 `json:"others"`       // symlinks, further hard links, FIFOs
+	Failed      int64 `json:"failed"`       // not copied
+	Damaged     int64 `json:"damaged"`      // of them, or salvaged, for damage
+	Bytes       int64 `json:"bytes"`        // written
+	LostBytes   int64 `json:"lost_bytes"`   // holes where data was
+	Reused      int64 `json:"reused_bytes"` // of large files, written by an earlier import
+	// Seconds in each, summed over all that work at a time.
+	Reading float64 `json:"reading_seconds"`
+	Writing float64 `json:"writing_seconds"`
+	Syncing float64 `json:"syncing_seconds"`
+}
+
+// Summary returns the counts so far.
+func (e *Export) Summary() Summary { return e.counters.summary() }
+
+func (c *counters) summary() Summary {
+	sec := func(ns *atomic.Int64) float64 { return time.Duration(ns.Load()).Seconds() }
+	return Summary{
+		Files: c.files.Load(), Skipped: c.skipped.Load(), Directories: c.dirs.Load(), Others: c.others.Load(), Failed: c.failed.Load(), Damaged: c.damaged.Load(),
+		Bytes: c.bytes.Load(), LostBytes: c.lost.Load(), Reused: c.reused.Load(), Reading: sec(&c.reading), Writing: sec(&c.writing), Syncing: sec(&c.syncing),
+	}
+}
+
+// Progress says how far Run is: files that are done, bytes of their contents, holes included, and the path that was begun last.
+func (e *Export) Progress() (files, size int64, path string) {
+	path, _ = e.current.Load().(string)
+	return e.counters.files.Load() + e.counters.skipped.Load(), e.counters.done.Load(), path
+}
+
+// Job is one tree to copy: to Name in the destination; "" stands for the destination itself, where the node is a directory.
+type Job struct {
+	Node plain.Node
+	Name string
+}
+
+// ErrSkipped is told of objects that are not copied because of what they are.
+var ErrSkipped = errors.New("not copied: a socket or a device")
+
+// errExists says that something else is in the way.
+var errExists = errors.New("a directory stands in the way, or something else where a directory goes")
+
+// Run copies the jobs to the directory dest, which exists. When it returns, everything that it counts is durable. The error is that of the context, or of a
+// destination that takes no more; all others are told to Failed.
+func (e *Export) Run(ctx context.Context, dest string, jobs []Job) error {
+	e.sem = make(chan struct{}, workers)
+	d, err := openDest(dest, e.fail)
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		e.tree(ctx, d, j.Node, j.Name)
+	}
+	e.wg.Wait()
+	d.release()
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case e.full.Load():
+		return &os.PathError{Op: "write", Path: dest, Err: unix.ENOSPC}
+	}
+	return nil
+}
+
+// fail tells of one object.
+func (e *Export) fail(path string, err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		if e.full.Swap(true) {
+			return // once is enough
+		}
+	}
+	e.counters.failed.Add(1)
+	if e.Damage(err) {
+		e.counters.damaged.Add(1)
+	}
+	e.Failed(path, err)
+}
+
+func (e *Export) stopped(ctx context.Context) bool { return ctx.Err() != nil || e.full.Load() }
+
+// tree copies n to name in d.
+func (e *Export) tree(ctx context.Context, d *destDir, n plain.Node, name string) {
+	if e.stopped(ctx) {
+		return
+	}
+	path := filepath.Join(d.path, name)
+	st, err := n.Stat()
+	if err != nil {
+		e.fail(path, err)
+		return
+	}
+	switch st.Type() {
+	case unix.S_IFDIR:
+		err = e.directory(ctx, d, n, st, name)
+	case unix.S_IFREG:
+		e.spawn(ctx, d, n, st, name)
+	case unix.S_IFLNK, unix.S_IFIFO:
+		err = e.special(d, n, st, name)
+	default:
+		err = ErrSkipped
+	}
+	if err != nil {
+		e.fail(path, err)
+	}
+}
+
+// directory copies what is in a directory; its attributes are set when the last of it is done.
+func (e *Export) directory(ctx context.Context, d *destDir, n plain.Node, st plain.Stat, name string) error {
+	sub := d
+	if name != "" {
+		if have, ok, err := d.stat(name); err != nil || ok && have.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return errors.Join(err, errExists)
+		}
+		attrs, err := attributesOf(n, st)
+		if err != nil {
+			return err
+		}
+		if sub, err = d.sub(name); err != nil {
+			return err
+		}
+		sub.finish = func() error { return attrs.apply(sub.fd, sub.path) }
+		defer sub.release()
+	}
+	e.counters.dirs.Add(1)
+	children, err := n.Children()
+	for _, c := range children {
+		e.tree(ctx, sub, c, c.Name())
+		c.Release()
+	}
+	return err
+}
+
+// spawn copies a file beside others. The first name of several is copied, the others are linked to it when it is there.
+func (e *Export) spawn(ctx context.Context, d *destDir, n plain.Node, st plain.Stat, name string) {
+	again, err := n.Child(".") // a reference of its own
+	if err != nil {
+		e.fail(filepath.Join(d.path, name), err)
+		return
+	}
+	var first *linked
+	mine := true
+	if st.Nlink > 1 {
+		first, mine = e.links.claim(st.Object, filepath.Join(d.path, name))
+	}
+	d.refs.Add(1)
+	e.sem <- struct{}{}
+	e.wg.Go(func() {
+		defer func() { <-e.sem }()
+		defer d.release()
+		defer again.Release()
+		if e.stopped(ctx) {
+			first.settle(mine, false)
+			return
+		}
+		if !mine && e.link(d, first, name) {
+			return
+		}
+		err := e.file(ctx, d, again, st, name)
+		first.settle(mine, err == nil)
+		if err != nil {
+			e.fail(filepath.Join(d.path, name), err)
+		}
+	})
+}
+
+// file copies one file, unless it is there.
+func (e *Export) file(ctx context.Context, d *destDir, n plain.Node, st plain.Stat, name string) error {
+	have, ok, err := d.stat(name)
+	if err != nil {
+		return err
+	}
+	if ok && have.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return errExists
+	}
+	src, err := n.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = src.Close() }() // it was only read
+	e.current.Store(filepath.Join(d.path, name))
+	attrs, err := attributesOf(n, st)
+	if err != nil && !(e.Salvage && e.Damage(err)) {
+		return err
+	}
+	if ok && have.Mode&unix.S_IFMT == unix.S_IFREG && have.Size == src.Size() {
+		done, err := e.finished(ctx, d, name, &have, src, &attrs)
+		if err != nil && !e.Damage(err) {
+			return err
+		}
+		if done {
+			e.counters.skipped.Add(1)
+			e.counters.done.Add(src.Size())
+			return nil
+		}
+	}
+	t, err := d.create(name)
+	if err != nil {
+		return err
+	}
+	defer t.discard()
+	c := &copier{ctx: ctx, stats: &e.counters, salvage: func(err error) bool { return e.Salvage && e.Damage(err) }}
+	if err := c.copy(t.File, src); err != nil {
+		return err
+	}
+	attrs.now = len(c.lost) > 0 // what was salvaged is never taken for finished
+	if err := attrs.apply(int(t.Fd()), filepath.Join(d.path, name)); err != nil {
+		return err
+	}
+	start := time.Now()
+	err = t.Sync()
+	e.counters.syncing.Add(int64(time.Since(start)))
+	if err != nil {
+		return err
+	}
+	if err := t.publish(name); err != nil {
+		return err
+	}
+	e.counters.files.Add(1)
+	for _, s := range c.lost {
+		e.counters.lost.Add(s.to - s.from)
+		e.Lost(filepath.Join(d.path, name), s.from, s.to)
+	}
+	if len(c.lost) > 0 {
+		e.counters.damaged.Add(1)
+	}
+	return nil
+}
+
+// finished reports whether a file of the right size at the destination is the copy already: by its mtime, or with Checksum by its bytes; its attributes are
+// set again then.
+func (e *Export) finished(ctx context.Context, d *destDir, name string, have *unix.Stat_t, src plain.File, attrs *attributes) (bool, error) {
+	if !e.Checksum {
+		return have.Mtim == attrs.stat.Mtime, nil
+	}
+	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, pathError("open", filepath.Join(d.path, name), err)
+	}
+	f := os.NewFile(uintptr(fd), filepath.Join(d.path, name))
+	defer f.Close()
+	ok, err := same(ctx, f, src)
+	if err != nil || !ok {
+		return false, err
+	}
+	return true, attrs.apply(fd, f.Name())
+}
+
+// special copies a symlink or a FIFO.
+func (e *Export) special(d *destDir, n plain.Node, st plain.Stat, name string) error {
+	path := filepath.Join(d.path, name)
+	have, ok, err := d.stat(name)
+	if err != nil {
+		return err
+	}
+	if ok && have.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return errExists
+	}
+	err = d.place(name, func(temp string) error {
+		if st.Type() == unix.S_IFLNK {
+			target, err := n.Readlink()
+			if err != nil {
+				return err
+			}
+			if err := unix.Symlinkat(target, d.fd, temp); err != nil {
+				return pathError("symlink", path, err)
+			}
+		} else if err := unix.Mkfifoat(d.fd, temp, 0o600); err != nil {
+			return pathError("mkfifo", path, err)
+		}
+		return d.dress(temp, st, path)
+	})
+	if err == nil {
+		e.counters.others.Add(1)
+	}
+	return err
+}
+
+// dress sets the attributes of what cannot be opened; it is removed again where that fails.
+func (d *destDir) dress(temp string, st plain.Stat, path string) (err error) {
+	defer func() {
+		if err != nil {
+			_ = unix.Unlinkat(d.fd, temp, 0) // the first error says more
+		}
+	}()
+	if os.Geteuid() == 0 {
+		if err := unix.Fchownat(d.fd, temp, int(st.UID), int(st.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return pathError("chown", path, err)
+		}
+	}
+	if st.Type() != unix.S_IFLNK {
+		if err := unix.Fchmodat(d.fd, temp, st.Mode&0o7777, 0); err != nil {
+			return pathError("chmod", path, err)
+		}
+	}
+	return pathError("utimes", path, unix.UtimesNanoAt(d.fd, temp, []unix.Timespec{st.Atime, st.Mtime}, unix.AT_SYMLINK_NOFOLLOW))
+}
+
+// link makes a further name of a file that was copied under its first one. false: it could not, and a copy is to be made.
+func (e *Export) link(d *destDir, first *linked, name string) bool {
+	<-first.done
+	if !first.ok {
+		return false
+	}
+	var a unix.Stat_t
+	b, ok, err := d.stat(name)
+	if err == nil && ok && b.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return false
+	}
+	if err == nil && ok && unix.Lstat(first.path, &a) == nil && a.Dev == b.Dev && a.Ino == b.Ino {
+		e.counters.skipped.Add(1)
+		return true
+	}
+	err = d.place(name, func(temp string) error { return unix.Linkat(unix.AT_FDCWD, first.path, d.fd, temp, 0) })
+	if err != nil {
+		return false
+	}
+	e.counters.others.Add(1)
+	return true
+}
+
+// linkTable knows the files with several names.
+type linkTable struct {
+	mu    sync.Mutex // guards files
+	files map[string]*linked
+}
+
+// linked is a file with several names: ok once done is closed says that the first one is there.
+type linked struct {
+	path string
+	done chan struct{}
+	ok   bool
+}
+
+// claim makes path the first name of an object, or says which is.
+func (t *linkTable) claim(object, path string) (l *linked, mine bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l := t.files[object]; l != nil {
+		return l, false
+	}
+	if t.files == nil {
+		t.files = map[string]*linked{}
+	}
+	l = &linked{path: path, done: make(chan struct{})}
+	t.files[object] = l
+	return l, true
+}
+
+// settle is called once for the first name; l may be nil.
+func (l *linked) settle(mine, ok bool) {
+	if l != nil && mine {
+		l.ok = ok
+		close(l.done)
+	}
+}
+
+// Count walks the jobs and returns how many files and bytes they have, for whoever shows how far a Run is. What cannot be read is left out: Run says so.
+func Count(ctx context.Context, jobs []Job) (files, size int64) {
+	c := counter{seen: map[string]bool{}}
+	for _, j := range jobs {
+		c.count(ctx, j.Node)
+	}
+	return c.files, c.size
+}
+
+type counter struct {
+	files, size int64
+	seen        map[string]bool // objects with several names
+}
+
+func (c *counter) count(ctx context.Context, n plain.Node) {
+	st, err := n.Stat()
+	if err != nil || ctx.Err() != nil || c.seen[st.Object] {
+		return
+	}
+	switch st.Type() {
+	case unix.S_IFREG:
+		c.files++
+		c.size += st.Size
+		if st.Nlink > 1 {
+			c.seen[st.Object] = true
+		}
+	case unix.S_IFDIR:
+		children, err := n.Children()
+		if err != nil {
+			return
+		}
+		for _, child := range children {
+			c.count(ctx, child)
+			child.Release()
+		}
+	}
+}
+
+// String is what was done, on one line.
+func (s Summary) String() string {
+	text := fmt.Sprintf("%d files copied, %d bytes; %d finished before; %d directories, %d links and others", s.Files, s.Bytes, s.Skipped, s.Directories, s.Others)
+	if s.Failed > 0 {
+		text += fmt.Sprintf("; %d not copied", s.Failed)
+	}
+	if s.Reused > 0 {
+		text += fmt.Sprintf("; went on behind %d bytes", s.Reused)
+	}
+	if s.LostBytes > 0 {
+		text += fmt.Sprintf("; %d bytes lost", s.LostBytes)
+	}
+	return text
+}

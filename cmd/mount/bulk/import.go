@@ -1,0 +1,350 @@
+package bulk
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container"
+	"github.com/cofferfs/coffer/container/dirs"
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/container/plain"
+	"github.com/cofferfs/coffer/container/xattrs"
+	"github.com/cofferfs/coffer/internal/disk"
+)
+
+// Import copies host files and trees into a vault that is open for writing. The fields are set before Run; the layers stay the caller's. One file is copied at a
+// time, its frames sealed in parallel.
+//
+// A file stands in .coffer/import until it is whole and durable; then it gets its name at once. Small ones are made durable many at a time.
+type Import struct {
+	View   *plain.View  // of the vault
+	Root   disk.Dir     // of the vault
+	Key    []byte       // K_state; wiped by the caller after Run
+	SyncOf func() error // makes all of the host's filesystem durable
+
+	Checksum bool // a file in the vault is finished when its bytes are the same, and not when size and mtime are
+	Delete   bool // remove each source file when its copy was read back, compared and is durable
+	// Failed is told what could not be copied.
+	Failed func(path string, err error)
+
+	sizes    limits
+	counters counters
+	current  atomic.Value // string
+	partials *partials
+	batch    []whole
+	pending  int64 // plain bytes in batch
+	began    time.Time
+	left     []leftDir
+	buf      *segments          // of small files
+	links    map[identity]*name // sources with several names, by device and inode
+	gone     []string           // sources to delete once what is written is durable
+	fatal    error              // why nothing more can be written
+}
+
+// name is a plain name in a directory, of which it holds a reference.
+type name struct {
+	dir   *dirs.Dir
+	name  string
+	entry dirs.Entry
+}
+
+// Source is one thing to copy: the host path, to Name in the destination directory; "" copies what is in it.
+type Source struct{ Path, Name string }
+
+// Summary returns the counts so far.
+func (m *Import) Summary() Summary { return m.counters.summary() }
+
+// Progress says how far Run is, as Export.Progress does.
+func (m *Import) Progress() (files, size int64, path string) {
+	path, _ = m.current.Load().(string)
+	return m.counters.files.Load() + m.counters.skipped.Load(), m.counters.done.Load(), path
+}
+
+// Run copies the sources to the directory to of the vault. When it returns nil, everything that it counts is durable. The error is that of the context, or of a vault
+// that takes no more; all others are told to Failed. What is unfinished then is gone on with by the next Run.
+func (m *Import) Run(ctx context.Context, to *dirs.Dir, sources []Source) (err error) {
+	if m.partials, err = openPartials(m.Root, m.Key); err != nil {
+		return err
+	}
+	if m.sizes == (limits{}) {
+		m.sizes = limits{checkpoint: checkpointBytes, chunk: chunkBytes, small: smallFile}
+	}
+	m.links, m.began = map[identity]*name{}, time.Now()
+	for _, s := range sources {
+		m.tree(ctx, to, s.Path, s.Name)
+	}
+	m.settleBatch()
+	m.deleteSources()
+	for _, l := range m.links {
+		l.dir.Release()
+	}
+	m.partials.close()
+	switch {
+	case m.fatal != nil:
+		return m.fatal
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return m.SyncOf()
+}
+
+// fail tells of one object. What the vault's host answers to a write ends the run; what the source does, does not.
+func (m *Import) fail(path string, err error) {
+	if errors.Is(err, context.Canceled) || m.fatal != nil {
+		return
+	}
+	m.counters.failed.Add(1)
+	m.Failed(path, err)
+}
+
+// vaultError marks an error of the vault's side.
+type vaultError struct{ error }
+
+func (e vaultError) Unwrap() error { return e.error }
+
+// check ends the run on an error of the vault's side.
+func (m *Import) check(path string, err error) {
+	if err == nil {
+		return
+	}
+	m.fail(path, err)
+	var v vaultError
+	if errors.As(err, &v) && m.fatal == nil {
+		m.fatal = err
+	}
+}
+
+func inVault(err error) error {
+	if err == nil {
+		return nil
+	}
+	return vaultError{err}
+}
+
+func (m *Import) stopped(ctx context.Context) bool { return ctx.Err() != nil || m.fatal != nil }
+
+// tree copies the host object at path to name in d.
+func (m *Import) tree(ctx context.Context, d *dirs.Dir, path, name string) {
+	if m.stopped(ctx) {
+		return
+	}
+	var st unix.Stat_t
+	err := pathError("stat", path, unix.Lstat(path, &st))
+	if err == nil {
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFDIR:
+			err = m.directory(ctx, d, path, name, &st)
+		case unix.S_IFREG:
+			err = m.regular(ctx, d, path, name, &st)
+		case unix.S_IFLNK, unix.S_IFIFO:
+			err = m.special(d, path, name, &st)
+		default:
+			err = ErrSkipped
+		}
+	}
+	m.check(path, err)
+}
+
+// owner is the owner that what is made gets: that of the source, where this process may give it.
+func owner(st *unix.Stat_t) (uid, gid int) {
+	if os.Geteuid() != 0 {
+		return -1, -1
+	}
+	return int(st.Uid), int(st.Gid)
+}
+
+// inTheWay reports whether an entry cannot make way for an object of another type.
+func inTheWay(e dirs.Entry, typ names.Type) bool {
+	return (e.Type == names.Dir) != (typ == names.Dir)
+}
+
+// lookup answers ok false where name is free.
+func lookup(d *dirs.Dir, name string) (e dirs.Entry, ok bool, err error) {
+	e, err = d.Lookup(name)
+	if errors.Is(err, unix.ENOENT) {
+		return e, false, nil
+	}
+	return e, err == nil, err
+}
+
+// directory copies a directory and what is in it; its attributes come last.
+func (m *Import) directory(ctx context.Context, d *dirs.Dir, path, name string, st *unix.Stat_t) error {
+	sub := d
+	if name != "" {
+		e, ok, err := lookup(d, name)
+		switch {
+		case err != nil:
+			return inVault(err)
+		case ok && inTheWay(e, names.Dir):
+			return errExists
+		case !ok:
+			uid, gid := owner(st)
+			if e, err = d.Mkdir(name, st.Mode&0o7777, uid, gid); err != nil {
+				return inVault(err)
+			}
+		}
+		if sub, err = d.Child(name, e.ID); err != nil {
+			return inVault(err)
+		}
+		defer sub.Release()
+	}
+	m.counters.dirs.Add(1)
+	children, err := os.ReadDir(path)
+	for _, c := range children {
+		m.tree(ctx, sub, filepath.Join(path, c.Name()), c.Name())
+	}
+	if err != nil || name == "" || m.stopped(ctx) {
+		return err
+	}
+	attrs, err := hostAttributes(path)
+	if err != nil {
+		return err
+	}
+	sub.Retain()
+	m.left = append(m.left, leftDir{sub, path, attrs, [2]unix.Timespec{st.Atim, st.Mtim}})
+	return nil
+}
+
+// leftDir is a directory that nothing is added to any more, but for the names of files that wait to be durable. It holds a reference.
+type leftDir struct {
+	dir   *dirs.Dir
+	path  string // of the source
+	attrs map[string][]byte
+	times [2]unix.Timespec
+}
+
+// settleDirs gives directories their attributes; each name that is added changes the mtime.
+func (m *Import) settleDirs() {
+	for _, l := range m.left {
+		err := l.dir.XattrsSelf(true, func(x disk.Xattrs) error { return m.setXattrs(x, xattrs.Object{ID: l.dir.ID()}, l.attrs) })
+		if err == nil {
+			err = l.dir.UtimesSelf(&l.times)
+		}
+		m.check(l.path, inVault(err))
+		l.dir.Release()
+	}
+	m.left = nil
+}
+
+// hostAttributes are the user attributes of a host object.
+func hostAttributes(path string) (map[string][]byte, error) {
+	n, err := unix.Llistxattr(path, nil)
+	if errors.Is(err, unix.EOPNOTSUPP) || err == nil && n == 0 {
+		return nil, nil
+	}
+	all := map[string][]byte{}
+	list := make([]byte, 1<<16)
+	if err == nil {
+		n, err = unix.Llistxattr(path, list)
+	}
+	if err != nil {
+		return nil, pathError("listxattr", path, err)
+	}
+	value := make([]byte, 1<<16)
+	for attr := range strings.SplitSeq(strings.TrimSuffix(string(list[:n]), "\x00"), "\x00") {
+		if !strings.HasPrefix(attr, "user.") {
+			continue
+		}
+		k, err := unix.Lgetxattr(path, attr, value)
+		if err != nil {
+			return nil, pathError("getxattr", path, err)
+		}
+		all[attr] = append([]byte(nil), value[:k]...)
+	}
+	return all, nil
+}
+
+// setXattrs seals attributes. A host that has none keeps none.
+func (m *Import) setXattrs(x disk.Xattrs, o xattrs.Object, attrs map[string][]byte) error {
+	for attr, value := range attrs {
+		if err := m.View.Attrs.Set(x, o, attr, value, 0); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+	}
+	return nil
+}
+
+// special copies a symlink or a FIFO, unless it is there.
+func (m *Import) special(d *dirs.Dir, path, name string, st *unix.Stat_t) error {
+	typ := names.TypeOfMode(st.Mode)
+	target := ""
+	if typ == names.Symlink {
+		var err error
+		if target, err = os.Readlink(path); err != nil {
+			return err
+		}
+	}
+	e, ok, err := lookup(d, name)
+	switch {
+	case err != nil:
+		return inVault(err)
+	case ok && inTheWay(e, typ):
+		return errExists
+	case ok && e.Type == typ && m.sameSpecial(d, name, target, st):
+		m.counters.skipped.Add(1)
+		return nil
+	case ok:
+		if _, err := d.Unlink(name); err != nil {
+			return inVault(err)
+		}
+	}
+	uid, gid := owner(st)
+	if typ == names.FIFO {
+		e, err = d.Mknod(name, st.Mode, 0, uid, gid)
+	} else if e, err = d.Symlink(name, target, uid, gid); errors.Is(err, dirs.ErrTargetTooLong) {
+		e, err = d.SymlinkContainer(name, uid, gid, func(h disk.File, id keys.ObjectID) error { return m.longTarget(h, id, target) })
+	}
+	if err == nil {
+		err = d.Utimes(name, e.ID, &[2]unix.Timespec{st.Atim, st.Mtim})
+	}
+	if err != nil {
+		return inVault(err)
+	}
+	m.counters.others.Add(1)
+	return nil
+}
+
+func (m *Import) sameSpecial(d *dirs.Dir, name, target string, st *unix.Stat_t) bool {
+	n, err := m.nodeOf(d, name)
+	if err != nil {
+		return false
+	}
+	defer n.Release()
+	have, err := n.Stat()
+	if err != nil || have.Mtime != st.Mtim {
+		return false
+	}
+	if target == "" {
+		return true
+	}
+	got, err := n.Readlink()
+	return err == nil && got == target
+}
+
+// nodeOf is a name in d as a plain.Node.
+func (m *Import) nodeOf(d *dirs.Dir, name string) (plain.Node, error) {
+	return m.View.In(d, name)
+}
+
+// longTarget makes the container of a symlink's target, and closes h.
+func (m *Import) longTarget(h disk.File, id keys.ObjectID, target string) error {
+	c, err := m.View.Engine.Create(h, id, container.ObjectSymlink)
+	if err != nil {
+		return errors.Join(err, h.Close())
+	}
+	w := newSegments(c.Geometry(), c.Geometry().SegmentSize)
+	copy(w.buf, target)
+	err = c.WriteFrames(int64(len(target)), w.writes(0, len(target), false))
+	if err == nil {
+		err = c.Sync()
+	}
+	return errors.Join(err, c.Close())
+}

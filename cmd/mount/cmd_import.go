@@ -1,0 +1,194 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/cmd/mount/bulk"
+	"github.com/cofferfs/coffer/container/plain"
+)
+
+// importFlags are the choices of one import.
+type importFlags struct {
+	unlock   unlockFlags
+	checksum bool
+	delete   bool
+	dryRun   bool
+	json     bool
+	progress string
+}
+
+func (a *app) importCmd() *cobra.Command {
+	var f importFlags
+	cmd := &cobra.Command{
+		Use:   "import VAULT SRC... DEST",
+		Short: "Copy files and trees into a vault, without a mount",
+		Long: `Copy each SRC into the vault: into the directory DEST, which is counted from the root of the vault, or under that name where there is no such thing yet and one
+SRC. Without DEST, one SRC goes to the root. A SRC that ends in /. stands for what is in it. Modes, times, symlinks, hard links, user attributes and
+holes are kept; owners too for root. Sockets and devices are left out.
+
+A file is in the vault under its name only when all of it is there and durable; one that is there already is replaced, unless it has the same size and mtime
+(with --checksum: the same bytes): then it is finished. So an import that was interrupted goes on when it is called again; a file of more than 64 MiB goes on at most 64 MiB or 2
+seconds before where it was, if it has not changed since.
+
+The vault must not be mounted.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return exactArgs("VAULT", "SRC...", "DEST")(cmd, args)
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			dest := "/"
+			sources := args[1:]
+			if len(sources) > 1 {
+				dest, sources = sources[len(sources)-1], sources[:len(sources)-1]
+			}
+			return a.importInto(args[0], sources, dest, f)
+		},
+	}
+	f.unlock.register(cmd.Flags())
+	cmd.Flags().BoolVar(&f.checksum, "checksum", false, "compare bytes, not size and mtime, to find what is finished")
+	cmd.Flags().BoolVar(&f.delete, "delete-source", false, "remove each source file when its copy was read back, compared, and is durable; directories and links stay")
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "say what would be copied, by size and mtime, and change nothing")
+	cmd.Flags().BoolVar(&f.json, "json", false, "print what was done as JSON on standard output")
+	registerProgress(cmd.Flags(), &f.progress)
+	return cmd
+}
+
+func (a *app) importInto(vaultPath string, paths []string, dest string, f importFlags) (err error) {
+	if err := checkProgress(f.progress); err != nil {
+		return err
+	}
+	if vaultPath, err = absolute(vaultPath); err != nil {
+		return err
+	}
+	if err := checkVaultDir(vaultPath); err != nil {
+		return err
+	}
+	sources, err := importSources(vaultPath, paths)
+	if err != nil {
+		return err
+	}
+	o, err := a.openOffline(vaultPath, f.unlock, !f.dryRun)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.Close()) }()
+	to, err := o.importDir(dest, sources)
+	if err != nil {
+		return asDamage(err)
+	}
+	defer to.Release()
+	// What is planned is what the progress is of; an error is told when it comes up.
+	var planned bulk.Planned
+	if f.dryRun || f.progress != progressNone {
+		quiet := func(string, error) {}
+		if f.dryRun {
+			quiet = a.notCopied
+		}
+		planned = bulk.Plan(a.ctx, to, sources, quiet)
+	}
+	if f.dryRun {
+		return a.sayPlanned(planned, f.json)
+	}
+	return a.runImport(o, to, sources, planned, f)
+}
+
+func (a *app) notCopied(path string, err error) {
+	a.say("%s: %s", oneLine(path), oneLine(err.Error()))
+}
+
+// importSources checks what is to be copied before a secret is asked for.
+func importSources(vaultPath string, paths []string) (sources []bulk.Source, err error) {
+	for _, p := range paths {
+		abs, err := absolute(p)
+		if err != nil {
+			return nil, err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(abs, &st); err != nil {
+			return nil, failf(exitUsage, "check the path", "cannot import %s: %w", p, err)
+		}
+		if below(abs, vaultPath) || st.Mode&unix.S_IFMT == unix.S_IFDIR && below(vaultPath, abs) {
+			return nil, failf(exitUsage, "import from elsewhere", "%s is in the vault, or the vault is in it", p)
+		}
+		s := bulk.Source{Path: abs, Name: filepath.Base(abs)}
+		if p == "." || strings.HasSuffix(p, "/.") || abs == "/" {
+			s.Name = ""
+		}
+		sources = append(sources, s)
+	}
+	return sources, nil
+}
+
+// importDir returns the directory of the vault to copy to, and gives a single source the name that DEST says.
+func (o *offline) importDir(dest string, sources []bulk.Source) (plain.Node, error) {
+	root := o.view().Root()
+	n, err := plain.Walk(root, dest, true)
+	if err == nil {
+		st, err := n.Stat()
+		if err == nil && st.Type() == unix.S_IFDIR {
+			return n, nil
+		}
+		n.Release()
+		if err != nil {
+			return nil, pathFailed(dest, err)
+		}
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, pathFailed(dest, err)
+	}
+	if len(sources) != 1 || sources[0].Name == "" {
+		return nil, failf(exitUsage, "name a directory of the vault; / is its root", "%s is not a directory of the vault", oneLine(dest))
+	}
+	dir, name := filepath.Split(filepath.Clean("/" + dest))
+	sources[0].Name = name
+	n, err = plain.Walk(root, dir, true)
+	return n, pathFailed(dir, err)
+}
+
+func (a *app) sayPlanned(p bulk.Planned, asJSON bool) error {
+	if asJSON {
+		return a.printJSON(p)
+	}
+	fmt.Fprintf(a.stdout, "%d files to copy, %d bytes; %d finished; %d cannot be copied\n", p.Files, p.Bytes, p.Skipped, p.Failed)
+	return nil
+}
+
+func (a *app) runImport(o *offline, to plain.Node, sources []bulk.Source, planned bulk.Planned, f importFlags) error {
+	d, ok := plain.DirOf(to)
+	if !ok {
+		return failf(exitOther, "", "no directory to import into")
+	}
+	key := o.Vault.Ring().State()
+	defer wipe(key)
+	m := &bulk.Import{
+		View: o.view(), Root: o.Vault.Root(), Key: key, SyncOf: o.Vault.Root().SyncAll, Checksum: f.checksum, Delete: f.delete, Failed: a.notCopied,
+	}
+	p := a.showProgress(f.progress, planned.Files+planned.Skipped, planned.Bytes, func() (int64, int64, string) { return m.Progress() })
+	err := m.Run(a.ctx, d, sources)
+	p.stop()
+	sum := m.Summary()
+	if f.json {
+		err = errors.Join(err, a.printJSON(sum))
+	} else {
+		a.say("%s", sum)
+	}
+	switch {
+	case a.ctx.Err() != nil:
+		return failf(exitInterrupted, "call it again to go on", "interrupted; what is in the vault is whole")
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return failf(exitHostFull, "make room on the vault's host and call it again to go on", "%w", err)
+	case err != nil:
+		return err
+	case sum.Failed > 0:
+		return failf(exitOther, "see above", "%d objects were not copied", sum.Failed)
+	}
+	return nil
+}

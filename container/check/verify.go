@@ -1,0 +1,303 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"runtime"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container"
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/container/xattrs"
+	"github.com/cofferfs/coffer/internal/disk"
+)
+
+// Config says what a check works on. Functions may be called concurrently.
+type Config struct {
+	Root   disk.Dir // the vault's directory on the host; stays the caller's
+	RootID keys.ObjectID
+	Codec  *names.Codec
+	Attrs  *xattrs.Codec
+	Engine *container.Engine
+
+	// UncleanSeq and UncleanTime tell what an unclean session may have made and touched: those of package vault.
+	UncleanSeq  func(seq uint64) bool
+	UncleanTime func(ctime unix.Timespec) bool
+	Unclean     bool // there was such a session
+
+	Found    func(Finding) // called one at a time; may be nil
+	Progress *Progress     // may be nil
+}
+
+// checker is one run of Verify.
+type checker struct {
+	Config
+	report
+	*walked
+	jobs jobs
+	// troubles collects what Repair works on; nil where nothing is to be repaired.
+	troubles *[]*trouble
+}
+
+// Verify goes through the vault. The error is that of ctx; whatever else goes wrong is a finding.
+func Verify(ctx context.Context, cfg Config) (Summary, error) {
+	return verify(ctx, cfg, new(walked), nil)
+}
+
+func verify(ctx context.Context, cfg Config, w *walked, troubles *[]*trouble) (Summary, error) {
+	if cfg.Progress == nil {
+		cfg.Progress = new(Progress)
+	}
+	w.ids, w.more = map[keys.ObjectID]seen{}, map[keys.ObjectID][]*object{}
+	c := &checker{Config: cfg, report: report{found: cfg.Found}, walked: w, jobs: newJobs(), troubles: troubles}
+	root := &place{id: cfg.RootID}
+	var st unix.Stat_t
+	if err := cfg.Root.StatSelf(&st); err == nil {
+		c.ids[cfg.RootID] = seen{at: root, dev: st.Dev, ino: st.Ino}
+	}
+	w.places = append(w.places, root)
+	err := c.directory(ctx, cfg.Root, root)
+	c.jobs.Wait()
+	if err == nil {
+		err = ctx.Err() // which a job may have met
+	}
+	return c.sum, err
+}
+
+// jobs runs a bounded number of functions beside the walk.
+type jobs struct {
+	*sync.WaitGroup
+	limit chan struct{}
+}
+
+// newJobs allows more of them than processors: each waits for the host most of the time.
+func newJobs() jobs { return jobs{new(sync.WaitGroup), make(chan struct{}, 2*runtime.GOMAXPROCS(0))} }
+
+func (j *jobs) run(f func()) {
+	j.limit <- struct{}{}
+	j.Go(func() {
+		defer func() { <-j.limit }()
+		f()
+	})
+}
+
+// kindOf tells damage from what this process may not see.
+func kindOf(err error) Kind {
+	for _, is := range []error{fs.ErrPermission, unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+		if errors.Is(err, is) {
+			return Unchecked
+		}
+	}
+	return Damage
+}
+
+// object checks what a name that shows stands for.
+func (c *checker) object(ctx context.Context, fd disk.Dir, o *object) error {
+	c.Progress.Objects.Add(1)
+	c.count(func(s *Summary) { s.Objects++ })
+	switch {
+	case isTemp(o.link.Name):
+		c.add(o.finding(Leftover, "a file that an interrupted repair was building"))
+		c.trouble(&trouble{what: leftover, object: o})
+		return nil
+	case isExchange(o.link.Name):
+		c.add(o.finding(Leftover, "a name that an interrupted exchange of two names left"))
+	}
+	first, again := c.ids[o.link.ID]
+	switch {
+	case !again:
+		c.meet(o)
+	case first.dev == o.st.Dev && first.ino == o.st.Ino:
+		if c.troubles != nil {
+			c.more[o.link.ID] = append(c.more[o.link.ID], o)
+		}
+		return nil // one more name of what was looked at
+	default:
+		if c.troubles != nil {
+			c.more[o.link.ID] = append(c.more[o.link.ID], o)
+		}
+		f := o.finding(Damage, "a second %s under the id of %q: a mount refuses one of them", o.link.Type, below(first.at.plain, first.name))
+		f.Hint = "one is a copy, or the other's state of earlier"
+		c.add(f)
+		c.trouble(&trouble{what: duplicate, object: o, first: first})
+	}
+	if o.link.Type == names.Dir {
+		c.attributes(fd, o)
+		return c.enter(ctx, fd, o)
+	}
+	if c.only != "" && !strings.HasPrefix(o.plainPath(), c.only+"/") {
+		return nil
+	}
+	c.attributes(fd, o)
+	switch {
+	case o.link.IsContainer():
+		return c.container(ctx, fd, o)
+	case o.link.Type == names.Symlink:
+		target, err := fd.Readlink(o.host)
+		if err == nil {
+			_, err = c.Codec.OpenTarget(o.link.ID, target)
+		}
+		if err != nil {
+			c.add(o.finding(kindOf(err), "the target of the symlink cannot be read: %v", err))
+			c.lost(o, "the target of a symlink is lost: remove it")
+		}
+	}
+	return nil
+}
+
+// meet enters the first object under an id.
+func (c *checker) meet(o *object) {
+	x := seen{at: o.at, name: o.link.Name, dev: o.st.Dev, ino: o.st.Ino}
+	if c.troubles != nil {
+		x.object = o
+	}
+	c.ids[o.link.ID] = x
+}
+
+// isExchange reports whether a plain name is the one that package dirs gives while it exchanges two.
+func isExchange(name string) bool {
+	const prefix = ".coffer-exchange-"
+	return len(name) == len(prefix)+16 && strings.HasPrefix(name, prefix)
+}
+
+// enter goes into a subdirectory.
+func (c *checker) enter(ctx context.Context, fd disk.Dir, o *object) error {
+	if first := c.ids[o.link.ID]; first.at != o.at || first.name != o.link.Name {
+		return nil // the second directory of an id: nothing in it can be reached
+	}
+	sub, err := fd.OpenDir(o.host)
+	if err != nil {
+		c.add(o.finding(kindOf(err), "the directory cannot be opened: %v", err))
+		c.unread(o, "a directory that cannot be opened: what is in it was not looked at")
+		return nil
+	}
+	defer sub.Close()
+	at := &place{id: o.link.ID, up: o.at, plain: o.plainPath(), host: o.hostPath()}
+	if c.troubles != nil {
+		c.places = append(c.places, at)
+	}
+	return c.directory(ctx, sub, at)
+}
+
+// attributes checks the sealed extended attributes of an object.
+func (c *checker) attributes(fd disk.Dir, o *object) {
+	if c.Attrs == nil {
+		return
+	}
+	x := xattrs.Object{ID: o.link.ID, Trusted: o.link.Type != names.File && o.link.Type != names.Dir}
+	err := c.Attrs.Check(fd.Xattrs(o.host), x, func(host string, err error) {
+		c.add(o.finding(Damage, "extended attribute %s of the host: %v", host, err))
+		c.lost(o, "an extended attribute is lost: remove or set it anew")
+	})
+	switch {
+	case err == nil, errors.Is(err, unix.EOPNOTSUPP):
+	case errors.Is(err, fs.ErrPermission):
+		c.add(o.finding(Unchecked, "extended attributes: %v", err))
+	default:
+		c.add(o.finding(Damage, "extended attributes: %v", err))
+		c.lost(o, "its extended attributes cannot be read")
+	}
+}
+
+// container opens a container and has a job look at its content.
+func (c *checker) container(ctx context.Context, fd disk.Dir, o *object) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	h, err := fd.Open(o.host, true)
+	if err != nil {
+		c.add(o.finding(kindOf(err), "the host file cannot be opened: %v", err))
+		c.lost(o, "the host cannot open it")
+		return nil
+	}
+	c.jobs.run(func() { c.content(ctx, h, o) })
+	return nil
+}
+
+// content checks a container; h is its own to close.
+func (c *checker) content(ctx context.Context, h disk.File, o *object) {
+	kind := uint8(container.ObjectFile)
+	if o.link.Type == names.Symlink {
+		kind = container.ObjectSymlink
+	}
+	f, err := c.Engine.Open(h, o.link.ID, container.OpenOptions{ReadOnly: true, Object: kind})
+	if err == nil && f.Geometry().ID != o.link.Geometry {
+		_ = f.Close()
+		err = fmt.Errorf("geometry %v, and %d in its name: %w", f.Geometry(), o.link.Geometry, container.ErrIdentity)
+	}
+	if err != nil {
+		c.headerless(o, err)
+		return
+	}
+	defer func() { _ = f.Close() }()
+	got, err := f.Verify(ctx, func(n int64) { c.Progress.Bytes.Add(n) })
+	if err != nil {
+		return // ctx: the walk says so
+	}
+	c.count(func(s *Summary) { s.Bytes += got.Bytes })
+	unsynced := got.Unsynced && c.mayLackHeader(o)
+	for _, l := range got.Lost {
+		fi := o.finding(kindOf(l.Err), "%v", l.Err)
+		fi.Bytes = &Range{l.From, l.To, got.Size}
+		fi.locate(f.Geometry(), l)
+		if unsynced && fi.Kind == Damage {
+			fi.Kind, fi.Hint = Leftover, "never synced before an unclean end; reads as zeros once the file was opened"
+		}
+		c.add(fi)
+	}
+	if got.Length != nil {
+		fi := o.finding(kindOf(got.Length), "%v", got.Length)
+		if c.UncleanTime(o.st.Ctim) {
+			fi.Kind, fi.Hint = Leftover, "put right when the file is opened"
+		} else {
+			fi.Hint = "a mount refuses all of the file"
+		}
+		c.add(fi)
+	}
+	switch {
+	case got.Good():
+	case len(got.Lost) == 0 && c.UncleanTime(o.st.Ctim):
+		c.trouble(&trouble{what: unfinished, object: o})
+	default:
+		c.trouble(&trouble{what: damaged, object: o})
+	}
+}
+
+// headerless reports a container whose header cannot be used.
+func (c *checker) headerless(o *object, err error) {
+	if c.mayLackHeader(o) && (errors.Is(err, container.ErrNoHeader) || errors.Is(err, container.ErrCorrupt) || errors.Is(err, container.ErrTruncated)) {
+		c.add(o.finding(Leftover, "a new file that an unclean session left without a header; it reads as empty"))
+		c.trouble(&trouble{what: unfinished, object: o})
+		return
+	}
+	f := o.finding(kindOf(err), "%v", err)
+	if g, gerr := container.GeometryByID(o.link.Geometry); gerr == nil {
+		if size, serr := g.PlainSize(o.st.Size); serr == nil {
+			f.Bytes = &Range{0, size, size}
+		}
+	}
+	t := &trouble{what: damaged, object: o}
+	switch {
+	case errors.Is(err, container.ErrIdentity):
+		f.Hint = "two files were swapped, or one was put in the place of another"
+		t.what = misplaced
+	case errors.Is(err, container.ErrVersion), errors.Is(err, container.ErrFeature):
+		f.Hint = "written by a newer coffer, or damaged"
+		t.what, t.why = hopeless, "written by a newer coffer"
+	}
+	c.add(f)
+	c.trouble(t)
+}
+
+// locate adds where a lost range begins.
+func (f *Finding) locate(g *container.Geometry, l container.LostRange) {
+	segment := uint64(l.From / int64(g.SegmentSize))
+	frame := int(l.From % int64(g.SegmentSize) / int64(g.FrameSize))
+	f.Segment, f.Frame = &segment, &frame
+}

@@ -1,0 +1,221 @@
+package check
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/internal/disk"
+)
+
+// configDir in the vault's root is no part of the tree.
+const configDir = ".coffer"
+
+// place is a directory of the walk.
+type place struct {
+	id    keys.ObjectID
+	up    *place
+	plain string // path below the root
+	host  string
+}
+
+// object is a host object with an authentic name.
+type object struct {
+	at   *place
+	host string // name in its directory
+	link names.Link
+	st   unix.Stat_t
+	// losers are older links under the same plain name.
+	losers []*object
+}
+
+func (o *object) plainPath() string { return below(o.at.plain, o.link.Name) }
+func (o *object) hostPath() string  { return below(o.at.host, o.host) }
+
+// found starts a finding about an object.
+func (o *object) finding(kind Kind, format string, args ...any) Finding {
+	return Finding{Kind: kind, Path: o.plainPath(), Host: o.hostPath(), What: fmt.Sprintf(format, args...)}
+}
+
+// seen is the first object met under an id.
+type seen struct {
+	at       *place
+	name     string
+	dev, ino uint64
+	object   *object // kept for a repair only
+}
+
+// directory checks the names of one directory and all below it. fd stays the caller's. An error ends the walk: that of ctx.
+func (c *checker) directory(ctx context.Context, fd disk.Dir, at *place) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c.count(func(s *Summary) { s.Directories++ })
+	var all []string
+	err := fd.List(func(name string, _ uint64, _ uint8) error {
+		if at.up != nil || name != configDir {
+			all = append(all, name)
+		}
+		return nil
+	})
+	if err != nil {
+		c.add(Finding{Kind: kindOf(err), Path: at.plain, Host: at.host, What: fmt.Sprintf("the directory cannot be listed: %v", err)})
+		c.unread(&object{at: at}, "a directory that cannot be listed: what is in it was not looked at")
+	}
+	sidecars := map[string]bool{} // whether an object uses it
+	for _, host := range all {
+		if names.IsSidecar(host) {
+			sidecars[host] = false
+		}
+	}
+	byName := make(map[string][]*object, len(all))
+	var order []string
+	for _, host := range all {
+		if _, sidecar := sidecars[host]; sidecar {
+			continue
+		}
+		if o := c.name(fd, at, host, sidecars); o != nil {
+			if byName[o.link.Name] == nil {
+				order = append(order, o.link.Name)
+			}
+			byName[o.link.Name] = append(byName[o.link.Name], o)
+		}
+	}
+	for _, host := range all {
+		if used, sidecar := sidecars[host]; sidecar && !used {
+			c.orphan(at, host)
+		}
+	}
+	for _, name := range order {
+		if err := c.object(ctx, fd, c.winner(fd, byName[name])); err != nil {
+			return err
+		}
+		delete(byName, name)
+	}
+	return nil
+}
+
+// orphan reports a sidecar that belongs to no object.
+func (c *checker) orphan(at *place, host string) {
+	f := Finding{Kind: Foreign, Path: at.plain, Hidden: true, Host: below(at.host, host), What: "the sidecar of a long name without its object", Hint: "it can be removed"}
+	if c.Unclean {
+		f.Kind = Leftover
+	}
+	c.add(f)
+}
+
+// name opens one host name and compares it with its object; nil where it shows nothing.
+func (c *checker) name(fd disk.Dir, at *place, host string, sidecars map[string]bool) *object {
+	o := &object{at: at, host: host}
+	report := func(kind Kind, hint, format string, args ...any) {
+		c.add(Finding{Kind: kind, Path: at.plain, Hidden: true, Host: o.hostPath(), What: fmt.Sprintf(format, args...), Hint: hint})
+	}
+	var err error
+	o.link, err = c.Codec.Open(at.id, host)
+	if errors.Is(err, names.ErrForeign) && !names.HasForm(host) {
+		report(Foreign, foreignHint(host), "a foreign object")
+		return nil
+	}
+	if serr := fd.Stat(host, &o.st); serr != nil {
+		if !errors.Is(serr, unix.ENOENT) {
+			report(kindOf(serr), "", "the object cannot be looked at: %v", serr)
+			c.unread(o, "the host cannot look at it")
+		}
+		return nil
+	}
+	switch {
+	case errors.Is(err, names.ErrForeign):
+		report(Damage, "moved from another directory of the host, or its name was changed", "a name that was not sealed in this directory")
+		c.trouble(&trouble{what: stray, object: o})
+		return nil
+	case err != nil:
+		report(Damage, "", "%v", err)
+		c.lost(o, "its name says nothing that can be used")
+		return nil
+	}
+	if mode := o.st.Mode & unix.S_IFMT; mode != o.link.HostMode() {
+		report(Damage, "", "a %s whose host object has mode %o", o.link.Type, mode)
+		c.lost(o, "something else stands in its place: look at it, and remove it")
+		return nil
+	}
+	if !o.link.IsLong() {
+		return o
+	}
+	sidecar := names.SidecarName(host)
+	b, err := readSidecar(fd, sidecar)
+	if err == nil {
+		sidecars[sidecar] = true
+		err = c.Codec.OpenLong(at.id, &o.link, b)
+	}
+	if err == nil {
+		return o
+	}
+	report(kindOf(err), "", "a %s with a long name, and its sidecar cannot be used: %v", o.link.Type, err)
+	for _, gone := range []error{names.ErrSidecar, unix.ENOENT, unix.ELOOP, disk.ErrNotRegular} {
+		if errors.Is(err, gone) {
+			c.trouble(&trouble{what: nameless, object: o})
+			return nil
+		}
+	}
+	c.unread(o, "the host cannot read its sidecar")
+	return nil
+}
+
+// readSidecar reads no more than a sidecar can hold, and one byte to see that it holds more.
+func readSidecar(fd disk.Dir, name string) ([]byte, error) {
+	f, err := fd.Open(name, true)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, names.MaxName+names.SidecarOverhead+1)
+	n, err := f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return b[:n], nil
+}
+
+// winner picks the link that shows, as a mount does (FORMAT.md 8.1), and reports the others.
+func (c *checker) winner(fd disk.Dir, all []*object) *object {
+	slices.SortFunc(all, func(a, b *object) int {
+		return cmp.Or(-cmp.Compare(a.link.Seq, b.link.Seq), strings.Compare(string(a.link.ID[:]), string(b.link.ID[:])))
+	})
+	win := 0
+	for win < len(all)-1 && c.lacksHeader(fd, all[win]) {
+		win++
+	}
+	for i, o := range all {
+		if i != win {
+			all[win].losers = append(all[win].losers, o)
+			c.add(o.finding(Leftover, "an older link under a name that another object took over; hidden until the next use of the name removes it"))
+		}
+	}
+	return all[win]
+}
+
+// lacksHeader reports whether an object has no header and may have none (FORMAT.md 8.2).
+func (c *checker) lacksHeader(fd disk.Dir, o *object) bool {
+	if !c.mayLackHeader(o) {
+		return false
+	}
+	f, err := fd.Open(o.host, true)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = c.Engine.ReadSize(f, o.link.ID)
+	return err != nil
+}
+
+func (c *checker) mayLackHeader(o *object) bool {
+	return o.link.Flags&names.NoHeader != 0 && o.link.IsContainer() && c.UncleanSeq(o.link.Seq)
+}

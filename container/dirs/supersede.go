@@ -1,0 +1,98 @@
+package dirs
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/internal/disk"
+	"golang.org/x/sys/unix"
+)
+
+// What follows is for a repair: it puts files in the place of others, and gives names to what has none.
+
+// CreateFileAs is CreateFile with a geometry of its own.
+func (d *Dir) CreateFileAs(name string, geometry uint8, mode uint32, uid, gid int) (f disk.File, e Entry, err error) {
+	n := link{typ: names.File, geometry: geometry, flags: names.NoHeader}
+	e, err = d.create(name, n, func(fd disk.Dir, host string, id keys.ObjectID) error {
+		f, err = d.createFile(fd, host, want{id, names.File, mode, uid, gid})
+		return err
+	})
+	if err != nil {
+		return nil, Entry{}, err
+	}
+	return f, e, nil
+}
+
+// Supersede makes name a name of the file that srcName carries in src, in place of the file that it carries. Through any power cut it carries the one or the
+// other, and when Supersede returns the new one, durably: the old one loses this name only after that. The file must be durable and have its header; srcName stays.
+func (d *Dir) Supersede(name string, src *Dir, srcName string) error {
+	if err := d.admit(name); err != nil {
+		return err
+	}
+	unlock, err := lockAll(d, src)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	n, ok := src.links[srcName]
+	old, carries := d.links[name]
+	if !ok || !carries || n.id == old.id || n.typ == names.Dir || old.typ == names.Dir {
+		return ErrStale
+	}
+	from, err := src.open()
+	if err != nil {
+		return err
+	}
+	defer src.unpin()
+	fd, err := d.open()
+	if err != nil {
+		return err
+	}
+	defer d.unpin()
+	if err := d.removeLosers(fd, name); err != nil {
+		return err
+	}
+	srcHost := src.hostName(srcName, n)
+	n.flags &^= names.NoHeader
+	if err := d.introduce(fd, name, &n, func(host string) error { return from.Link(srcHost, fd, host) }); err != nil {
+		return err
+	}
+	d.links[name] = n
+	d.addLoser(name, old)
+	if err := fd.Sync(); err != nil {
+		return fmt.Errorf("dirs: directory %s: %w", d.id, err)
+	}
+	return d.removeLosers(fd, name)
+}
+
+// Reclaim makes name in d the only name of a host object that shows nowhere in the tree: what is called host in the directory from, which is not d's. e is what is
+// known of it; name and sequence do not count. It is one rename on the host; the caller syncs both directories.
+func (d *Dir) Reclaim(name string, e Entry, from disk.Dir, host string) (Entry, error) {
+	if err := d.admit(name); err != nil {
+		return Entry{}, err
+	}
+	if err := d.lock(); err != nil {
+		return Entry{}, err
+	}
+	defer d.mu.Unlock()
+	if err := d.vacant(name); err != nil {
+		return Entry{}, err
+	}
+	fd, err := d.open()
+	if err != nil {
+		return Entry{}, err
+	}
+	defer d.unpin()
+	n := link{id: e.ID, typ: e.Type, geometry: e.Geometry, flags: e.Flags &^ names.Long}
+	err = d.introduce(fd, name, &n, func(to string) error { return from.Rename(host, fd, to, 0) })
+	if errors.Is(err, unix.ENOENT) {
+		return Entry{}, ErrStale
+	}
+	if err != nil {
+		return Entry{}, err
+	}
+	d.enter(name, n)
+	return n.entry(name), nil
+}
