@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"testing"
 
@@ -73,4 +74,53 @@ func TestFsyncKeepsAttributes(t *testing.T) {
 		t.Errorf("mode of the file is %o", a.Mode)
 	}
 	must(s.Close())
+}
+
+// What the journal still holds of a range that became a hole does not come back over what was written there directly since.
+func TestCrashFreed(t *testing.T) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, mk, err := newCrashDisk(vault.Params{})
+	must(err)
+	defer mk.Destroy()
+	s, err := openCrash(m.Root(), mk, true)
+	must(err)
+	k := newKernel(s.FS)
+	other, _, ofh, err := k.create(fuse.FUSE_ROOT_ID, "other")
+	must(err)
+	node, _, fh, err := k.create(fuse.FUSE_ROOT_ID, "file")
+	must(err)
+	must(k.write(node, fh, bytes.Repeat(stampedPage(1), 256), 0))
+	must(k.fsync(node, fh, false))
+	must(k.write(node, fh, bytes.Repeat(stampedPage(2), 3), 10*page)) // overwritten: in the journal
+	must(k.fsync(node, fh, true))
+	must(k.fallocate(node, fh, 0, 100*page, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE))
+	must(k.fsync(node, fh, true))
+	must(k.write(other, ofh, stampedPage(1), 0)) // a cut of so much has all be applied at once, which gives nothing up
+	must(k.truncate(other, 4<<20))
+	must(k.fsync(other, ofh, true))
+	must(k.truncate(other, 0))
+	must(k.write(node, fh, bytes.Repeat(stampedPage(3), 60), 0)) // more than rides in a transaction: written to its place only
+	must(k.fsync(node, fh, true))
+
+	for _, loss := range crashLosses() {
+		c := m.Cut(loss, rand.New(rand.NewPCG(1, 1)))
+		s, err := openCrash(c.Root(), mk, true)
+		must(err)
+		k := newKernel(s.FS)
+		node, _, err := k.lookup(fuse.FUSE_ROOT_ID, "file")
+		must(err)
+		fh, err := k.open(node, unix.O_RDONLY)
+		must(err)
+		if got, err := k.read(node, fh, 0, 60*page); err != nil || !bytes.Equal(got, bytes.Repeat(stampedPage(3), 60)) {
+			t.Errorf("%v: %d bytes, %v", loss, len(got), err)
+		}
+		must(k.close(node, fh, unix.O_RDONLY))
+		must(s.Close())
+	}
+	s.abandon(m)
 }
