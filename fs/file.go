@@ -302,6 +302,19 @@ func (fs *FS) nameless(n *inode) {
 	}
 }
 
+// reachable answers ErrStale for a file whose last name was removed between the kernel's look at it and this call, and that was given up at once: the kernel looks
+// the path up again. Without that a reader would have an open file of which nothing can be read, and whose close fails.
+func (n *inode) reachable() error {
+	n.loc.RLock()
+	defer n.loc.RUnlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.links) == 0 && n.file == nil && n.pinned == nil {
+		return dirs.ErrStale
+	}
+	return nil
+}
+
 // orphaned reports whether a host file has no name left.
 func orphaned(h disk.File) bool {
 	var st unix.Stat_t
