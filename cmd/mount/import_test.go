@@ -120,6 +120,7 @@ func TestImportErrors(t *testing.T) {
 	b.fails(exitUsage, "is in the vault", "", "import", v, filepath.Join(v, ".coffer"))
 	b.fails(exitOther, "no such file", in, "import", v, tree, "a/b")
 	b.fails(exitUsage, "not a directory", in, "import", v, tree, tree, "nowhere")
+	b.fails(exitUsage, "one more to import", in, "import", v, tree, "tree")
 	b.fails(exitPassphrase, "wrong passphrase", "wrong\n", "import", v, tree)
 	b.fails(exitVaultDir, "not a coffer vault", in, "import", b.mkdir("no-vault"), tree)
 	b.importInto(v, tree)
