@@ -23,7 +23,7 @@ type Summary struct {
 	Bytes       int64 `json:"bytes"`        // written
 	LostBytes   int64 `json:"lost_bytes"`   // holes where data was
 	Reused      int64 `json:"reused_bytes"` // of large files, written by an earlier import
-	// Seconds in each, summed over all that work at a time.
+	// Seconds in each, summed over all that work at a time. Writing of an import is sealing, too.
 	Reading float64 `json:"reading_seconds"`
 	Writing float64 `json:"writing_seconds"`
 	Syncing float64 `json:"syncing_seconds"`
