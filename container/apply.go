@@ -31,22 +31,24 @@ const (
 // (FORMAT.md section 12, A1 to A4). Most of the time it waits: what is overwritten again and again is applied once. One goroutine does it, from
 // NewEngine to Close.
 //
-// Lock order: File.commit, File.slots, File.mu, applier.mu. Nothing is held over journal.Append but File.commit, which the applier never takes.
+// Lock order: File.commit, File.hostMu, File.slots, File.mu, applier.mu. Nothing is held over journal.Append but File.commit, which the applier never takes.
 type applier struct {
-	log    *journal.Journal
+	log    *journal.Journal // another one after a suspension, during which nothing else calls
+	config journal.Config
 	host   disk.Dir
 	events event.Sink
 	wake   chan struct{} // something below changed that run looks at
 	ended  chan struct{}
 
 	prepared atomic.Bool // the journal has a first piece, or the host was asked for one
+	spare    disk.File   // keeps a descriptor for that piece, so that programs cannot have opened the last one; nil where there is none
 
 	mu       sync.Mutex // guards what follows
 	cond     sync.Cond  // queue got shorter, or err
 	queue    []*transaction
 	bytes    int                           // of their images
 	files    map[*File]int                 // how many of them each file has
-	open     map[any]journal.LSN           // positions before what is being appended, or must not be recycled for another reason
+	open     map[any]journal.LSN           // where what is being appended begins, or must not be recycled for another reason
 	last     journal.LSN                   // of the last one that was appended
 	touched  map[*File]struct{}            // changed on the host since the last checkpoint, and open
 	logged   map[keys.ObjectID]journal.LSN // last transaction of objects since the last checkpoint
@@ -67,9 +69,13 @@ func newApplier(c journal.Config, host disk.Dir, events event.Sink) (*applier, e
 	}
 	a.cond.L = &a.mu
 	c.Pressed = func(journal.LSN) error { return a.ask(&a.press) }
+	a.config = c
 	var err error
 	if a.log, err = journal.New(c); err != nil {
 		return nil, err
+	}
+	if f, err := host.OpenPath(".coffer"); err == nil {
+		a.spare = f
 	}
 	go a.run()
 	return a, nil
@@ -124,10 +130,18 @@ func (a *applier) prepare() error {
 	if a == nil || a.prepared.Swap(true) {
 		return nil
 	}
+	a.closeSpare()
 	if err := a.log.Prepare(); err != nil {
 		return a.fail("journal", err)
 	}
 	return nil
+}
+
+// closeSpare frees the descriptor. Called once.
+func (a *applier) closeSpare() {
+	if a.spare != nil {
+		_ = a.spare.Close()
+	}
 }
 
 // admit waits while too much waits to be applied.
@@ -149,10 +163,10 @@ func (a *applier) admit() error {
 	}
 }
 
-// append appends a transaction. Until enqueue the journal keeps it, whatever is recycled.
+// append appends a transaction. Until enqueue the journal keeps it, whatever is recycled. Before it has room it holds nothing back, or those who wait for room
+// would wait for each other.
 func (a *applier) append(t *transaction, head *redo.Head, bulk [][]byte) (err error) {
-	a.keep(t)
-	if t.lsn, err = a.log.Append(head.Append(nil), bulk...); err != nil {
+	if t.lsn, err = a.log.AppendFrom(a.keep(t), head.Append(nil), bulk...); err != nil {
 		a.unkeep(t)
 		if errors.Is(err, journal.ErrFailed) {
 			return a.fail("journal", err)
@@ -162,11 +176,13 @@ func (a *applier) append(t *transaction, head *redo.Head, bulk [][]byte) (err er
 	return nil
 }
 
-// keep has the journal keep all that comes from now on, until unkeep.
-func (a *applier) keep(token any) {
-	a.mu.Lock()
-	a.open[token] = a.log.End()
-	a.mu.Unlock()
+// keep answers what has the journal keep all from a position on, until unkeep.
+func (a *applier) keep(token any) func(journal.LSN) {
+	return func(from journal.LSN) {
+		a.mu.Lock()
+		a.open[token] = from
+		a.mu.Unlock()
+	}
 }
 
 func (a *applier) unkeep(token any) {
@@ -375,10 +391,12 @@ func (a *applier) applied(f *File, ts []*transaction) {
 
 // apply writes the last images of transactions that are durable in the journal to their places, then sets the length. Only the applier calls it.
 func (f *File) apply(ts []*transaction) error {
+	f.hostMu.Lock() // an abandoned file is closed at any time
+	defer f.hostMu.Unlock()
 	f.mu.RLock()
 	gone := f.abandoned
 	f.mu.RUnlock()
-	if gone {
+	if gone || f.hostClosed {
 		return nil
 	}
 	if hooks := f.hooks.Load(); hooks != nil && hooks.Applying != nil {
@@ -441,12 +459,9 @@ func (f *File) writeImages(images []*image) error {
 			}
 			data = both
 		}
-		if _, err := f.host.WriteAt(data, off); err != nil {
+		if err := f.writeHost(data, off); err != nil {
 			return err
 		}
-		f.mu.Lock()
-		f.hostLen = max(f.hostLen, off+int64(len(data)))
-		f.mu.Unlock()
 	}
 	return nil
 }
@@ -551,8 +566,7 @@ func (a *applier) leave(f *File) {
 // accepted any more, since the journal cannot be recycled past the intent.
 func (a *applier) intend(payload []byte) (done func(error), err error) {
 	t := &transaction{}
-	a.keep(t)
-	if t.lsn, err = a.log.Append(payload); err == nil {
+	if t.lsn, err = a.log.AppendFrom(a.keep(t), payload); err == nil {
 		err = a.log.Sync(t.lsn)
 	}
 	a.mu.Lock()
@@ -564,10 +578,9 @@ func (a *applier) intend(payload []byte) (done func(error), err error) {
 			return
 		}
 		// Not synced: without it the next mount finds that there is nothing to finish, or finishes it.
-		a.keep(&payload)
 		var end journal.LSN
 		if b, err := redo.Over(payload); err == nil {
-			end, _ = a.log.Append(b)
+			end, _ = a.log.AppendFrom(a.keep(&payload), b)
 		}
 		a.mu.Lock()
 		a.last = max(a.last, end)
@@ -603,6 +616,36 @@ func (a *applier) checkpointNow() error {
 	return nil
 }
 
+// suspend is close without an end: resume goes on with another journal.
+func (a *applier) suspend() error {
+	if err := a.drain(func() bool { return len(a.queue) == 0 && len(a.files) == 0 }); err != nil {
+		return err
+	}
+	if err := a.host.SyncAll(); err != nil {
+		return a.fail("suspension", err)
+	}
+	if err := a.log.Close(true); err != nil {
+		return a.fail("suspension", err)
+	}
+	return nil
+}
+
+// resume opens the journal id.
+func (a *applier) resume(id [16]byte) error {
+	c := a.config
+	c.ID = id
+	log, err := journal.New(c)
+	if err != nil {
+		return a.fail("resumption", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.log, a.last, a.anywhere = log, 0, false
+	clear(a.touched)
+	clear(a.logged)
+	return nil
+}
+
 // close applies and syncs everything and removes the journal; where that fails the journal stays, for the next mount to replay.
 func (a *applier) close(clean bool) error {
 	err := a.drain(func() bool { return len(a.queue) == 0 && len(a.files) == 0 })
@@ -611,6 +654,9 @@ func (a *applier) close(clean bool) error {
 	a.mu.Unlock()
 	a.signal()
 	<-a.ended
+	if !a.prepared.Swap(true) {
+		a.closeSpare()
+	}
 	if err == nil && clean {
 		err = a.host.SyncAll()
 	}

@@ -145,12 +145,9 @@ func (f *File) placeRun(r *slotRun) error {
 		f.overlayRun(f.pending(), r, addr)
 		return nil
 	}
-	if _, err := f.host.WriteAt(r.buf, addr); err != nil {
+	if err := f.writeHost(r.buf, addr); err != nil {
 		return err
 	}
-	f.mu.Lock()
-	f.hostLen = max(f.hostLen, addr+int64(len(r.buf)))
-	f.mu.Unlock()
 	switch {
 	case r.place == riding:
 		f.rideRun(f.pending(), r, addr)
@@ -445,7 +442,7 @@ func (f *File) flushInPlace() error {
 	// C6: the header.
 	f.hdr.durable = f.hdr.kind <= bodyInline
 	b := f.sealHeader()
-	if _, err := f.host.WriteAt(b[:], 0); err != nil {
+	if err := f.writeHost(b[:], 0); err != nil {
 		return &MetaError{Op: "write", Level: headerLevel, Err: err}
 	}
 	f.mu.Lock()
@@ -458,14 +455,19 @@ func (f *File) flushInPlace() error {
 
 // writeBlock writes a meta block or node where it lies.
 func (f *File) writeBlock(k metaKey, b *block) error {
-	addr := f.blockAddr(k.level, k.index)
-	if _, err := f.host.WriteAt(b[:], addr); err != nil {
+	if err := f.writeHost(b[:], f.blockAddr(k.level, k.index)); err != nil {
 		return &MetaError{Op: "write", Level: k.level, Index: k.index, Err: err}
 	}
-	f.mu.Lock()
-	f.hostLen = max(f.hostLen, addr+BlockSize)
-	f.mu.Unlock()
 	return nil
+}
+
+// writeHost writes to the host file, which may get longer, also by a write that fails halfway.
+func (f *File) writeHost(p []byte, off int64) error {
+	n, err := f.host.WriteAt(p, off)
+	f.mu.Lock()
+	f.hostLen = max(f.hostLen, off+int64(n))
+	f.mu.Unlock()
+	return err
 }
 
 // sealHeader seals the header as it is now.

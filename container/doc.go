@@ -26,7 +26,7 @@
 //
 // # Locks
 //
-// In this order: File.commit, File.slots, File.load, File.mu, applier.mu, Engine.metaMu; File.hostMu alone. File.mu is never held over a host call. The
+// In this order: File.commit, File.hostMu, File.slots, File.load, File.mu, applier.mu, Engine.metaMu. File.mu is never held over a host call. The
 // applier never takes commit, which is held over an append that may wait for room.
 //
 // Read next: geometry.go for where everything lies, then read.go, commit.go, log.go and apply.go.

@@ -106,6 +106,31 @@ func (e *Engine) Checkpoint() error {
 	return e.applier.checkpointNow()
 }
 
+// Suspend brings everything that was flushed durably to its place and removes the journal: the host's files are then as after a clean unmount. No change may be
+// under way, or come before Resume, which begins the journal id. Without a journal both do nothing.
+func (e *Engine) Suspend() error {
+	if e.applier == nil {
+		return nil
+	}
+	return e.applier.suspend()
+}
+
+// Fail refuses every change from now on, until the vault is mounted anew. It answers the error that they get.
+func (e *Engine) Fail(op string, err error) error {
+	if e.applier == nil {
+		return err
+	}
+	return e.applier.fail(op, err)
+}
+
+// Resume ends what Suspend began.
+func (e *Engine) Resume(id [16]byte) error {
+	if e.applier == nil {
+		return nil
+	}
+	return e.applier.resume(id)
+}
+
 // Intend makes the intent of an exchange (package redo) durable before its host calls begin; done is to be called when they are over and synced, with an
 // error where they are half done for good. It is nil without a journal.
 func (e *Engine) Intend() func(payload []byte) (done func(error), err error) {

@@ -18,7 +18,7 @@ import (
 // File is an open container. Reads may run concurrently with each other and with one writer; WriteFrames, SetSize, Discard, Flush and Sync
 // are serialized inside. A File knows nothing of dirty plaintext: that is cache's.
 //
-// Lock order: commit, slots, load, mu; hostMu alone. mu is never held over a host call.
+// Lock order: commit, hostMu, slots, load, mu. mu is never held over a host call.
 type File struct {
 	eng      *Engine
 	host     disk.File
@@ -35,7 +35,7 @@ type File struct {
 
 	// load is held while metadata is read from the host, so that each block is read and verified once.
 	load sync.Mutex
-	// hostMu is held over the sync of a checkpoint and over the closing of host.
+	// hostMu is held while the applier writes or syncs the host file, and over its closing.
 	hostMu     sync.Mutex
 	hostClosed bool // guarded by hostMu
 
@@ -196,6 +196,8 @@ func (f *File) Close() error {
 	}
 	f.commit.Lock()
 	defer f.commit.Unlock()
+	f.hostMu.Lock()
+	defer f.hostMu.Unlock()
 	f.slots.Lock()
 	defer f.slots.Unlock()
 	f.mu.Lock()
@@ -208,8 +210,6 @@ func (f *File) Close() error {
 	if a := f.eng.applier; a != nil {
 		a.leave(f)
 	}
-	f.hostMu.Lock()
-	defer f.hostMu.Unlock()
 	f.hostClosed = true
 	return errors.Join(err, f.host.Close())
 }

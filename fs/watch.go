@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -24,14 +25,16 @@ type Failure struct {
 	Offset int64  // where the request began, in plain bytes; -1 for requests that have no place in a file
 }
 
-// Watch stands between go-fuse and an FS (MountOptions.Wrap): it counts what the kernel asks and remembers when it last did. Its counters
-// may be read at any time.
+// Watch stands between go-fuse and an FS (MountOptions.Wrap): it counts what the kernel asks, remembers when it last did, and holds up what would change
+// something while the vault is frozen. Its counters may be read at any time.
 type Watch struct {
 	fuse.RawFileSystem
 	fs     *FS
 	failed func(Failure)
 	start  time.Time
 	last   atomic.Int64 // nanoseconds from start to the last answer
+
+	changes sync.RWMutex // shared by every request that may change something, held by a freeze; see freeze.go
 
 	requests [opCount]atomic.Uint64
 	answers  [maxErrno]atomic.Uint64 // by errno; 0 is not counted

@@ -92,6 +92,7 @@ func (w *Watch) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 }
 
 func (w *Watch) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	defer w.change()()
 	return w.answer(opSetAttr, in.NodeId, "", -1, w.RawFileSystem.SetAttr(cancel, in, out))
 }
 
@@ -109,30 +110,37 @@ func (w *Watch) Readlink(cancel <-chan struct{}, h *fuse.InHeader) (out []byte, 
 }
 
 func (w *Watch) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	defer w.change()()
 	return w.answer(opMknod, in.NodeId, name, -1, w.RawFileSystem.Mknod(cancel, in, name, out))
 }
 
 func (w *Watch) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	defer w.change()()
 	return w.answer(opMkdir, in.NodeId, name, -1, w.RawFileSystem.Mkdir(cancel, in, name, out))
 }
 
 func (w *Watch) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	defer w.change()()
 	return w.answer(opSymlink, h.NodeId, name, -1, w.RawFileSystem.Symlink(cancel, h, target, name, out))
 }
 
 func (w *Watch) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	defer w.change()()
 	return w.answer(opLink, in.NodeId, name, -1, w.RawFileSystem.Link(cancel, in, name, out))
 }
 
 func (w *Watch) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	defer w.change()()
 	return w.answer(opUnlink, h.NodeId, name, -1, w.RawFileSystem.Unlink(cancel, h, name))
 }
 
 func (w *Watch) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	defer w.change()()
 	return w.answer(opRmdir, h.NodeId, name, -1, w.RawFileSystem.Rmdir(cancel, h, name))
 }
 
 func (w *Watch) Rename(cancel <-chan struct{}, in *fuse.RenameIn, name, to string) fuse.Status {
+	defer w.change()()
 	return w.answer(opRename, in.NodeId, name, -1, w.RawFileSystem.Rename(cancel, in, name, to))
 }
 
@@ -142,6 +150,7 @@ func (w *Watch) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string, 
 }
 
 func (w *Watch) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
+	defer w.change()()
 	return w.answer(opSetXAttr, in.NodeId, "", -1, w.RawFileSystem.SetXAttr(cancel, in, attr, data))
 }
 
@@ -151,18 +160,24 @@ func (w *Watch) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte)
 }
 
 func (w *Watch) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
+	defer w.change()()
 	return w.answer(opRemoveXAttr, h.NodeId, "", -1, w.RawFileSystem.RemoveXAttr(cancel, h, attr))
 }
 
 func (w *Watch) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	defer w.change()()
 	return w.answer(opCreate, in.NodeId, name, -1, w.RawFileSystem.Create(cancel, in, name, out))
 }
 
 func (w *Watch) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	defer w.change()()
 	return w.answer(opTmpfile, in.NodeId, "", -1, w.RawFileSystem.Tmpfile(cancel, in, out))
 }
 
 func (w *Watch) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if writable(in.Flags) {
+		defer w.change()()
+	}
 	return w.answer(opOpen, in.NodeId, "", -1, w.RawFileSystem.Open(cancel, in, out))
 }
 
@@ -172,11 +187,13 @@ func (w *Watch) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (r fus
 }
 
 func (w *Watch) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (n uint32, s fuse.Status) {
+	defer w.change()()
 	n, s = w.RawFileSystem.Write(cancel, in, data)
 	return n, w.answer(opWrite, in.NodeId, "", int64(in.Offset), s)
 }
 
 func (w *Watch) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (n uint32, s fuse.Status) {
+	defer w.change()()
 	n, s = w.RawFileSystem.CopyFileRange(cancel, in)
 	return n, w.answer(opCopyFileRange, in.NodeId, "", int64(in.OffIn), s)
 }
@@ -186,6 +203,7 @@ func (w *Watch) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekO
 }
 
 func (w *Watch) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	defer w.change()()
 	return w.answer(opFallocate, in.NodeId, "", int64(in.Offset), w.RawFileSystem.Fallocate(cancel, in))
 }
 
@@ -194,10 +212,14 @@ func (w *Watch) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, ou
 }
 
 func (w *Watch) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	if in.Fh&hasData != 0 {
+		defer w.change()()
+	}
 	return w.answer(opFlush, in.NodeId, "", -1, w.RawFileSystem.Flush(cancel, in))
 }
 
 func (w *Watch) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	defer w.change()()
 	return w.answer(opFsync, in.NodeId, "", -1, w.RawFileSystem.Fsync(cancel, in))
 }
 

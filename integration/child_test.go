@@ -88,6 +88,8 @@ func child(what string, args []string) error {
 			return err
 		}
 		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, args[1], unix.AT_SYMLINK_FOLLOW)
+	case "daemon": // VAULT MOUNTPOINT
+		return childDaemon(args[0], args[1])
 	case "copy": // FROM TO
 		return childCopy(args[0], args[1])
 	case "direct": // FILE

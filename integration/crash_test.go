@@ -204,6 +204,9 @@ func TestCrash(t *testing.T) {
 		if err := c.run(bases[c.seed/2%uint64(len(bases))], rep); err != nil {
 			t.Fatalf("seed %d: %v", c.seed, err)
 		}
+		if len(rep.first) > 0 {
+			break // there is something to look at
+		}
 	}
 	t.Logf("%d runs", runs)
 	rep.fail(t)

@@ -55,7 +55,7 @@ func TestFullDisk(t *testing.T) {
 	first := files[0]
 	fh, err := k.open(first.node, unix.O_RDWR)
 	must(err)
-	for i := range 300 { // more than a piece holds, in place
+	for i := range 800 { // more than a piece holds, in place
 		must(k.write(first.node, fh, stampedPage(uint64(i)), int64(i%50)*page))
 		must(k.fsync(first.node, fh, true))
 	}

@@ -154,22 +154,27 @@ func (names faultNames) compare(k *kernel, cut bool) (problems []string) {
 }
 
 func (f *faultFile) compare(k *kernel, node uint64, a fuse.Attr, cut bool) error {
-	sizes := f.size.live
-	if cut {
-		sizes = f.size.since
-	}
-	if a.Size%page != 0 || !slices.Contains(sizes, int64(a.Size/page)) {
-		return fmt.Errorf("size %d, not one of %d pages", a.Size, sizes)
-	}
 	fh, err := k.open(node, unix.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = k.close(node, fh, unix.O_RDONLY) }()
-	for i := range int64(a.Size / page) {
-		b, err := k.read(node, fh, i*page, page)
+	return f.compareBytes(int64(a.Size), cut, func(off int64) ([]byte, error) { return k.read(node, fh, off, page) })
+}
+
+// compareBytes compares a size and the pages that read answers.
+func (f *faultFile) compareBytes(size int64, cut bool, read func(off int64) ([]byte, error)) error {
+	sizes := f.size.live
+	if cut {
+		sizes = f.size.since
+	}
+	if size%page != 0 || !slices.Contains(sizes, size/page) {
+		return fmt.Errorf("size %d, not one of %d pages", size, sizes)
+	}
+	for i := range size / page {
+		b, err := read(i * page)
 		if err != nil || len(b) != page {
-			return fmt.Errorf("page %d of %d: %d bytes, %w", i, a.Size/page, len(b), err)
+			return fmt.Errorf("page %d of %d: %d bytes, %w", i, size/page, len(b), err)
 		}
 		stamps := []uint64{0}
 		if m := f.pages[i]; m != nil && cut {
@@ -182,7 +187,7 @@ func (f *faultFile) compare(k *kernel, node uint64, a fuse.Attr, cut bool) error
 			return fmt.Errorf("page %d is mixed", i)
 		}
 		if !slices.Contains(stamps, got) {
-			return fmt.Errorf("page %d of %d has stamp %d, not one of %d", i, a.Size/page, got, stamps)
+			return fmt.Errorf("page %d of %d has stamp %d, not one of %d", i, size/page, got, stamps)
 		}
 	}
 	return nil

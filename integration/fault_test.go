@@ -317,7 +317,11 @@ func (r *faultRun) judge(m *disktest.Memory) []string {
 		node, _, lerr := k.lookup(fuse.FUSE_ROOT_ID, "after")
 		err = errors.Join(lerr, k.write(node, fh, stampedPage(1), 0), k.fsync(node, fh, false), k.close(node, fh, unix.O_RDWR))
 	}
-	return append(problems, says(errors.Join(err, s.Close()))...)
+	problems = append(problems, says(errors.Join(err, s.Close()))...)
+	if len(problems) > 0 {
+		problems = append(problems, s.notes.all()...)
+	}
+	return problems
 }
 
 // recovers has a change made durable, which works soon after there is room.

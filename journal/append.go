@@ -28,6 +28,12 @@ const (
 // needs cannot be made and those that there are would not do even if empty (nothing has happened, the caller may try again; as long as
 // they would do it waits for them); what Pressed answered to one that waits, likewise; ErrFailed, sticky; ErrClosed. Transactions are ordered as their Appends took effect; it allocates nothing in steady state.
 func (j *Journal) Append(head []byte, bulk ...[]byte) (LSN, error) {
+	return j.AppendFrom(func(LSN) {}, head, bulk...)
+}
+
+// AppendFrom is Append; from is told where the transaction will begin once there is room for it, before it is written and before another can come. It must not call
+// the Journal.
+func (j *Journal) AppendFrom(from func(LSN), head []byte, bulk ...[]byte) (LSN, error) {
 	t := payload{head: head, bulk: bulk, left: len(head)}
 	for _, b := range bulk {
 		t.left += len(b)
@@ -36,7 +42,7 @@ func (j *Journal) Append(head []byte, bulk ...[]byte) (LSN, error) {
 		return 0, fmt.Errorf("journal: %d bytes: %w", t.left, ErrTooLarge)
 	}
 	j.appending.Lock()
-	lsn, err := j.append(&t)
+	lsn, err := j.append(&t, from)
 	j.appending.Unlock()
 	if err != nil {
 		return 0, err
@@ -45,11 +51,12 @@ func (j *Journal) Append(head []byte, bulk ...[]byte) (LSN, error) {
 	return lsn, nil
 }
 
-func (j *Journal) append(t *payload) (LSN, error) {
+func (j *Journal) append(t *payload, from func(LSN)) (LSN, error) {
 	begin, err := j.reserve(t.left)
 	if err != nil {
 		return 0, err
 	}
+	from(begin)
 	end, err := j.write(t, begin)
 	if err != nil {
 		j.revoke(begin)
@@ -158,13 +165,13 @@ func (j *Journal) Prepare() error {
 	return err
 }
 
-// grow makes a piece. full says that the host has no room for one; anything else is sticky.
+// grow makes a piece. full says that the host has no room for one, or this process no descriptor; anything else is sticky.
 func (j *Journal) grow() (full, err error) {
 	p, err := makePiece(j.c.Dir, pieceName(j.made), j.c.pieceSize)
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		if !j.stunted {
-			j.c.Events.Emit(event.Event{Kind: event.Info, Object: pieceName(j.made), Offset: -1, Err: err, Note: "the host is full: the journal stays smaller"})
+			j.c.Events.Emit(event.Event{Kind: event.Info, Object: pieceName(j.made), Offset: -1, Err: err, Note: "no room or descriptor for another piece: the journal stays smaller"})
 		}
 		j.stunted = true
 		return err, nil

@@ -88,7 +88,7 @@ First use: coffer mount --create ~/vault ~/plain
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return failf(exitUsage, "see: "+cmd.CommandPath()+" --help", "%w", err)
 	})
-	root.AddCommand(a.initCmd(), a.mountCmd(), a.umountCmd(), a.passwdCmd(), a.keyCmd(), a.recoverCmd(), a.configCmd(), a.infoCmd(), a.verifyCmd(), a.scrubCmd(), a.statusCmd(),
+	root.AddCommand(a.initCmd(), a.mountCmd(), a.umountCmd(), a.passwdCmd(), a.keyCmd(), a.recoverCmd(), a.configCmd(), a.infoCmd(), a.verifyCmd(), a.scrubCmd(), a.statusCmd(), a.freezeCmd(), a.thawCmd(),
 		a.lsCmd(), a.catCmd(), a.statCmd(), a.exportCmd(), a.importCmd(), a.sealCmd(), a.openCmd(), a.speedCmd(), a.debugCmd(), a.versionCmd(),
 		a.fstabTopic(), a.serveCmd(), a.kdfCmd(), a.manCmd())
 	return root

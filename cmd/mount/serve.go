@@ -21,8 +21,9 @@ import (
 // stack is a mounted vault.
 type stack struct {
 	*fs.Stack
-	watch  *fs.Watch
-	record recorder
+	watch   *fs.Watch
+	freezer *fs.Freezer
+	record  recorder
 }
 
 // serve opens the vault, mounts it, calls ready when the mount answers, and serves until it is unmounted or a signal asks for it. It
@@ -54,6 +55,12 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 		defer func() { _ = l.Close() }()
 		go mon.serveStatus(l)
 	}
+	if l, err := net.ListenUnix("unix", controlAddr(m)); err != nil {
+		log.Info("it cannot be frozen", "err", err)
+	} else {
+		defer func() { _ = l.Close() }()
+		go serveControl(l, s.freezer)
+	}
 	ready()
 
 	ended := make(chan struct{})
@@ -74,6 +81,7 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 			alarm.Reset(idle.end(log, func() error { return unmountOwn(job.Mountpoint, m) }))
 		case sig := <-signals:
 			log.Info("asked to unmount", "signal", sig.String())
+			_ = s.freezer.Thaw() // what the kernel still holds has to pass; most often it is not frozen
 			if err := unmountOwn(job.Mountpoint, m); err != nil {
 				log.Warn("still mounted, and goes on serving", "err", err)
 			}
@@ -112,6 +120,7 @@ func openStack(job mountJob, mk *keys.MasterKey, log *slog.Logger) (*stack, erro
 		return nil, err
 	}
 	s.watch = fs.NewWatch(s.FS, s.record.failed)
+	s.freezer = fs.NewFreezer(s.Stack, s.watch, sink)
 	return s, nil
 }
 

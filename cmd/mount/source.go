@@ -139,7 +139,7 @@ func (s *source) damage() error {
 		return nil
 	}
 	if n := s.vault.warnings.damage(); n > 0 {
-		return failf(exitDamage, "restore the files from a backup", "%d warnings of damage: what they concern is hidden or unreadable", n)
+		return failf(exitDamage, "restore the files from a backup", "%d findings of damage: what they concern is hidden or unreadable", n)
 	}
 	return nil
 }

@@ -233,6 +233,11 @@ func (s *state) checkIdentity(o stateOptions) error {
 // begin opens a session for writing, with a journal id of its own: durable before anything else of it is. start is in ns since 1970 by the host's
 // clock. The pending journal is replayed and gone.
 func (s *state) begin(start int64) error {
+	s.mu.Lock() // names are read on a frozen vault, too
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
 	if s.next > lastLink {
 		return ErrExhausted
 	}
@@ -260,6 +265,25 @@ func (s *state) begin(start int64) error {
 func (s *state) end() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	err := s.pauseLocked()
+	if s.err == nil {
+		s.err = errors.Join(ErrClosed, err)
+	}
+	return err
+}
+
+// pause is end for a session after which begin begins another one.
+func (s *state) pause() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.pauseLocked()
+	if s.err == nil {
+		s.err = err
+	}
+	return err
+}
+
+func (s *state) pauseLocked() error {
 	for s.writing {
 		s.cond.Wait()
 	}
@@ -270,9 +294,7 @@ func (s *state) end() error {
 	n.sessions = slices.Clone(n.sessions[:len(n.sessions)-1])
 	n.clean, n.journal = true, [16]byte{}
 	n.nextLink = s.next // what was reserved and not issued is given back
-	err := s.write(n)
-	s.err = errors.Join(ErrClosed, err)
-	return err
+	return s.write(n)
 }
 
 // abandon stops the session and leaves it open on the host, as a crash would. No call may follow.

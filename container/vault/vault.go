@@ -189,6 +189,27 @@ func (v *Vault) Unclean() bool { return len(*v.state.unclean.Load()) > 0 }
 // for whoever has looked at every object of the vault and put right what these sessions left.
 func (v *Vault) ForgetUnclean() error { return v.state.forget() }
 
+// Suspend says on the host that the session ended cleanly, for a copy that is made of the vault before Resume begins another session. It comes after
+// everything was handed over and the journal removed (ErrJournal), and no link sequence may be drawn in between. Who opens the copy finds no session.
+func (v *Vault) Suspend() error {
+	if err := v.noJournal(); err != nil {
+		return err
+	}
+	if err := v.root.SyncAll(); err != nil {
+		return err
+	}
+	return v.state.pause()
+}
+
+// Resume begins another session, with a journal of its own.
+func (v *Vault) Resume() error {
+	start, err := v.sessionStart()
+	if err != nil {
+		return err
+	}
+	return v.state.begin(start)
+}
+
 // Close makes everything on the host's filesystem durable, ends the session cleanly, unless its journal is still there (ErrJournal), empties the note, releases the lock and destroys the
 // ring. It must come after the last change to the host, all of it handed over successfully: where that failed, CloseUnclean is right.
 // Where it cannot be made durable the session stays open in the state. A second call answers ErrClosed.

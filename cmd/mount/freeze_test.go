@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A copy of a frozen vault is what an unmount would leave; one of a vault that is not frozen is recognised.
+func TestFreeze(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	mp := b.mount(v, "plain")
+	data := bytes.Repeat([]byte("frozen "), 50_000)
+	file := filepath.Join(mp, "file")
+	write := func(name string, data []byte) error {
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if _, err := f.WriteAt(data, 0); err != nil {
+			return err
+		}
+		return f.Sync()
+	}
+	noError(t, write(file, data))
+	noError(t, write(file, bytes.ToUpper(data[:200_000]))) // through the journal
+	copy(data, bytes.ToUpper(data[:200_000]))
+
+	copyTo := func(name string) string {
+		t.Helper()
+		to := b.path(name)
+		if out, err := exec.Command("cp", "-a", v, to).CombinedOutput(); err != nil {
+			t.Fatalf("cp: %v: %s", err, out)
+		}
+		return to
+	}
+	b.fails(exitBusy, "not frozen", "", "thaw", mp)
+	b.fails(exitUsage, "not positive", "", "freeze", "--timeout", "0s", mp)
+	torn := copyTo("torn")
+	b.fails(exitCopied, "", passphrase+"\n", "mount", torn, b.mkdir("tornplain"))
+
+	b.ok("", "freeze", mp)
+	b.fails(exitBusy, "frozen already", "", "freeze", mp)
+	written := make(chan error, 1)
+	go func() { written <- write(filepath.Join(mp, "later"), []byte("later")) }()
+	frozen := copyTo("frozen")
+	if got := readFile(t, file); got != string(data) {
+		t.Error("reads differ while it is frozen")
+	}
+	if names, err := filepath.Glob(filepath.Join(frozen, ".coffer", "journal.*")); err != nil || len(names) > 0 {
+		t.Errorf("the copy has a journal: %q, %v", names, err)
+	}
+	if clean, ok := peekState(frozen); !clean || !ok {
+		t.Error("the copy is not clean")
+	}
+	select {
+	case err := <-written:
+		t.Errorf("a file was made and synced while the vault is frozen: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	b.ok("", "thaw", mp)
+	if err := <-written; err != nil {
+		t.Errorf("a write that waited for the thaw: %v", err)
+	}
+	if clean, ok := peekState(v); clean || !ok {
+		t.Error("the vault says that it is clean after the thaw")
+	}
+	noError(t, write(file, []byte("after")))
+
+	// By itself, after its time; an unmount does not wait for that.
+	b.ok("", "freeze", "--timeout", "100ms", mp)
+	noError(t, write(filepath.Join(mp, "last"), []byte("last")))
+	b.fails(exitBusy, "not frozen", "", "thaw", mp)
+	b.ok("", "umount", mp)
+
+	b.mount(frozen, "frozenplain")
+	if got := readFile(t, b.path("frozenplain/file")); got != string(data) {
+		t.Error("the copy has something else")
+	}
+	b.mount(torn, "tornplain", "--recover")
+	if got := readFile(t, b.path("tornplain/file")); got != string(data) {
+		t.Error("the copy of a vault in use has something else than was synced")
+	}
+	b.mount(v, "plain")
+	if got := readFile(t, filepath.Join(mp, "file")); got != "after"+string(data[5:]) {
+		t.Error("what was written after the thaw is lost")
+	}
+	if got := readFile(t, filepath.Join(mp, "last")); !strings.HasPrefix(got, "last") {
+		t.Errorf("last: %q", got)
+	}
+}

@@ -1,0 +1,97 @@
+package fs
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/cofferfs/coffer/internal/event"
+)
+
+// change lets a request that may change something pass, or wait for the end of a freeze.
+func (w *Watch) change() (done func()) {
+	w.changes.RLock()
+	return w.changes.RUnlock
+}
+
+// Freezer holds a mounted vault still, so that a snapshot or copy of it is what a clean unmount would leave. Its methods may be called concurrently.
+type Freezer struct {
+	stack  *Stack
+	watch  *Watch
+	events event.Sink
+
+	mu     sync.Mutex // guards what follows, and is held while the vault freezes or thaws
+	thawed *time.Timer
+}
+
+// ErrFrozen: the vault is frozen already. ErrNotFrozen: it is not, or its time has run out.
+var (
+	ErrFrozen    = errors.New("the vault is frozen already")
+	ErrNotFrozen = errors.New("the vault is not frozen")
+)
+
+// NewFreezer freezes stack, whose requests pass through watch.
+func NewFreezer(stack *Stack, watch *Watch, events event.Sink) *Freezer {
+	return &Freezer{stack: stack, watch: watch, events: events}
+}
+
+// Freeze returns when everything written so far is on the host, durably, and nothing there changes until Thaw, or until the timeout. Reads are answered meanwhile;
+// what would change something waits: the kernel takes writes into its own memory, as far as that goes. A vault that is mounted for reading only is still anyway.
+// On an error nothing is frozen.
+func (z *Freezer) Freeze(timeout time.Duration) error {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.thawed != nil {
+		return ErrFrozen
+	}
+	// Most of it while requests still pass.
+	if err := errors.Join(z.stack.Cache.FlushAll(), z.stack.Engine.Checkpoint()); err != nil {
+		return err
+	}
+	z.watch.changes.Lock()
+	if err := z.still(); err != nil {
+		z.watch.changes.Unlock()
+		return err
+	}
+	z.thawed = time.AfterFunc(timeout, func() {
+		if z.Thaw() == nil {
+			z.events.Emit(event.Event{Kind: event.Info, Offset: -1, Note: "the freeze ended by itself, after its time"})
+		}
+	})
+	return nil
+}
+
+func (z *Freezer) still() error {
+	if z.stack.Vault.ReadOnly() {
+		return nil
+	}
+	if err := z.stack.Cache.FlushAll(); err != nil {
+		return err
+	}
+	if err := z.stack.Engine.Suspend(); err != nil {
+		return err
+	}
+	if err := z.stack.Vault.Suspend(); err != nil {
+		return errors.Join(err, z.stack.Engine.Resume(z.stack.Vault.Journal().ID))
+	}
+	return nil
+}
+
+// Thaw ends a freeze. An error other than ErrNotFrozen says that nothing can be changed until the vault is mounted anew.
+func (z *Freezer) Thaw() error {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.thawed == nil {
+		return ErrNotFrozen
+	}
+	z.thawed.Stop()
+	z.thawed = nil
+	defer z.watch.changes.Unlock()
+	if z.stack.Vault.ReadOnly() {
+		return nil
+	}
+	if err := z.stack.Vault.Resume(); err != nil {
+		return z.stack.Engine.Fail("the end of a freeze", err)
+	}
+	return z.stack.Engine.Resume(z.stack.Vault.Journal().ID)
+}

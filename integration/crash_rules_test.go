@@ -1,0 +1,123 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// breach is the program without one rule of FORMAT.md section 12 or 13.2: in file, old becomes new. A test of pkg has to notice.
+type breach struct {
+	rule, file, old, new string
+	pkg, run             string // "": the crash tests of the whole stack
+}
+
+func breaches() []breach {
+	return []breach{
+		{rule: "C2 fresh slots only once what freed them is applied", file: "container/pending.go",
+			old: "return f.freeing == 0", new: "return true"},
+		{rule: "C2 what is stored waits in the journal", file: "container/commit.go",
+			old: "f.eng.applier != nil && (stored || !fresh)", new: "f.eng.applier != nil && !fresh"},
+		{rule: "C5 fresh frames are synced before a transaction refers to them", file: "container/log.go",
+			old: "if t.direct && f.durable {", new: "if t.direct && f.durable && f.closed {"},
+		{rule: "C5 or ride in it", file: "container/pending.go",
+			old: "all = append(all, t.riding...)", new: ""},
+		{rule: "C6 the freed ranges", file: "container/log.go",
+			old: "head.Length, head.Images, head.Freed = t.length, ranges, merged(t.freed)", new: "head.Length, head.Images = t.length, ranges"},
+		{rule: "C7 the journal is synced", file: "container/log.go",
+			old: "return f.eng.applier.log.Sync(lsn)", new: "return nil"},
+		{rule: "C7 the directories are synced", file: "fs/sync.go",
+			old: "if err := fs.syncDir(p); err != nil {", new: "if err := fs.syncDir(p); err != nil && p == nil {"},
+		{rule: "durable only once it is synced", file: "container/commit.go",
+			old: "f.hdr.durable = f.hdr.kind <= bodyInline", new: "f.hdr.durable = true"},
+		{rule: "what an unclean session had not synced becomes holes", file: "container/engine.go",
+			old: "return f, f.salvage()", new: "return f, nil"},
+		{rule: "A1 nothing is applied before the journal is durable", file: "container/apply.go",
+			old: "if err := a.log.Sync(end); err != nil {", new: "if err := error(nil); err != nil {"},
+		{rule: "A2 punched before it is written", file: "container/apply.go",
+			old: "if frees {\n\t\tf.punch(ts)\n\t}\n\tif err := f.writeImages(images); err != nil {",
+			new: "err := f.writeImages(images)\n\tif frees {\n\t\tf.punch(ts)\n\t}\n\tif err != nil {"},
+		{rule: "A2 the exact length", file: "container/apply.go",
+			old: "if have == want || have > want && !exact {", new: "if have == want || have > want && (!exact || cut) {"},
+		{rule: "A3 synced before it is given up", file: "container/apply.go",
+			old: "err = a.host.SyncAll()\n\t}\n\tif err == nil {\n\t\terr = a.log.Sync(upTo)", new: "err = nil\n\t}\n\tif err == nil {\n\t\terr = a.log.Sync(upTo)"},
+		{rule: "A4 given up only as far as it was synced", file: "container/apply.go",
+			old: "upTo := a.last", new: "upTo := a.log.End()"},
+		{rule: "an intent before an exchange", file: "fs/stack.go",
+			old: "Intend: s.Engine.Intend(),", new: ""},
+		{rule: "R2 the journal is durable before anything is replayed", file: "container/redo/replay.go",
+			old: "if err := r.SyncAll(); err != nil { // R2", new: "if err := error(nil); err != nil { // R2", pkg: "container/redo", run: "TestCut"},
+		{rule: "R6 the exact length", file: "container/redo/replay.go",
+			old: "host.Truncate(f.length)", new: "error(nil)", pkg: "container/redo", run: "Test"},
+		{rule: "R7 the mtime", file: "container/redo/replay.go",
+			old: "f.mtime})", new: "{Nsec: unix.UTIME_OMIT}})", pkg: "container/redo", run: "TestTimes"},
+		{rule: "R8 synced before the journal is removed", file: "container/redo/replay.go",
+			old: "if err := c.Root.SyncAll(); err != nil { // R8", new: "if err := error(nil); err != nil { // R8", pkg: "container/redo", run: "TestCut"},
+	}
+}
+
+// Each rule is needed, and the tests know: with any one taken out of the source, by an overlay of the build, they fail.
+func TestCrashRules(t *testing.T) {
+	longTier(t, "it builds the tests once for every rule")
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skipf("no compiler: %v", err)
+	}
+	root, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range breaches() {
+		t.Run(b.rule, func(t *testing.T) {
+			out, took, err := b.test(t, root)
+			var exit *exec.ExitError
+			switch {
+			case err == nil:
+				t.Errorf("no test notices")
+			case !errors.As(err, &exit) || strings.Contains(out, "[build failed]") || !strings.Contains(out, "--- FAIL"):
+				t.Fatalf("%v\n%s", err, out)
+			default:
+				t.Logf("noticed within %v", took.Round(time.Second))
+			}
+		})
+	}
+}
+
+// test runs the tests on the source with the breach.
+func (b breach) test(t *testing.T, root string) (string, time.Duration, error) {
+	t.Helper()
+	path := filepath.Join(root, b.file)
+	src, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(src), b.old); n != 1 {
+		t.Fatalf("%s has %d places like %q, one is meant", b.file, n, b.old)
+	}
+	tmp := filepath.Join(t.TempDir(), filepath.Base(b.file))
+	overlay := filepath.Join(t.TempDir(), "overlay.json")
+	list, err := json.Marshal(map[string]any{"Replace": map[string]string{path: tmp}})
+	if err == nil {
+		err = errors.Join(os.WriteFile(tmp, []byte(strings.Replace(string(src), b.old, b.new, 1)), 0o600), os.WriteFile(overlay, list, 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.pkg == "" {
+		b.pkg, b.run = "integration", "TestCrash$"
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	c := exec.CommandContext(ctx, "go", "test", "-overlay", overlay, "-count=1", "-vet=off", "-run", b.run, "./"+b.pkg)
+	c.Dir = root
+	c.Env = append(os.Environ(), "COFFER_LONG=", fmt.Sprintf("COFFER_CRASH_TIME=%v", time.Minute))
+	began := time.Now()
+	out, err := c.CombinedOutput()
+	return string(out), time.Since(began), err
+}
