@@ -232,3 +232,24 @@ func TestVerifyStops(t *testing.T) {
 		t.Errorf("stopped: %v", err)
 	}
 }
+
+// TestLargest inverts HostLength, also where no size has that length.
+func TestLargest(t *testing.T) {
+	for _, g := range geometries {
+		for _, size := range []int64{0, 1, 4095, 4096, 4097, g.groupPlain - 1, g.groupPlain, g.groupPlain + 1, 33 * g.groupPlain, g.MaxSize() - 1, g.MaxSize()} {
+			n := g.HostLength(size)
+			if got := g.largest(n); got != size {
+				t.Errorf("%v: %d for the length of %d", g, got, size)
+			}
+			if got := g.largest(n - 1); got > size || size > 0 && got != size-1 {
+				t.Errorf("%v: %d for a byte less than the length of %d", g, got, size)
+			}
+			if got := g.largest(n + 100); got < size || g.HostLength(got) > n+100 {
+				t.Errorf("%v: %d for 100 bytes more than the length of %d", g, got, size)
+			}
+		}
+		if g.largest(0) != 0 || g.largest(100) != 0 {
+			t.Errorf("%v: a file that is shorter than its header has data", g)
+		}
+	}
+}

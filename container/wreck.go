@@ -91,8 +91,7 @@ func (w *Wreck) Headless() bool { return w.headless }
 func (w *Wreck) guess(id keys.ObjectID, g *Geometry) *keys.FileKeys {
 	w.headless = true
 	w.hdr = header{geo: g, vault: w.eng.ring.VaultID, id: id, object: ObjectFile, kind: bodyTree}
-	// The largest file that a host file of this length can hold.
-	w.hdr.size = int64(sort.Search(int(g.MaxSize()), func(n int) bool { return g.HostLength(int64(n)+1) > w.hostLen }))
+	w.hdr.size = g.largest(w.hostLen)
 
 	own := w.eng.params
 	own.SegmentSize, own.FrameSize = uint32(g.SegmentSize), uint32(g.FrameSize)
@@ -111,6 +110,19 @@ func (w *Wreck) guess(id keys.ObjectID, g *Geometry) *keys.FileKeys {
 		}
 	}
 	return &pick
+}
+
+// largest is the size of the largest file that a host file of this length can hold.
+func (g *Geometry) largest(hostLen int64) int64 {
+	low, high := int64(0), g.MaxSize()
+	for low < high {
+		if mid := high - (high-low)/2; g.HostLength(mid) <= hostLen {
+			low = mid
+		} else {
+			high = mid - 1
+		}
+	}
+	return low
 }
 
 // rawHeader is what the host has in the place of the header.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -146,6 +147,10 @@ func (o *offline) importDir(dest string, sources []bulk.Source) (plain.Node, err
 	}
 	if len(sources) != 1 || sources[0].Name == "" {
 		return nil, failf(exitUsage, "name a directory of the vault; / is its root", "%s is not a directory of the vault", oneLine(dest))
+	}
+	if _, err := os.Lstat(dest); err == nil && !filepath.IsAbs(dest) {
+		return nil, failf(exitUsage, "give the destination last, such as / for the root; to use this name in the vault, write it with a / in front",
+			"%s is no directory of the vault, but a file here: is it one more to import?", oneLine(dest))
 	}
 	dir, name := filepath.Split(filepath.Clean("/" + dest))
 	sources[0].Name = name

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -39,12 +41,20 @@ The passphrase is asked for on the terminal.`,
 }
 
 func (a *app) open(f unlockFlags, all bool) error {
-	secret, bytes, err := a.streamSecret(f)
-	defer func() { wipe(bytes) }()
+	kind, err := f.kind()
 	if err != nil {
 		return err
 	}
-	r, err := stream.NewReader(a.stdin, secret, stream.ReadOptions{Derive: deriver()})
+	var bytes []byte
+	defer func() { wipe(bytes) }()
+	ask := func(kinds []string) (secret vault.Secret, err error) {
+		if !slices.Contains(kinds, kind) {
+			return nil, noSuchSlot(kind, kinds)
+		}
+		secret, bytes, err = a.streamSecret(kind, f)
+		return secret, err
+	}
+	r, err := stream.NewReader(a.stdin, nil, stream.ReadOptions{Derive: deriver(), Ask: ask})
 	if err != nil {
 		return openFailed(err, 0)
 	}
@@ -78,12 +88,18 @@ func (a *app) open(f unlockFlags, all bool) error {
 	})
 }
 
-// streamSecret returns what f says, and the bytes to wipe when it has been used.
-func (a *app) streamSecret(f unlockFlags) (vault.Secret, []byte, error) {
-	kind, err := f.kind()
-	if err != nil {
-		return nil, nil, err
+// noSuchSlot says how a stream opens.
+func noSuchSlot(kind string, kinds []string) error {
+	with := map[string]string{vault.KindPassphrase: "a passphrase", vault.KindKeyFile: "--keyfile", vault.KindAge: "--identity"}
+	var ways []string
+	for _, k := range kinds {
+		ways = append(ways, with[k])
 	}
+	return failf(exitPassphrase, "open it with "+strings.Join(ways, " or "), "the stream does not open with %s", with[kind])
+}
+
+// streamSecret returns what f says, and the bytes to wipe when it has been used.
+func (a *app) streamSecret(kind string, f unlockFlags) (vault.Secret, []byte, error) {
 	switch kind {
 	case vault.KindKeyFile:
 		contents, err := readKeyFile(f.keyfile)

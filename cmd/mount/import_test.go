@@ -120,6 +120,7 @@ func TestImportErrors(t *testing.T) {
 	b.fails(exitUsage, "is in the vault", "", "import", v, filepath.Join(v, ".coffer"))
 	b.fails(exitOther, "no such file", in, "import", v, tree, "a/b")
 	b.fails(exitUsage, "not a directory", in, "import", v, tree, tree, "nowhere")
+	b.fails(exitUsage, "one more to import", in, "import", v, tree, "tree")
 	b.fails(exitPassphrase, "wrong passphrase", "wrong\n", "import", v, tree)
 	b.fails(exitVaultDir, "not a coffer vault", in, "import", b.mkdir("no-vault"), tree)
 	b.importInto(v, tree)
@@ -428,4 +429,69 @@ func TestProgressAtTerminal(t *testing.T) {
 	if !strings.Contains(text, "MiB") || !strings.Contains(text, "source") {
 		t.Errorf("no bar: %q", text)
 	}
+}
+
+// smallDisk mounts a filesystem of so many MiB; grow makes it larger.
+func (b *box) smallDisk(name string, mib int) (dir string, grow func(mib int)) {
+	b.t.Helper()
+	dir = b.mkdir(name)
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", mib)); err != nil {
+		b.t.Skipf("cannot mount a tmpfs: %v", err)
+	}
+	b.t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir, func(mib int) {
+		b.t.Helper()
+		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, fmt.Sprintf("size=%dm", mib)); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// TestFullDisks fills the vault's host under an import, and the destination under an export: each says so, leaves no half file under a name, and goes on when
+// there is room.
+func TestFullDisks(t *testing.T) {
+	b := newBox(t)
+	tree := b.mkdir("tree")
+	fill(t, tree)
+	for i := range 30 {
+		if err := os.WriteFile(filepath.Join(tree, "sub", fmt.Sprint("f", i)), randomBytes(byte(i), 400_000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	host, grow := b.smallDisk("host", 8)
+	v := filepath.Join(host, "vault")
+	b.ok(passphrase+"\n", append([]string{"init", "--recovery-file", b.path("rk"), v}, cheap...)...)
+	for range 2 { // twice at the same place
+		r := b.run(passphrase+"\n", "import", v, tree+"/.")
+		if r.code != int(exitHostFull) || !strings.Contains(r.stderr, "no space left") || !strings.Contains(r.stderr, "hint: make room") {
+			t.Fatalf("import: exit %d\n%s", r.code, r.stderr)
+		}
+	}
+	grow(64)
+	b.importInto(v, tree+"/.")
+	noLeftovers(t, v)
+
+	out, growOut := b.smallDisk("out", 8)
+	for range 2 {
+		r := b.run(passphrase+"\n", "export", v, "/", out)
+		if r.code != int(exitHostFull) || !strings.Contains(r.stderr, "the destination is full") {
+			t.Fatalf("export: exit %d\n%s", r.code, r.stderr)
+		}
+	}
+	err := filepath.WalkDir(out, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		rel, _ := filepath.Rel(out, path)
+		if !bytes.Equal(mustRead(t, path), mustRead(t, filepath.Join(tree, rel))) {
+			t.Errorf("%s is not whole", rel)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	growOut(64)
+	b.export(passphrase+"\n", v, "/", out)
+	sameTree(t, tree, out)
 }

@@ -265,6 +265,9 @@ func bounded(k vault.KDF) bool {
 
 // unlock opens a key slot, verifies commitment and MAC of the whole header under the key and returns what opens the frames.
 func (h *header) unlock(secret vault.Secret, derive vault.Deriver, workers int) (*container.SegmentCrypto, error) {
+	if secret == nil {
+		return nil, errors.New("stream: no secret to open it with")
+	}
 	var k keys.FileKeys
 	defer k.Destroy()
 	mk, _, err := vault.OpenSlots(h.slots, h.id, secret, derive, func(mk *keys.MasterKey) error {

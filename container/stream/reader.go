@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/cofferfs/coffer/container"
@@ -15,6 +16,23 @@ import (
 type ReadOptions struct {
 	Derive  vault.Deriver
 	Workers int
+	// Ask is called where no secret is given, with the kinds of key slots that the stream has (vault.KindPassphrase, …), once its header is read: nobody
+	// should have to type a passphrase for something that is no stream, or has none.
+	Ask func(kinds []string) (vault.Secret, error)
+}
+
+// secret is the one that was given, or asked for.
+func (o *ReadOptions) secret(given vault.Secret, h *header) (vault.Secret, error) {
+	if given != nil || o.Ask == nil {
+		return given, nil
+	}
+	var has []string
+	for i := range h.slots {
+		if !slices.Contains(has, h.slots[i].Kind) {
+			has = append(has, h.slots[i].Kind)
+		}
+	}
+	return o.Ask(has)
 }
 
 // Reader opens a stream from its beginning to its end. What it returns is authentic and in its place; that nothing is missing is certain with io.EOF only.
@@ -53,6 +71,9 @@ type source struct {
 func NewReader(r io.Reader, secret vault.Secret, o ReadOptions) (*Reader, error) {
 	h, err := readHeader(r)
 	if err != nil {
+		return nil, err
+	}
+	if secret, err = o.secret(secret, h); err != nil {
 		return nil, err
 	}
 	c, err := h.unlock(secret, o.Derive, workers(o.Workers))

@@ -28,6 +28,9 @@ func NewReaderAt(r io.ReaderAt, size int64, secret vault.Secret, o ReadOptions) 
 	if err != nil {
 		return nil, err
 	}
+	if secret, err = o.secret(secret, h); err != nil {
+		return nil, err
+	}
 	c, err := h.unlock(secret, o.Derive, workers(o.Workers))
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -181,6 +182,21 @@ func TestRecipients(t *testing.T) {
 		if got, err := io.ReadAll(r); err != nil || string(got) != "plain" {
 			t.Errorf("%T: %q, %v", c.secret, got, err)
 		}
+	}
+	asked := 0
+	r, err := NewReader(bytes.NewReader(b.Bytes()), nil, ReadOptions{Ask: func(kinds []string) (vault.Secret, error) {
+		asked++
+		if want := []string{vault.KindPassphrase, vault.KindKeyFile, vault.KindAge}; !slices.Equal(kinds, want) {
+			t.Errorf("asked for %v", kinds)
+		}
+		return vault.KeyFile(keyFile), nil
+	}})
+	if err != nil || asked != 1 {
+		t.Fatalf("asked %d times: %v", asked, err)
+	}
+	r.Close()
+	if _, err := NewReader(bytes.NewReader(b.Bytes()), nil, ReadOptions{}); err == nil {
+		t.Error("opened without a secret")
 	}
 	for _, c := range []struct {
 		to   []Recipient

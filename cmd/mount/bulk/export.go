@@ -3,7 +3,6 @@ package bulk
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -36,39 +35,8 @@ type Export struct {
 	wg       sync.WaitGroup
 }
 
-// counters are a Summary in the making.
-type counters struct {
-	files, skipped, dirs, others, failed, damaged, bytes, lost, reused, done atomic.Int64
-	reading, writing, syncing                                                atomic.Int64 // ns
-}
-
-// Summary counts what one Run did. The names of the JSON fields are stable.
-type Summary struct {
-	Files       int64 `json:"files"`        // copied
-	Skipped     int64 `json:"skipped"`      // finished before
-	Directories int64 `json:"directories"`  // made, or found
-	Others      int64 `json:"others"`       // symlinks, further hard links, FIFOs
-	Failed      int64 `json:"failed"`       // not copied
-	Damaged     int64 `json:"damaged"`      // of them, or salvaged, for damage
-	Bytes       int64 `json:"bytes"`        // written
-	LostBytes   int64 `json:"lost_bytes"`   // holes where data was
-	Reused      int64 `json:"reused_bytes"` // of large files, written by an earlier import
-	// Seconds in each, summed over all that work at a time.
-	Reading float64 `json:"reading_seconds"`
-	Writing float64 `json:"writing_seconds"`
-	Syncing float64 `json:"syncing_seconds"`
-}
-
 // Summary returns the counts so far.
 func (e *Export) Summary() Summary { return e.counters.summary() }
-
-func (c *counters) summary() Summary {
-	sec := func(ns *atomic.Int64) float64 { return time.Duration(ns.Load()).Seconds() }
-	return Summary{
-		Files: c.files.Load(), Skipped: c.skipped.Load(), Directories: c.dirs.Load(), Others: c.others.Load(), Failed: c.failed.Load(), Damaged: c.damaged.Load(),
-		Bytes: c.bytes.Load(), LostBytes: c.lost.Load(), Reused: c.reused.Load(), Reading: sec(&c.reading), Writing: sec(&c.writing), Syncing: sec(&c.syncing),
-	}
-}
 
 // Progress says how far Run is: files that are done, bytes of their contents, holes included, and the path that was begun last.
 func (e *Export) Progress() (files, size int64, path string) {
@@ -344,116 +312,4 @@ func (d *destDir) dress(temp string, st plain.Stat, path string) (err error) {
 		}
 	}
 	return pathError("utimes", path, unix.UtimesNanoAt(d.fd, temp, []unix.Timespec{st.Atime, st.Mtime}, unix.AT_SYMLINK_NOFOLLOW))
-}
-
-// link makes a further name of a file that was copied under its first one. false: it could not, and a copy is to be made.
-func (e *Export) link(d *destDir, first *linked, name string) bool {
-	<-first.done
-	if !first.ok {
-		return false
-	}
-	var a unix.Stat_t
-	b, ok, err := d.stat(name)
-	if err == nil && ok && b.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return false
-	}
-	if err == nil && ok && unix.Lstat(first.path, &a) == nil && a.Dev == b.Dev && a.Ino == b.Ino {
-		e.counters.skipped.Add(1)
-		return true
-	}
-	err = d.place(name, func(temp string) error { return unix.Linkat(unix.AT_FDCWD, first.path, d.fd, temp, 0) })
-	if err != nil {
-		return false
-	}
-	e.counters.others.Add(1)
-	return true
-}
-
-// linkTable knows the files with several names.
-type linkTable struct {
-	mu    sync.Mutex // guards files
-	files map[string]*linked
-}
-
-// linked is a file with several names: ok once done is closed says that the first one is there.
-type linked struct {
-	path string
-	done chan struct{}
-	ok   bool
-}
-
-// claim makes path the first name of an object, or says which is.
-func (t *linkTable) claim(object, path string) (l *linked, mine bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if l := t.files[object]; l != nil {
-		return l, false
-	}
-	if t.files == nil {
-		t.files = map[string]*linked{}
-	}
-	l = &linked{path: path, done: make(chan struct{})}
-	t.files[object] = l
-	return l, true
-}
-
-// settle is called once for the first name; l may be nil.
-func (l *linked) settle(mine, ok bool) {
-	if l != nil && mine {
-		l.ok = ok
-		close(l.done)
-	}
-}
-
-// Count walks the jobs and returns how many files and bytes they have, for whoever shows how far a Run is. What cannot be read is left out: Run says so.
-func Count(ctx context.Context, jobs []Job) (files, size int64) {
-	c := counter{seen: map[string]bool{}}
-	for _, j := range jobs {
-		c.count(ctx, j.Node)
-	}
-	return c.files, c.size
-}
-
-type counter struct {
-	files, size int64
-	seen        map[string]bool // objects with several names
-}
-
-func (c *counter) count(ctx context.Context, n plain.Node) {
-	st, err := n.Stat()
-	if err != nil || ctx.Err() != nil || c.seen[st.Object] {
-		return
-	}
-	switch st.Type() {
-	case unix.S_IFREG:
-		c.files++
-		c.size += st.Size
-		if st.Nlink > 1 {
-			c.seen[st.Object] = true
-		}
-	case unix.S_IFDIR:
-		children, err := n.Children()
-		if err != nil {
-			return
-		}
-		for _, child := range children {
-			c.count(ctx, child)
-			child.Release()
-		}
-	}
-}
-
-// String is what was done, on one line.
-func (s Summary) String() string {
-	text := fmt.Sprintf("%d files copied, %d bytes; %d finished before; %d directories, %d links and others", s.Files, s.Bytes, s.Skipped, s.Directories, s.Others)
-	if s.Failed > 0 {
-		text += fmt.Sprintf("; %d not copied", s.Failed)
-	}
-	if s.Reused > 0 {
-		text += fmt.Sprintf("; went on behind %d bytes", s.Reused)
-	}
-	if s.LostBytes > 0 {
-		text += fmt.Sprintf("; %d bytes lost", s.LostBytes)
-	}
-	return text
 }

@@ -3,7 +3,6 @@ package bulk
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -32,17 +31,6 @@ type limits struct {
 	checkpoint int64 // bytes between resume points; a larger file has them
 	chunk      int64
 	small      int64
-}
-
-// whole is a file that has all of its bytes and attributes and waits to be durable and named.
-type whole struct {
-	to    name
-	file  *container.File
-	stem  string
-	path  string // of the source
-	ident identity
-	links bool // the source has other names
-	large bool // there may be a record
 }
 
 // regular copies a file, unless it is there, or is another name of one that is.
@@ -97,7 +85,11 @@ func openSource(path string, st *unix.Stat_t) (*os.File, error) {
 		return nil, pathError("open", path, err)
 	}
 	f := os.NewFile(uintptr(fd), path)
-	return f, unchangedSource(f, st)
+	if err := unchangedSource(f, st); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // errChanged: a copy of what changes would be of no moment at all.
@@ -293,126 +285,7 @@ func (m *Import) resume(stem string, st *unix.Stat_t) (c *container.File, from i
 	return c, from, nil
 }
 
-// fill copies the bytes of src from an offset on. Reading goes on while sealing and writing.
-func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *unix.Stat_t, from int64, stem string, large bool) error {
-	sparse := st.Blocks*512 < st.Size
-	if st.Size <= m.sizes.small {
-		return m.fillSmall(c, src, st, sparse)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	free, full := make(chan *segments, 2), make(chan *segments, 2)
-	size := int(min(m.sizes.chunk, (st.Size+int64(c.Geometry().SegmentSize)-1)/int64(c.Geometry().SegmentSize)*int64(c.Geometry().SegmentSize)))
-	free <- newSegments(c.Geometry(), size)
-	if st.Size > m.sizes.chunk {
-		free <- newSegments(c.Geometry(), size)
-	}
-	failed := make(chan error, 1)
-	go func() {
-		defer close(full)
-		failed <- m.readSource(ctx, src, st.Size, from, sparse, free, full)
-	}()
-	var err error
-	since, last := int64(0), time.Now()
-	for s := range full {
-		if err != nil {
-			continue
-		}
-		if large && (since >= m.sizes.checkpoint || time.Since(last) >= checkpointTime && since > 0) {
-			err = m.checkpoint(c, st, s.at, stem)
-			since, last = 0, time.Now()
-		}
-		if err == nil {
-			start := time.Now()
-			err = inVault(c.WriteFrames(s.at+int64(s.n), s.writes(s.at, s.n, sparse)))
-			m.counters.writing.Add(int64(time.Since(start)))
-		}
-		if err != nil {
-			cancel()
-			continue
-		}
-		since += int64(s.n)
-		m.counters.bytes.Add(int64(s.n))
-		m.counters.done.Add(int64(s.n))
-		free <- s
-	}
-	if rerr := <-failed; err == nil {
-		err = rerr
-	}
-	if err == nil && c.Size() < st.Size {
-		err = inVault(c.SetSize(st.Size))
-	}
-	return err
-}
-
-// fillSmall is fill of a file that is read at once, into a buffer that all of them share.
-func (m *Import) fillSmall(c *container.File, src *os.File, st *unix.Stat_t, sparse bool) error {
-	if st.Size > 0 {
-		if m.buf == nil || m.buf.geo != c.Geometry() {
-			m.buf = newSegments(c.Geometry(), int(m.sizes.small)+c.Geometry().SegmentSize)
-		}
-		if err := m.buf.read(src, 0, int(st.Size), &m.counters); err != nil {
-			return err
-		}
-		start := time.Now()
-		err := c.WriteFrames(st.Size, m.buf.writes(0, int(st.Size), sparse))
-		m.counters.writing.Add(int64(time.Since(start)))
-		if err != nil {
-			return inVault(err)
-		}
-		m.counters.bytes.Add(st.Size)
-		m.counters.done.Add(st.Size)
-	}
-	if c.Size() < st.Size {
-		return inVault(c.SetSize(st.Size))
-	}
-	return nil
-}
-
-// checkpoint makes what was written durable, and then the record that says so. at is a multiple of the chunk size.
-func (m *Import) checkpoint(c *container.File, st *unix.Stat_t, at int64, stem string) error {
-	start := time.Now()
-	defer func() { m.counters.syncing.Add(int64(time.Since(start))) }()
-	if c.Size() < at { // a hole came last
-		if err := c.SetSize(at); err != nil {
-			return inVault(err)
-		}
-	}
-	if err := c.Sync(); err != nil {
-		return inVault(err)
-	}
-	return inVault(m.partials.write(stem, record{id: c.ID(), source: identityOf(st), geometry: c.Geometry().ID, durable: uint64(at)}))
-}
-
-// readSource sends the source chunk by chunk; of a sparse one those that are holes are left out.
-func (m *Import) readSource(ctx context.Context, src *os.File, size, from int64, sparse bool, free chan *segments, full chan<- *segments) error {
-	for at := from; at < size; {
-		if sparse {
-			data, err := unix.Seek(int(src.Fd()), at, unix.SEEK_DATA)
-			if errors.Is(err, unix.ENXIO) {
-				return nil
-			}
-			if err == nil && data-at >= m.sizes.chunk {
-				at += (data - at) / m.sizes.chunk * m.sizes.chunk
-			}
-		}
-		var s *segments
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case s = <-free:
-		}
-		n := int(min(int64(len(s.buf)), size-at))
-		if err := s.read(src, at, n, &m.counters); err != nil {
-			return err
-		}
-		full <- s
-		at += int64(n)
-	}
-	return nil
-}
-
-// dress gives a whole container its attributes and, where it is large, makes it durable. Times come last: each write changes them.
+// dress gives a whole container its attributes. Times come last: each write changes them.
 func (m *Import) dress(c *container.File, st *unix.Stat_t, attrs map[string][]byte) error {
 	if err := c.Flush(); err != nil {
 		return err
@@ -426,147 +299,4 @@ func (m *Import) dress(c *container.File, st *unix.Stat_t, attrs map[string][]by
 		return err
 	}
 	return h.Utimes(&[2]unix.Timespec{st.Atim, st.Mtim})
-}
-
-// settleBatch makes the files of the batch durable and then gives them their names.
-func (m *Import) settleBatch() {
-	batch := m.batch
-	m.batch, m.pending, m.began = nil, 0, time.Now()
-	defer m.settleDirs()
-	if len(batch) == 0 {
-		return
-	}
-	start := time.Now()
-	var err error
-	if len(batch) == 1 {
-		err = batch[0].file.Host().Sync()
-	} else {
-		err = m.SyncOf()
-	}
-	m.counters.syncing.Add(int64(time.Since(start)))
-	for _, w := range batch {
-		if err == nil && m.fatal == nil {
-			m.check(w.path, m.publish(w))
-		}
-		if cerr := w.file.Close(); cerr != nil {
-			m.check(w.path, inVault(cerr))
-		}
-		w.to.dir.Release()
-	}
-	if err != nil {
-		m.check(batch[0].path, inVault(fmt.Errorf("make durable: %w", err)))
-	}
-}
-
-// publish gives a durable file its name, in place of what has it.
-func (m *Import) publish(w whole) error {
-	d, to := w.to.dir, w.to.name
-	e, err := d.Adopt(to, m.partials.dir, w.stem+partSuffix, w.to.entry)
-	if err == nil && w.large {
-		err = m.partials.drop(w.stem) // the record
-	}
-	if err != nil {
-		return inVault(err)
-	}
-	m.counters.files.Add(1)
-	if w.links {
-		m.rememberIdentity(d, to, e, w.ident)
-	}
-	if m.Delete {
-		return m.verifySource(w)
-	}
-	return nil
-}
-
-// verifySource compares a copy with its source, which may be deleted then.
-func (m *Import) verifySource(w whole) error {
-	src, err := os.Open(w.path)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(src.Fd()), &st); err != nil {
-		return pathError("stat", w.path, err)
-	}
-	if identityOf(&st) != w.ident {
-		return errChanged
-	}
-	if err := m.compare(context.Background(), w.to.dir, w.to.name, src, &st); err != nil {
-		return err
-	}
-	m.gone = append(m.gone, w.path)
-	return nil
-}
-
-// deleteSources removes the sources whose copies are verified, once those are durable under their names.
-func (m *Import) deleteSources() {
-	if len(m.gone) == 0 || m.fatal != nil {
-		return
-	}
-	if err := m.SyncOf(); err != nil {
-		m.check(m.gone[0], inVault(err))
-		return
-	}
-	for _, path := range m.gone {
-		if err := os.Remove(path); err != nil {
-			m.fail(path, err)
-		}
-	}
-}
-
-// segments is a buffer of plaintext as WriteFrames takes it.
-type segments struct {
-	geo *container.Geometry
-	buf []byte
-	at  int64 // plain offset, a multiple of the segment size
-	n   int   // bytes that count; zeros follow
-}
-
-func newSegments(g *container.Geometry, size int) *segments {
-	return &segments{geo: g, buf: make([]byte, max(size, g.SegmentSize))}
-}
-
-// read fills the buffer with n bytes of a source, and with zeros up to the end of the segment.
-func (s *segments) read(src io.ReaderAt, at int64, n int, count *counters) error {
-	start := time.Now()
-	k, err := src.ReadAt(s.buf[:n], at)
-	count.reading.Add(int64(time.Since(start)))
-	if k < n {
-		if err == nil || errors.Is(err, io.EOF) {
-			err = errChanged
-		}
-		return err
-	}
-	clear(s.buf[n:min(len(s.buf), (n+s.geo.SegmentSize-1)/s.geo.SegmentSize*s.geo.SegmentSize)])
-	s.at, s.n = at, n
-	return nil
-}
-
-// writes cuts the first n bytes, which lie at a plain offset, into segment writes. With holes frames of zeros are left out.
-func (s *segments) writes(at int64, n int, holes bool) (ws []container.SegmentWrite) {
-	S, F := s.geo.SegmentSize, s.geo.FrameSize
-	for from := 0; from < n; from += S {
-		w := container.SegmentWrite{Segment: uint64((at + int64(from)) / int64(S)), Frames: make([][]byte, s.geo.Frames)}
-		for i := range s.geo.Frames {
-			frame := s.buf[from+i*F : from+(i+1)*F]
-			if from+i*F < n && !(holes && zeros(frame)) {
-				w.Frames[i] = frame
-				w.Dirty |= 1 << i
-			}
-		}
-		if w.Dirty != 0 {
-			ws = append(ws, w)
-		}
-	}
-	return ws
-}
-
-func zeros(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
 }

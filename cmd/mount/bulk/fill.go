@@ -1,0 +1,131 @@
+package bulk
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container"
+)
+
+// fill copies the bytes of src from an offset on. Reading goes on while sealing and writing.
+func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *unix.Stat_t, from int64, stem string, large bool) error {
+	sparse := st.Blocks*512 < st.Size
+	if st.Size <= m.sizes.small {
+		return m.fillSmall(c, src, st, sparse)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	free, full := make(chan *segments, 2), make(chan *segments, 2)
+	size := int(min(m.sizes.chunk, (st.Size+int64(c.Geometry().SegmentSize)-1)/int64(c.Geometry().SegmentSize)*int64(c.Geometry().SegmentSize)))
+	free <- newSegments(c.Geometry(), size)
+	if st.Size > m.sizes.chunk {
+		free <- newSegments(c.Geometry(), size)
+	}
+	failed := make(chan error, 1)
+	go func() {
+		defer close(full)
+		failed <- m.readSource(ctx, src, st.Size, from, sparse, free, full)
+	}()
+	var err error
+	since, last := int64(0), time.Now()
+	for s := range full {
+		if err != nil {
+			continue
+		}
+		if large && (since >= m.sizes.checkpoint || time.Since(last) >= checkpointTime && since > 0) {
+			err = m.checkpoint(c, st, s.at, stem)
+			since, last = 0, time.Now()
+		}
+		if err == nil {
+			start := time.Now()
+			err = inVault(c.WriteFrames(s.at+int64(s.n), s.writes(s.at, s.n, sparse)))
+			m.counters.writing.Add(int64(time.Since(start)))
+		}
+		if err != nil {
+			cancel()
+			continue
+		}
+		since += int64(s.n)
+		m.counters.bytes.Add(int64(s.n))
+		m.counters.done.Add(int64(s.n))
+		free <- s
+	}
+	if rerr := <-failed; err == nil {
+		err = rerr
+	}
+	if err == nil && c.Size() < st.Size {
+		err = inVault(c.SetSize(st.Size))
+	}
+	return err
+}
+
+// fillSmall is fill of a file that is read at once, into a buffer that all of them share.
+func (m *Import) fillSmall(c *container.File, src *os.File, st *unix.Stat_t, sparse bool) error {
+	if st.Size > 0 {
+		if m.buf == nil || m.buf.geo != c.Geometry() {
+			m.buf = newSegments(c.Geometry(), int(m.sizes.small)+c.Geometry().SegmentSize)
+		}
+		if err := m.buf.read(src, 0, int(st.Size), &m.counters); err != nil {
+			return err
+		}
+		start := time.Now()
+		err := c.WriteFrames(st.Size, m.buf.writes(0, int(st.Size), sparse))
+		m.counters.writing.Add(int64(time.Since(start)))
+		if err != nil {
+			return inVault(err)
+		}
+		m.counters.bytes.Add(st.Size)
+		m.counters.done.Add(st.Size)
+	}
+	if c.Size() < st.Size {
+		return inVault(c.SetSize(st.Size))
+	}
+	return nil
+}
+
+// checkpoint makes what was written durable, and then the record that says so. at is a multiple of the chunk size.
+func (m *Import) checkpoint(c *container.File, st *unix.Stat_t, at int64, stem string) error {
+	start := time.Now()
+	defer func() { m.counters.syncing.Add(int64(time.Since(start))) }()
+	if c.Size() < at { // a hole came last
+		if err := c.SetSize(at); err != nil {
+			return inVault(err)
+		}
+	}
+	if err := c.Sync(); err != nil {
+		return inVault(err)
+	}
+	return inVault(m.partials.write(stem, record{id: c.ID(), source: identityOf(st), geometry: c.Geometry().ID, durable: uint64(at)}))
+}
+
+// readSource sends the source chunk by chunk; of a sparse one those that are holes are left out.
+func (m *Import) readSource(ctx context.Context, src *os.File, size, from int64, sparse bool, free chan *segments, full chan<- *segments) error {
+	for at := from; at < size; {
+		if sparse {
+			data, err := unix.Seek(int(src.Fd()), at, unix.SEEK_DATA)
+			if errors.Is(err, unix.ENXIO) {
+				return nil
+			}
+			if err == nil && data-at >= m.sizes.chunk {
+				at += (data - at) / m.sizes.chunk * m.sizes.chunk
+			}
+		}
+		var s *segments
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case s = <-free:
+		}
+		n := int(min(int64(len(s.buf)), size-at))
+		if err := s.read(src, at, n, &m.counters); err != nil {
+			return err
+		}
+		full <- s
+		at += int64(n)
+	}
+	return nil
+}
