@@ -124,3 +124,64 @@ func TestCrashFreed(t *testing.T) {
 	}
 	s.abandon(m)
 }
+
+// A file of a session that ended cleanly stays one when it gets a new name: none of its names says that it may lack parts, so none may.
+func TestCrashOldFileNewName(t *testing.T) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, mk, err := newCrashDisk(vault.Params{})
+	must(err)
+	defer mk.Destroy()
+	s, err := openCrash(m.Root(), mk, true)
+	must(err)
+	k := newKernel(s.FS)
+	node, _, fh, err := k.create(fuse.FUSE_ROOT_ID, "old")
+	must(err)
+	must(k.write(node, fh, bytes.Repeat(stampedPage(1), 15), 0))
+	must(k.close(node, fh, unix.O_RDWR))
+	must(s.Close())
+	s, err = openCrash(m.Root(), mk, true)
+	must(err)
+	k = newKernel(s.FS)
+	node, _, err = k.lookup(fuse.FUSE_ROOT_ID, "old")
+	must(err)
+	must(k.link(node, fuse.FUSE_ROOT_ID, "new"))
+	k.forget(node)
+	node, _, err = k.lookup(fuse.FUSE_ROOT_ID, "new")
+	must(err)
+	fh, err = k.open(node, unix.O_RDWR)
+	must(err)
+	must(k.write(node, fh, stampedPage(2), 15*page))
+	must(k.close(node, fh, unix.O_RDWR))
+	other, _, fh, err := k.create(fuse.FUSE_ROOT_ID, "other")
+	must(err)
+	must(k.write(other, fh, stampedPage(1), 0))
+	must(k.fsync(other, fh, true))
+	must(k.write(other, fh, stampedPage(2), 0))
+	must(k.fsync(other, fh, true)) // of the journal, and so of what it says about the old file
+	for _, loss := range crashLosses() {
+		c := m.Cut(loss, rand.New(rand.NewPCG(1, 1)))
+		s, err := openCrash(c.Root(), mk, true)
+		must(err)
+		k := newKernel(s.FS)
+		node, a, err := k.lookup(fuse.FUSE_ROOT_ID, "old")
+		must(err)
+		fh, err := k.open(node, unix.O_RDONLY)
+		must(err)
+		if got, err := k.read(node, fh, 0, 15*page); err != nil || !bytes.Equal(got, bytes.Repeat(stampedPage(1), 15)) {
+			t.Errorf("%v: %d bytes, %v", loss, len(got), err)
+		}
+		if a.Size > 15*page {
+			if _, err := k.read(node, fh, 15*page, page); err != nil {
+				t.Errorf("%v: the last page: %v", loss, err)
+			}
+		}
+		must(k.close(node, fh, unix.O_RDONLY))
+		must(s.Close())
+	}
+	s.abandon(m)
+}

@@ -140,7 +140,7 @@ func (m *mounted) start() {
 	m.tree, err = dirs.New(dirs.Config{
 		Root: v.Root(), RootID: keys.ObjectID(v.Config().VaultID), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
 		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: m.headerless, ReadOnly: v.ReadOnly(), Events: m.findings.event, Seal: m.sealer(), ACL: m.options.acl,
-		Intend: m.engine.Intend(),
+		Intend: m.engine.Intend(), Settled: func(seq uint64) bool { return !v.InSession(seq) && !v.UncleanSeq(seq) },
 	})
 	m.must(err)
 	m.fs = fs.New(fs.Config{

@@ -204,6 +204,9 @@ func (d *Dir) introduce(fd disk.Dir, name string, n *link, make func(host string
 
 // draw gives n a new sequence and seals it.
 func (d *Dir) draw(name string, n *link) (host string, sidecar []byte, err error) {
+	if n.flags&names.NoHeader != 0 && n.seq != 0 && d.t.cfg.Settled != nil && d.t.cfg.Settled(n.seq) {
+		n.flags &^= names.NoHeader // by its new sequence the file would count as made in this session
+	}
 	if n.seq, err = d.t.cfg.NextSeq(); err != nil {
 		return "", nil, err
 	}
