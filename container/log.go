@@ -178,6 +178,20 @@ func (f *File) Sync() error {
 	return f.eng.applier.log.Sync(lsn)
 }
 
+// settle takes note of a suspension: with it all that had been flushed became durable, and the session of the file's name ended. The caller holds commit.
+func (f *File) settle() {
+	a := f.eng.applier
+	if a == nil || a.settled.Load() == f.settled {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.settled = a.settled.Load()
+	if !f.virgin {
+		f.durable, f.held, f.lsn = true, true, 0
+	}
+}
+
 // commitNow flushes, and syncs the host file where the journal alone does not hold what was flushed; the rest is durable with the journal up to lsn.
 func (f *File) commitNow() (lsn journal.LSN, err error) {
 	f.commit.Lock()

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/fs"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
 )
 
@@ -184,4 +186,59 @@ func TestCrashOldFileNewName(t *testing.T) {
 		must(s.Close())
 	}
 	s.abandon(m)
+}
+
+// What was made before a freeze is of a session that ended cleanly, also while it stays open: a power cut after the thaw takes nothing of it.
+func TestCrashAfterFreeze(t *testing.T) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, open := range []bool{true, false} {
+		m, mk, err := newCrashDisk(vault.Params{})
+		must(err)
+		defer mk.Destroy()
+		s, err := openCrash(m.Root(), mk, true)
+		must(err)
+		k := newKernel(s.FS)
+		node, _, fh, err := k.create(fuse.FUSE_ROOT_ID, "old")
+		must(err)
+		must(k.write(node, fh, bytes.Repeat(stampedPage(1), 15), 0))
+		if !open {
+			must(k.close(node, fh, unix.O_RDWR))
+		}
+		z := fs.NewFreezer(s.Stack, fs.NewWatch(s.FS, nil), s.notes.event)
+		must(z.Freeze(time.Minute))
+		must(z.Thaw())
+		if !open {
+			fh, err = k.open(node, unix.O_RDWR)
+			must(err)
+		}
+		must(k.write(node, fh, stampedPage(2), 15*page))
+		must(k.close(node, fh, unix.O_RDWR))
+		other, _, fh, err := k.create(fuse.FUSE_ROOT_ID, "other")
+		must(err)
+		must(k.write(other, fh, stampedPage(1), 0))
+		must(k.fsync(other, fh, true))
+		must(k.write(other, fh, stampedPage(2), 0))
+		must(k.fsync(other, fh, true)) // of the journal, and so of what it says about the old file
+		for _, loss := range crashLosses() {
+			c := m.Cut(loss, rand.New(rand.NewPCG(1, 1)))
+			s, err := openCrash(c.Root(), mk, true)
+			must(err)
+			k := newKernel(s.FS)
+			node, a, err := k.lookup(fuse.FUSE_ROOT_ID, "old")
+			must(err)
+			fh, err := k.open(node, unix.O_RDONLY)
+			must(err)
+			if got, err := k.read(node, fh, 0, int(a.Size)); err != nil || !bytes.HasPrefix(got, bytes.Repeat(stampedPage(1), 15)) {
+				t.Errorf("open %v, %v: %d bytes, %v", open, loss, len(got), err)
+			}
+			must(k.close(node, fh, unix.O_RDONLY))
+			must(s.Close())
+		}
+		s.abandon(m)
+	}
 }
