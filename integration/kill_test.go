@@ -88,12 +88,13 @@ func startDaemon(t *testing.T, vaultDir, dir string) *daemon {
 // kill is kill -9.
 func (d *daemon) kill() {
 	_ = d.cmd.Process.Kill()
+	d.detach() // first: what it asked of its own mount while it began nobody answers any more, and it would never be gone
 	_ = d.cmd.Wait()
-	d.detach()
 }
 
 func (d *daemon) detach() {
 	if os.Geteuid() == 0 {
+		_ = unix.Unmount(d.dir, unix.MNT_FORCE)
 		_ = unix.Unmount(d.dir, unix.MNT_DETACH)
 	} else {
 		_ = exec.Command("fusermount3", "-uz", d.dir).Run()
