@@ -65,7 +65,8 @@ func (s *Stack) build(c StackConfig) (err error) {
 	}
 	s.Tree, err = dirs.New(dirs.Config{
 		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
-		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: s.headerless, ReadOnly: v.ReadOnly(), Events: c.Events,
+		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: s.headerless,
+		MayLack: func(seq uint64) bool { return v.InSession(seq) || v.UncleanSeq(seq) }, ReadOnly: v.ReadOnly(), Events: c.Events,
 		Seal: seal, ACL: c.ACL, Intend: s.Engine.Intend(),
 	})
 	if err != nil {

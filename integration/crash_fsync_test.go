@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"testing"
 
@@ -73,4 +74,59 @@ func TestFsyncKeepsAttributes(t *testing.T) {
 		t.Errorf("mode of the file is %o", a.Mode)
 	}
 	must(s.Close())
+}
+
+// A file of a session that ended cleanly is durable, also where the first sync of its life was the unmount's, and whatever names it gets later.
+func TestNewNameOfOldFile(t *testing.T) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, mk, err := newCrashDisk(vault.Params{})
+	must(err)
+	defer mk.Destroy()
+	s, err := openCrash(m.Root(), mk, true)
+	must(err)
+	k := newKernel(s.FS)
+	node, _, fh, err := k.create(fuse.FUSE_ROOT_ID, "old")
+	must(err)
+	old := bytes.Repeat([]byte("old "), 2048)
+	must(k.write(node, fh, old, 0))
+	must(k.close(node, fh, unix.O_RDWR))
+	must(s.Close())
+
+	m.Record()
+	s, err = openCrash(m.Root(), mk, true)
+	must(err)
+	k = newKernel(s.FS)
+	node, _, err = k.lookup(fuse.FUSE_ROOT_ID, "old")
+	must(err)
+	must(k.link(node, fuse.FUSE_ROOT_ID, "new"))
+	must(k.fsyncDir(fuse.FUSE_ROOT_ID))
+	fh, err = k.open(node, unix.O_RDWR)
+	must(err)
+	must(k.write(node, fh, bytes.Repeat([]byte("more "), 20_000), 9000))
+	must(k.close(node, fh, unix.O_RDWR))
+	must(s.Engine.Checkpoint())
+	must(k.truncate(node, 120_000))
+	ops := m.Ops()
+	defer s.abandon(m)
+	for seed := range uint64(60) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		losses := disktest.PowerCuts()
+		c := m.CutAt(rng.IntN(ops+1), losses[rng.IntN(len(losses))], rng)
+		after, err := openCrash(c.Root(), mk, true)
+		must(err)
+		k := newKernel(after.FS)
+		node, a, err := k.lookup(fuse.FUSE_ROOT_ID, "old")
+		must(err)
+		fh, err := k.open(node, unix.O_RDONLY)
+		must(err)
+		if got, err := k.read(node, fh, 0, int(a.Size)); err != nil || !bytes.HasPrefix(got, old) {
+			t.Errorf("seed %d: %d bytes, %v: %v", seed, len(got), err, after.notes.all())
+		}
+		after.abandon(c)
+	}
 }
