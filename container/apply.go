@@ -40,8 +40,9 @@ type applier struct {
 	wake   chan struct{} // something below changed that run looks at
 	ended  chan struct{}
 
-	prepared atomic.Bool // the journal has a first piece, or the host was asked for one
-	spare    disk.File   // keeps a descriptor for that piece, so that programs cannot have opened the last one; nil where there is none
+	settled  atomic.Uint64 // suspensions: each made all durable that was flushed before
+	prepared atomic.Bool   // the journal has a first piece, or the host was asked for one
+	spare    disk.File     // keeps a descriptor for that piece, so that programs cannot have opened the last one; nil where there is none
 
 	mu       sync.Mutex // guards what follows
 	cond     sync.Cond  // queue got shorter, or err
@@ -635,6 +636,7 @@ func (a *applier) suspend() error {
 	if err := a.log.Close(true); err != nil {
 		return a.fail("suspension", err)
 	}
+	a.settled.Add(1)
 	return nil
 }
 

@@ -168,6 +168,7 @@ func anyDirty(ws []SegmentWrite) bool {
 
 // changeable checks what every change needs.
 func (f *File) changeable(size int64) error {
+	f.settle()
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	switch {
@@ -392,6 +393,7 @@ func (f *File) Flush() error {
 }
 
 func (f *File) flush() error {
+	f.settle()
 	f.mu.RLock()
 	dirty, closed := f.headerDirty || len(f.dirty) > 0 || f.tx != nil, f.closed
 	f.mu.RUnlock()

@@ -60,6 +60,7 @@ type File struct {
 	virgin     bool             // nothing but fresh frames was written to the host file
 	durable    bool             // what a transaction refers to is made durable before it
 	held       bool             // all that was flushed is durable, or is so with the journal
+	settled    uint64           // applier.settled when f was looked at last
 	abandoned  bool             // nobody can read the file again: nothing of it is written any more
 	tx         *transaction     // changes since the last flush, nil where there are none but metadata
 	overlay    map[int64]*image // by place on the host: what is not applied yet
@@ -77,6 +78,9 @@ func (e *Engine) newFile(h disk.File, hdr *header, k *keys.FileKeys) (*File, err
 	f := &File{
 		eng: e, host: h, geo: hdr.geo, hdr: *hdr, serial: e.serial.Add(1), dirty: map[metaKey]*block{}, made: map[metaKey]bool{}, overlay: map[int64]*image{},
 		crypto: fileCrypto{vault: hdr.vault, id: hdr.id, suite: hdr.suite, digest: hdr.digest, cipher: c, auth: k.Auth},
+	}
+	if e.applier != nil {
+		f.settled = e.applier.settled.Load()
 	}
 	switch hdr.kind {
 	case bodySingle:

@@ -1,6 +1,8 @@
 package container
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container/keys"
@@ -49,6 +51,9 @@ func (f *File) log() error {
 	header := &image{0, f.sealHeader()[:]}
 	t.put(header)
 	t.length = f.geo.HostLength(f.hdr.size)
+	if err := f.extend(t.length); err != nil {
+		return err
+	}
 
 	// L1: what the transaction refers to is durable before it can be.
 	if t.direct && f.durable {
@@ -75,6 +80,26 @@ func (f *File) log() error {
 	t.riding = nil
 	f.mu.Unlock()
 	a.enqueue(t)
+	return nil
+}
+
+// extend has the host file reach a length, so that a host that cannot have it says so now, and not when it is logged and acknowledged. A file that is longer than
+// its header says is no harm.
+func (f *File) extend(n int64) error {
+	f.slots.RLock() // the applier does not set the length meanwhile
+	defer f.slots.RUnlock()
+	f.mu.RLock()
+	have := f.hostLen
+	f.mu.RUnlock()
+	if have >= n {
+		return nil
+	}
+	if err := f.host.Truncate(n); err != nil {
+		return &MetaError{Op: "write", Level: headerLevel, Err: err}
+	}
+	f.mu.Lock()
+	f.hostLen = max(f.hostLen, n)
+	f.mu.Unlock()
 	return nil
 }
 
@@ -154,6 +179,20 @@ func (f *File) Sync() error {
 	return f.eng.applier.log.Sync(lsn)
 }
 
+// settle takes note of a suspension: with it all that had been flushed became durable, and the session of the file's name ended. The caller holds commit.
+func (f *File) settle() {
+	a := f.eng.applier
+	if a == nil || a.settled.Load() == f.settled {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.settled = a.settled.Load()
+	if !f.virgin {
+		f.durable, f.held, f.lsn = true, true, 0
+	}
+}
+
 // commitNow flushes, and syncs the host file where the journal alone does not hold what was flushed; the rest is durable with the journal up to lsn.
 func (f *File) commitNow() (lsn journal.LSN, err error) {
 	f.commit.Lock()
@@ -178,6 +217,14 @@ func (f *File) commitNow() (lsn journal.LSN, err error) {
 	f.durable, f.held = true, true
 	f.headerDirty = !f.hdr.durable
 	f.mu.Unlock()
-	// From here on its header says so. Whether that survives matters only to later transactions, which come after it in the journal.
-	return lsn, f.flush()
+	// From here on its header says so. Whether that survives matters only to later transactions, which come after it in the journal; on a full host the first
+	// of them says it.
+	err = f.flush()
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		f.mu.Lock()
+		f.headerDirty, f.tx = false, nil // which has nothing but the header
+		f.mu.Unlock()
+		err = nil
+	}
+	return lsn, err
 }

@@ -116,7 +116,7 @@ func (fs *FS) openHost(n *inode, emptied bool) error {
 	}
 	c, err := fs.cfg.Engine.Open(h, n.id, container.OpenOptions{
 		ReadOnly: fs.cfg.ReadOnly, MayLackHeader: fs.mayLackHeader(n.found), TrustLength: !fs.cfg.UncleanTime(st.Ctim),
-		Young: n.found.Flags&noHeader != 0 && fs.cfg.InSession(n.found.Seq), Emptied: emptied && n.geometry == fs.cfg.Engine.Geometry().ID, // a new container has the vault's geometry
+		Young: n.found.Flags&names.NoHeader != 0 && fs.cfg.InSession(n.found.Seq), Emptied: emptied && n.geometry == fs.cfg.Engine.Geometry().ID, // a new container has the vault's geometry
 	})
 	if err != nil {
 		return err
@@ -300,6 +300,19 @@ func (fs *FS) nameless(n *inode) {
 	if settled {
 		fs.release(n)
 	}
+}
+
+// reachable answers ErrStale for a file whose last name was removed between the kernel's look at it and this call, and that was given up at once: the kernel looks
+// the path up again. Without that a reader would have an open file of which nothing can be read, and whose close fails.
+func (n *inode) reachable() error {
+	n.loc.RLock()
+	defer n.loc.RUnlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.links) == 0 && n.file == nil && n.pinned == nil {
+		return dirs.ErrStale
+	}
+	return nil
 }
 
 // orphaned reports whether a host file has no name left.

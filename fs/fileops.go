@@ -109,7 +109,9 @@ func (fs *FS) open(node uint64, flags, openFlags uint32, out *fuse.OpenOut) erro
 	}
 	write := writable(flags)
 	fs.opened(n, write)
-	if write {
+	if !write {
+		err = n.reachable()
+	} else {
 		err = fs.using(n, flags&unix.O_TRUNC != 0, func(f *cache.File) error {
 			if f.Container().ReadOnly() {
 				return unix.EROFS

@@ -30,6 +30,7 @@ type times struct {
 	ctimeHost, ctimeShown unix.Timespec
 	changes               atomic.Uint64 // of attributes; a ctime of one that comes meanwhile counts
 	changesSeen           uint64
+	modeSeen              uint32 // of the host file, before the journal's content came
 }
 
 // beforeApply and afterApply enclose what the journal does to a host file.
@@ -40,7 +41,7 @@ func (t *times) beforeApply(h disk.File) {
 	}
 	t.timeMu.Lock()
 	defer t.timeMu.Unlock()
-	t.changesSeen = t.changes.Load()
+	t.changesSeen, t.modeSeen = t.changes.Load(), st.Mode
 	if st.Ctim != t.ctimeHost {
 		t.ctimeShown = st.Ctim
 	}
@@ -52,6 +53,12 @@ func (t *times) afterApply(h disk.File) {
 	t.timeMu.Lock()
 	defer t.timeMu.Unlock()
 	t.ctimeHost = unix.Timespec{}
+	if lost := st.Mode ^ t.modeSeen; err == nil && lost != 0 && lost&^(suid|sgid) == 0 && t.changes.Load() == t.changesSeen {
+		// The host takes set-id bits away when a process writes that is not root's. The application set them after it had written.
+		if err = h.Chmod(t.modeSeen & 0o7777); err == nil {
+			err = h.Stat(&st)
+		}
+	}
 	if err == nil && t.changes.Load() == t.changesSeen {
 		t.ctimeHost = st.Ctim
 	}

@@ -33,11 +33,11 @@ func TestFallocateReserves(t *testing.T) {
 	for _, o := range []options{{wantErrors: true}, {writeThrough: true, wantErrors: true}} {
 		t.Run(o.String(), func(t *testing.T) {
 			m := mount(t, o)
-			m.onSmallHost("8m", func() {
+			m.onSmallHost("16m", func() { // half of it is for the journal
 				data := patterned(4 << 20)
 				f := m.open("reserved", os.O_RDWR|os.O_CREATE)
-				if err := unix.Fallocate(int(f.Fd()), 0, 0, 16<<20); err != unix.ENOSPC {
-					t.Errorf("16 MiB on 8: %v", err)
+				if err := unix.Fallocate(int(f.Fd()), 0, 0, 32<<20); err != unix.ENOSPC {
+					t.Errorf("32 MiB on 16: %v", err)
 				}
 				if st := fstat(t, f); st.Size != 0 {
 					t.Errorf("grown to %d by what failed", st.Size)
@@ -46,7 +46,7 @@ func TestFallocateReserves(t *testing.T) {
 				if st := fstat(t, f); st.Size != int64(len(data)) || st.Blocks < int64(len(data))/512 {
 					t.Errorf("%d bytes in %d blocks", st.Size, st.Blocks)
 				}
-				if err := os.WriteFile(m.path("filler"), make([]byte, 16<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+				if err := os.WriteFile(m.path("filler"), make([]byte, 32<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
 					t.Fatalf("the host is not full: %v", err)
 				}
 				_, err := f.WriteAt(data, 0)

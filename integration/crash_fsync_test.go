@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/fs"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
 )
 
@@ -76,8 +78,57 @@ func TestFsyncKeepsAttributes(t *testing.T) {
 	must(s.Close())
 }
 
-// A file of a session that ended cleanly is durable, also where the first sync of its life was the unmount's, and whatever names it gets later.
-func TestNewNameOfOldFile(t *testing.T) {
+// What the journal still holds of a range that became a hole does not come back over what was written there directly since.
+func TestCrashFreed(t *testing.T) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, mk, err := newCrashDisk(vault.Params{})
+	must(err)
+	defer mk.Destroy()
+	s, err := openCrash(m.Root(), mk, true)
+	must(err)
+	k := newKernel(s.FS)
+	other, _, ofh, err := k.create(fuse.FUSE_ROOT_ID, "other")
+	must(err)
+	node, _, fh, err := k.create(fuse.FUSE_ROOT_ID, "file")
+	must(err)
+	must(k.write(node, fh, bytes.Repeat(stampedPage(1), 256), 0))
+	must(k.fsync(node, fh, false))
+	must(k.write(node, fh, bytes.Repeat(stampedPage(2), 3), 10*page)) // overwritten: in the journal
+	must(k.fsync(node, fh, true))
+	must(k.fallocate(node, fh, 0, 100*page, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE))
+	must(k.fsync(node, fh, true))
+	must(k.write(other, ofh, stampedPage(1), 0)) // a cut of so much has all be applied at once, which gives nothing up
+	must(k.truncate(other, 4<<20))
+	must(k.fsync(other, ofh, true))
+	must(k.truncate(other, 0))
+	must(k.write(node, fh, bytes.Repeat(stampedPage(3), 60), 0)) // more than rides in a transaction: written to its place only
+	must(k.fsync(node, fh, true))
+
+	for _, loss := range crashLosses() {
+		c := m.Cut(loss, rand.New(rand.NewPCG(1, 1)))
+		s, err := openCrash(c.Root(), mk, true)
+		must(err)
+		k := newKernel(s.FS)
+		node, _, err := k.lookup(fuse.FUSE_ROOT_ID, "file")
+		must(err)
+		fh, err := k.open(node, unix.O_RDONLY)
+		must(err)
+		if got, err := k.read(node, fh, 0, 60*page); err != nil || !bytes.Equal(got, bytes.Repeat(stampedPage(3), 60)) {
+			t.Errorf("%v: %d bytes, %v", loss, len(got), err)
+		}
+		must(k.close(node, fh, unix.O_RDONLY))
+		must(s.Close())
+	}
+	s.abandon(m)
+}
+
+// A file of a session that ended cleanly stays one when it gets a new name: none of its names says that it may lack parts, so none may.
+func TestCrashOldFileNewName(t *testing.T) {
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -92,41 +143,102 @@ func TestNewNameOfOldFile(t *testing.T) {
 	k := newKernel(s.FS)
 	node, _, fh, err := k.create(fuse.FUSE_ROOT_ID, "old")
 	must(err)
-	old := bytes.Repeat([]byte("old "), 2048)
-	must(k.write(node, fh, old, 0))
+	must(k.write(node, fh, bytes.Repeat(stampedPage(1), 15), 0))
 	must(k.close(node, fh, unix.O_RDWR))
 	must(s.Close())
-
-	m.Record()
 	s, err = openCrash(m.Root(), mk, true)
 	must(err)
 	k = newKernel(s.FS)
 	node, _, err = k.lookup(fuse.FUSE_ROOT_ID, "old")
 	must(err)
 	must(k.link(node, fuse.FUSE_ROOT_ID, "new"))
-	must(k.fsyncDir(fuse.FUSE_ROOT_ID))
+	k.forget(node)
+	node, _, err = k.lookup(fuse.FUSE_ROOT_ID, "new")
+	must(err)
 	fh, err = k.open(node, unix.O_RDWR)
 	must(err)
-	must(k.write(node, fh, bytes.Repeat([]byte("more "), 20_000), 9000))
+	must(k.write(node, fh, stampedPage(2), 15*page))
 	must(k.close(node, fh, unix.O_RDWR))
-	must(s.Engine.Checkpoint())
-	must(k.truncate(node, 120_000))
-	ops := m.Ops()
-	defer s.abandon(m)
-	for seed := range uint64(60) {
-		rng := rand.New(rand.NewPCG(seed, 3))
-		losses := disktest.PowerCuts()
-		c := m.CutAt(rng.IntN(ops+1), losses[rng.IntN(len(losses))], rng)
-		after, err := openCrash(c.Root(), mk, true)
+	other, _, fh, err := k.create(fuse.FUSE_ROOT_ID, "other")
+	must(err)
+	must(k.write(other, fh, stampedPage(1), 0))
+	must(k.fsync(other, fh, true))
+	must(k.write(other, fh, stampedPage(2), 0))
+	must(k.fsync(other, fh, true)) // of the journal, and so of what it says about the old file
+	for _, loss := range crashLosses() {
+		c := m.Cut(loss, rand.New(rand.NewPCG(1, 1)))
+		s, err := openCrash(c.Root(), mk, true)
 		must(err)
-		k := newKernel(after.FS)
+		k := newKernel(s.FS)
 		node, a, err := k.lookup(fuse.FUSE_ROOT_ID, "old")
 		must(err)
 		fh, err := k.open(node, unix.O_RDONLY)
 		must(err)
-		if got, err := k.read(node, fh, 0, int(a.Size)); err != nil || !bytes.HasPrefix(got, old) {
-			t.Errorf("seed %d: %d bytes, %v: %v", seed, len(got), err, after.notes.all())
+		if got, err := k.read(node, fh, 0, 15*page); err != nil || !bytes.Equal(got, bytes.Repeat(stampedPage(1), 15)) {
+			t.Errorf("%v: %d bytes, %v", loss, len(got), err)
 		}
-		after.abandon(c)
+		if a.Size > 15*page {
+			if _, err := k.read(node, fh, 15*page, page); err != nil {
+				t.Errorf("%v: the last page: %v", loss, err)
+			}
+		}
+		must(k.close(node, fh, unix.O_RDONLY))
+		must(s.Close())
+	}
+	s.abandon(m)
+}
+
+// What was made before a freeze is of a session that ended cleanly, also while it stays open: a power cut after the thaw takes nothing of it.
+func TestCrashAfterFreeze(t *testing.T) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, open := range []bool{true, false} {
+		m, mk, err := newCrashDisk(vault.Params{})
+		must(err)
+		defer mk.Destroy()
+		s, err := openCrash(m.Root(), mk, true)
+		must(err)
+		k := newKernel(s.FS)
+		node, _, fh, err := k.create(fuse.FUSE_ROOT_ID, "old")
+		must(err)
+		must(k.write(node, fh, bytes.Repeat(stampedPage(1), 15), 0))
+		if !open {
+			must(k.close(node, fh, unix.O_RDWR))
+		}
+		z := fs.NewFreezer(s.Stack, fs.NewWatch(s.FS, nil), s.notes.event)
+		must(z.Freeze(time.Minute))
+		must(z.Thaw())
+		if !open {
+			fh, err = k.open(node, unix.O_RDWR)
+			must(err)
+		}
+		must(k.write(node, fh, stampedPage(2), 15*page))
+		must(k.close(node, fh, unix.O_RDWR))
+		other, _, fh, err := k.create(fuse.FUSE_ROOT_ID, "other")
+		must(err)
+		must(k.write(other, fh, stampedPage(1), 0))
+		must(k.fsync(other, fh, true))
+		must(k.write(other, fh, stampedPage(2), 0))
+		must(k.fsync(other, fh, true)) // of the journal, and so of what it says about the old file
+		for _, loss := range crashLosses() {
+			c := m.Cut(loss, rand.New(rand.NewPCG(1, 1)))
+			s, err := openCrash(c.Root(), mk, true)
+			must(err)
+			k := newKernel(s.FS)
+			node, a, err := k.lookup(fuse.FUSE_ROOT_ID, "old")
+			must(err)
+			fh, err := k.open(node, unix.O_RDONLY)
+			must(err)
+			if got, err := k.read(node, fh, 0, int(a.Size)); err != nil || !bytes.HasPrefix(got, bytes.Repeat(stampedPage(1), 15)) {
+				t.Errorf("open %v, %v: %d bytes, %v", open, loss, len(got), err)
+			}
+			must(k.close(node, fh, unix.O_RDONLY))
+			must(s.Close())
+		}
+		s.abandon(m)
 	}
 }

@@ -297,6 +297,9 @@ func (r *crashRun) truncate() error {
 		size = size / page * page
 	}
 	size = min(size, r.maxSize)
+	if r.rng.IntN(8) == 0 {
+		size = 5 * r.maxSize // to be cut off again, which is applied at once because it is much
+	}
 	r.event(fmt.Sprintf("truncate %s from %d to %d", o, old, size), func(ev int) {
 		if err = r.k.truncate(node, size); err == nil {
 			content := make([]byte, size)

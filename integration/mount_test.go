@@ -129,17 +129,23 @@ func (m *mounted) start() {
 	m.v, err = vault.Open(m.vault, cfg, mk, vault.OpenOptions{ReadOnly: m.options.readOnly, Mountpoint: m.dir, Events: m.findings.event})
 	m.must(err)
 	v := m.v
-	m.engine, err = container.NewEngine(container.EngineConfig{Ring: v.Ring(), Params: v.Params(), Events: m.findings.event})
+	engine := container.EngineConfig{Ring: v.Ring(), Params: v.Params(), Events: m.findings.event, View: v.View()}
+	if !v.ReadOnly() {
+		j := v.Journal()
+		engine.Journal, engine.Host = &j, v.Root()
+	}
+	m.engine, err = container.NewEngine(engine)
 	m.must(err)
 	m.cache = cache.New(cache.Config{Events: m.findings.event})
 	m.tree, err = dirs.New(dirs.Config{
 		Root: v.Root(), RootID: keys.ObjectID(v.Config().VaultID), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
 		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: m.headerless, ReadOnly: v.ReadOnly(), Events: m.findings.event, Seal: m.sealer(), ACL: m.options.acl,
+		Intend: m.engine.Intend(), Settled: func(seq uint64) bool { return !v.InSession(seq) && !v.UncleanSeq(seq) },
 	})
 	m.must(err)
 	m.fs = fs.New(fs.Config{
 		Tree: m.tree, Engine: m.engine, Cache: m.cache, Attrs: xattrs.New(v.Ring().Xattr()), NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
-		ReadOnly: v.ReadOnly(), WriteBack: !m.options.writeThrough, ACL: m.options.acl, MaxNodes: m.options.maxNodes, Events: m.findings.event, Log: slog.New(m.findings),
+		InSession: v.InSession, ReadOnly: v.ReadOnly(), WriteBack: !m.options.writeThrough, ACL: m.options.acl, MaxNodes: m.options.maxNodes, Events: m.findings.event, Log: slog.New(m.findings),
 	})
 	m.counter = &counter{}
 	m.server, err = fs.Mount(m.fs, fs.MountOptions{
@@ -191,6 +197,9 @@ func (m *mounted) stop() {
 		if err != nil {
 			m.t.Errorf("close: %v", err)
 		}
+	}
+	if err := m.engine.Close(true); err != nil {
+		m.t.Errorf("close: %v", err)
 	}
 	if err := m.v.Close(); err != nil {
 		m.t.Errorf("close the vault: %v", err)

@@ -15,6 +15,7 @@ func (m *mounted) crash() {
 	m.must(m.server.Unmount())
 	m.server.Wait()
 	m.server = nil
+	m.must(m.engine.Close(false))
 	m.must(m.v.CloseUnclean())
 }
 

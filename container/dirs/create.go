@@ -202,11 +202,10 @@ func (d *Dir) introduce(fd disk.Dir, name string, n *link, make func(host string
 	return d.refused(err)
 }
 
-// draw gives n a new sequence and seals it. Of a link that was made in a session that ended cleanly, or was repaired, the new one does not take over that there
-// may be no header: there is one.
+// draw gives n a new sequence and seals it.
 func (d *Dir) draw(name string, n *link) (host string, sidecar []byte, err error) {
-	if n.seq != 0 && d.t.cfg.MayLack != nil && !d.t.cfg.MayLack(n.seq) {
-		n.flags &^= names.NoHeader
+	if n.flags&names.NoHeader != 0 && n.seq != 0 && d.t.cfg.Settled != nil && d.t.cfg.Settled(n.seq) {
+		n.flags &^= names.NoHeader // by its new sequence the file would count as made in this session
 	}
 	if n.seq, err = d.t.cfg.NextSeq(); err != nil {
 		return "", nil, err

@@ -121,12 +121,23 @@ func (c *Config) restore(x *index, f *file, buf []byte) (written int64, err erro
 			}
 			return err
 		}
+		var before, after unix.Stat_t
+		if err := host.Stat(&before); err != nil {
+			return err
+		}
 		if f.length >= 0 { // first, as no image lies beyond: a full host has room again
 			if err := host.Truncate(f.length); err != nil {
 				return err
 			}
 		}
-		if written, err = x.write(f, host, buf); err != nil || !f.timed {
+		if written, err = x.write(f, host, buf); err != nil {
+			return err
+		}
+		// The host takes set-id bits away when a process writes that is not root's.
+		if err = host.Stat(&after); err == nil && after.Mode != before.Mode {
+			err = host.Chmod(before.Mode & 0o7777)
+		}
+		if err != nil || !f.timed {
 			return err
 		}
 		return host.Utimes(&[2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, f.mtime})
