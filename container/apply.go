@@ -57,6 +57,7 @@ type applier struct {
 	due      time.Time                     // when the queue is applied at the latest
 	now      bool                          // apply the queue now
 	rounds   int                           // checkpoints that are over
+	given    journal.LSN                   // given up by the last checkpoint that gave up any
 	press    bool                          // a checkpoint is asked for
 	full     error                         // the host has no room for what was logged; it is tried again and again
 	closing  bool
@@ -218,8 +219,8 @@ func (a *applier) enqueue(t *transaction) {
 	}
 }
 
-// appendHead appends what has no images: it needs no application.
-func (a *applier) appendHead(h *redo.Head) (journal.LSN, error) {
+// appendHead appends the head of what stands on the host already: it needs no application. f is the file where it is open, else nil.
+func (a *applier) appendHead(h *redo.Head, f *File) (journal.LSN, error) {
 	t := &transaction{}
 	if err := a.append(t, h, nil); err != nil {
 		return 0, err
@@ -229,6 +230,11 @@ func (a *applier) appendHead(h *redo.Head) (journal.LSN, error) {
 	delete(a.open, t)
 	a.last = max(a.last, t.lsn)
 	a.logged[h.ID] = max(a.logged[h.ID], t.lsn)
+	if f != nil {
+		a.touched[f] = struct{}{}
+	} else {
+		a.anywhere = true
+	}
 	return t.lsn, nil
 }
 
@@ -534,11 +540,13 @@ func (a *applier) checkpoint() {
 	a.mu.Lock()
 	a.rounds++
 	a.cond.Broadcast()
+	// What this one gives up a replay may still deliver, until later records that say so are durable, as they are at the next checkpoint.
 	for id, lsn := range a.logged {
-		if lsn <= upTo {
+		if lsn <= a.given {
 			delete(a.logged, id)
 		}
 	}
+	a.given = max(a.given, upTo)
 	a.mu.Unlock()
 }
 
@@ -642,7 +650,7 @@ func (a *applier) resume(id [16]byte) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.log, a.last, a.anywhere = log, 0, false
+	a.log, a.last, a.given, a.anywhere = log, 0, 0, false
 	clear(a.touched)
 	clear(a.logged)
 	return nil

@@ -138,35 +138,36 @@ func (f *File) placeMeta(t *transaction) error {
 	return nil
 }
 
-// NoteTime tells of a modification time that was put on the host file after its last commit: a replay of that commit must not set the older one.
-func (f *File) NoteTime(ts unix.Timespec) error {
+// NoteTime tells of a modification time that was put on the host file after its last commit: a replay of that commit must not set the older one. logged says that
+// the next Sync makes it durable; else only a sync of the host file does.
+func (f *File) NoteTime(ts unix.Timespec) (logged bool, err error) {
 	f.commit.Lock()
 	defer f.commit.Unlock()
 	f.mu.RLock()
-	known := f.lsn == 0 || f.timeLogged == ts || f.closed || f.abandoned
+	ever, known := f.lsn != 0 && !f.closed && !f.abandoned, f.timeLogged == ts
 	f.mu.RUnlock()
-	if known {
-		return nil
+	if !ever || known {
+		return ever, nil
 	}
 	h := f.head()
 	h.Mtime, h.Timed = ts, true
-	lsn, err := f.eng.applier.appendHead(h)
+	lsn, err := f.eng.applier.appendHead(h, f)
 	if err != nil {
-		return err
+		return false, err
 	}
 	f.mu.Lock()
 	f.lsn, f.timeLogged = lsn, ts
 	f.mu.Unlock()
-	return nil
+	return true, nil
 }
 
 // NoteTime is File.NoteTime for an object that is not open. path are its host names, asked for only where they are needed.
-func (e *Engine) NoteTime(id keys.ObjectID, path func() []string, ts unix.Timespec) error {
+func (e *Engine) NoteTime(id keys.ObjectID, path func() []string, ts unix.Timespec) (logged bool, err error) {
 	if e.applier == nil || e.applier.lastOf(id) == 0 {
-		return nil
+		return false, nil
 	}
-	_, err := e.applier.appendHead(&redo.Head{ID: id, Path: path(), Length: -1, Mtime: ts, Timed: true})
-	return err
+	_, err = e.applier.appendHead(&redo.Head{ID: id, Path: path(), Length: -1, Mtime: ts, Timed: true}, nil)
+	return err == nil, err
 }
 
 // Sync is Flush and makes everything flushed so far durable (C7). An error means that nothing may be assumed durable.

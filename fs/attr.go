@@ -159,13 +159,21 @@ func (fs *FS) setTimes(n *inode, in *fuse.SetAttrIn) error {
 		if err := n.setOnHost(f.Container().Host(), &ts); err != nil {
 			return err
 		}
-		return f.Container().NoteTime(ts[1])
+		return n.noted(f.Container().NoteTime(ts[1]))
 	}
 	n.mu.Unlock()
 	if err := n.host(func(a attrs) error { return a.Utimes(&ts) }); err != nil || n.typ != typeFile {
 		return err
 	}
-	return fs.cfg.Engine.NoteTime(n.id, n.hostPath, ts[1])
+	return n.noted(fs.cfg.Engine.NoteTime(n.id, n.hostPath, ts[1]))
+}
+
+// noted has the next full fsync of n sync a time on the host that the journal does not hold.
+func (n *inode) noted(logged bool, err error) error {
+	if !logged {
+		n.metaDirty.Store(true)
+	}
+	return err
 }
 
 // attr fills the attributes of n from the host.

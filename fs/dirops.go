@@ -166,10 +166,10 @@ func (fs *FS) link(in *fuse.LinkIn, name string, out *fuse.EntryOut) error {
 	n.loc.RLock()
 	nameless := len(n.links) == 0
 	if nameless {
-		e, err = n.linkNameless(d, name)
+		e, err = fs.linkNameless(n, d, name)
 	} else {
 		err = n.byName(func(src *dirs.Dir, old string) (err error) {
-			e, err = d.Link(name, src, old, n.id, n.hasHeader())
+			e, err = d.Link(name, src, old, n.id, fs.hasHeader(n))
 			return err
 		})
 	}

@@ -116,7 +116,7 @@ func (fs *FS) openHost(n *inode, emptied bool) error {
 	}
 	c, err := fs.cfg.Engine.Open(h, n.id, container.OpenOptions{
 		ReadOnly: fs.cfg.ReadOnly, MayLackHeader: fs.mayLackHeader(n.found), TrustLength: !fs.cfg.UncleanTime(st.Ctim),
-		Young: n.found.Flags&names.NoHeader != 0 && fs.cfg.InSession(n.found.Seq), Emptied: emptied && n.geometry == fs.cfg.Engine.Geometry().ID, // a new container has the vault's geometry
+		Young: n.found.Flags&noHeader != 0 && fs.cfg.InSession(n.found.Seq), Emptied: emptied && n.geometry == fs.cfg.Engine.Geometry().ID, // a new container has the vault's geometry
 	})
 	if err != nil {
 		return err

@@ -91,7 +91,7 @@ func (fs *FS) syncNew(n *inode) error {
 		return nil
 	}
 	n.loc.RLock()
-	durable := n.hasHeader()
+	durable := fs.hasHeader(n)
 	n.loc.RUnlock()
 	if durable {
 		return nil

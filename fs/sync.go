@@ -103,9 +103,9 @@ func (fs *FS) forgetLeft(n *inode, synced []*inode) {
 }
 
 // hasHeader reports whether a new link of n may promise that the file has a durable header. The caller holds loc.
-func (n *inode) hasHeader() bool {
-	if n.typ != typeFile || n.found.Flags&noHeader == 0 {
+func (fs *FS) hasHeader(n *inode) bool {
+	if n.typ != typeFile || n.found.Flags&noHeader == 0 || n.headerSynced.Load() {
 		return true
 	}
-	return n.headerSynced.Load()
+	return !fs.cfg.InSession(n.found.Seq) && !fs.cfg.NoHeaderOK(n.found.Seq)
 }

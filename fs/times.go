@@ -170,7 +170,8 @@ func (fs *FS) settleTimes(n *inode, c *container.File) {
 	}
 	n.timeMu.Unlock()
 	if late {
-		fs.failed(n, c.NoteTime(ts), "mtime could not be logged")
+		_, err := c.NoteTime(ts)
+		fs.failed(n, err, "mtime could not be logged")
 	}
 }
 

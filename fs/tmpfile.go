@@ -49,14 +49,14 @@ func (fs *FS) tmpfile(in *fuse.CreateIn, out *fuse.CreateOut) error {
 
 // linkNameless gives a name to a file of which none is known: one by Tmpfile, or one whose known names are gone while the host has others. The host
 // answers ENOENT, as Linux does, where it has none. The caller holds loc.
-func (n *inode) linkNameless(d *dirs.Dir, name string) (dirs.Entry, error) {
+func (fs *FS) linkNameless(n *inode, d *dirs.Dir, name string) (dirs.Entry, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
 	case n.file != nil:
-		return d.LinkFile(name, n.file.Container().Host(), n.found, n.hasHeader())
+		return d.LinkFile(name, n.file.Container().Host(), n.found, fs.hasHeader(n))
 	case n.pinned != nil:
-		return d.LinkFile(name, n.pinned, n.found, n.hasHeader())
+		return d.LinkFile(name, n.pinned, n.found, fs.hasHeader(n))
 	}
 	return dirs.Entry{}, unix.ENOENT
 }
