@@ -123,11 +123,11 @@ func (b breach) test(t *testing.T, root string) (string, time.Duration, error) {
 	if b.pkg == "" {
 		b.pkg, b.run = "integration", "TestCrash$"
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	c := exec.CommandContext(ctx, "go", "test", "-overlay", overlay, "-count=1", "-vet=off", "-run", b.run, "./"+b.pkg)
 	c.Dir = root
-	c.Env = append(os.Environ(), "COFFER_LONG=", fmt.Sprintf("COFFER_CRASH_TIME=%v", time.Minute))
+	c.Env = append(os.Environ(), "COFFER_LONG=", fmt.Sprintf("COFFER_CRASH_TIME=%v", 4*time.Minute))
 	began := time.Now()
 	out, err := c.CombinedOutput()
 	return string(out), time.Since(began), err
