@@ -1,0 +1,189 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cofferfs/coffer/container/redo"
+	"github.com/cofferfs/coffer/journal"
+)
+
+// checkpoint makes durable in its place what is in the journal, and gives that up (A3, A4). Readers and writers go on meanwhile.
+func (a *applier) checkpoint() {
+	if !a.applyAll() {
+		a.mu.Lock()
+		a.press = a.err == nil // again, when what waits fits
+		a.mu.Unlock()
+		if a.failed() == nil {
+			time.Sleep(retryAfter)
+		}
+		return
+	}
+	a.mu.Lock()
+	upTo := a.last
+	for _, floor := range a.open {
+		upTo = min(upTo, floor)
+	}
+	for _, t := range a.queue {
+		upTo = min(upTo, t.floor)
+	}
+	touched, anywhere := a.touched, a.anywhere || len(a.touched) > syncFiles
+	a.touched, a.anywhere = map[*File]struct{}{}, false
+	for f := range a.files {
+		a.touched[f] = struct{}{} // more of it waits
+	}
+	a.mu.Unlock()
+	var err error
+	for f := range touched {
+		if anywhere || err != nil {
+			break
+		}
+		anywhere, err = f.syncHost()
+	}
+	if anywhere && err == nil {
+		err = a.host.SyncAll()
+	}
+	if err == nil {
+		err = a.log.Sync(upTo)
+	}
+	if err != nil {
+		_ = a.fail("checkpoint", err)
+		return
+	}
+	a.log.Recycle(upTo)
+	a.mu.Lock()
+	a.rounds++
+	a.cond.Broadcast()
+	// What this one gives up a replay may still deliver, until later records that say so are durable, as they are at the next checkpoint.
+	for id, lsn := range a.logged {
+		if lsn <= a.given {
+			delete(a.logged, id)
+		}
+	}
+	a.given = max(a.given, upTo)
+	a.mu.Unlock()
+}
+
+// syncHost makes the host file durable, its times included, unless it was closed meanwhile.
+func (f *File) syncHost() (closed bool, err error) {
+	f.hostMu.Lock()
+	defer f.hostMu.Unlock()
+	if f.hostClosed {
+		return true, nil
+	}
+	return false, f.host.Sync()
+}
+
+// leave is called before a file is closed: later checkpoints cannot sync it by itself.
+func (a *applier) leave(f *File) {
+	a.mu.Lock()
+	if _, ok := a.touched[f]; ok {
+		delete(a.touched, f)
+		a.anywhere = true
+	}
+	a.mu.Unlock()
+}
+
+// intend makes the intent of an exchange durable in the journal before it begins; it is kept there until done is called and the host's filesystem
+// synced after that. Where done is told of an error the host has neither the old names nor the new ones: only the next mount can finish that, and nothing is
+// accepted any more, since the journal cannot be recycled past the intent.
+func (a *applier) intend(payload []byte) (done func(error), err error) {
+	t := &transaction{}
+	if t.lsn, err = a.log.AppendFrom(a.keep(t), payload); err == nil {
+		err = a.log.Sync(t.lsn)
+	}
+	a.mu.Lock()
+	a.last = max(a.last, t.lsn)
+	a.mu.Unlock()
+	done = func(err error) {
+		if err != nil {
+			_ = a.fail("exchange of two names", err)
+			return
+		}
+		// Not synced: without it the next mount finds that there is nothing to finish, or finishes it.
+		var end journal.LSN
+		if b, err := redo.Over(payload); err == nil {
+			end, _ = a.log.AppendFrom(a.keep(&payload), b)
+		}
+		a.mu.Lock()
+		a.last = max(a.last, end)
+		a.anywhere = true
+		delete(a.open, t)
+		delete(a.open, &payload)
+		a.mu.Unlock()
+	}
+	if err != nil {
+		a.unkeep(t)
+		return nil, fmt.Errorf("container: journal: %w", err)
+	}
+	return done, nil
+}
+
+// checkpointNow returns when everything that was logged before is durable in its place.
+func (a *applier) checkpointNow() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for until := a.rounds + 2; a.rounds < until; { // the one that runs may have begun before
+		switch {
+		case a.err != nil:
+			return a.err
+		case a.full != nil:
+			return a.full
+		case a.closing:
+			return ErrClosed
+		}
+		a.press = true
+		a.signal()
+		a.cond.Wait()
+	}
+	return nil
+}
+
+// suspend is close without an end: resume goes on with another journal.
+func (a *applier) suspend() error {
+	if err := a.drain(func() bool { return len(a.queue) == 0 && len(a.files) == 0 }); err != nil {
+		return err
+	}
+	if err := a.host.SyncAll(); err != nil {
+		return a.fail("suspension", err)
+	}
+	if err := a.log.Close(true); err != nil {
+		return a.fail("suspension", err)
+	}
+	a.settled.Add(1)
+	return nil
+}
+
+// resume opens the journal id.
+func (a *applier) resume(id [16]byte) error {
+	c := a.config
+	c.ID = id
+	log, err := journal.New(c)
+	if err != nil {
+		return a.fail("resumption", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.log, a.last, a.given, a.anywhere = log, 0, 0, false
+	clear(a.touched)
+	clear(a.logged)
+	return nil
+}
+
+// close applies and syncs everything and removes the journal; where that fails the journal stays, for the next mount to replay.
+func (a *applier) close(clean bool) error {
+	err := a.drain(func() bool { return len(a.queue) == 0 && len(a.files) == 0 })
+	a.mu.Lock()
+	a.closing = true
+	a.mu.Unlock()
+	a.signal()
+	<-a.ended
+	if !a.prepared.Swap(true) {
+		a.closeSpare()
+	}
+	if err == nil && clean {
+		err = a.host.SyncAll()
+	}
+	return errors.Join(err, a.log.Close(err == nil && clean))
+}

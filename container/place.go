@@ -1,0 +1,104 @@
+package container
+
+import (
+	"cmp"
+	"slices"
+)
+
+// apply writes the last images of transactions that are durable in the journal to their places, then sets the length. Only the applier calls it.
+func (f *File) apply(ts []*transaction) error {
+	f.hostMu.Lock() // an abandoned file is closed at any time
+	defer f.hostMu.Unlock()
+	f.mu.RLock()
+	gone := f.abandoned
+	f.mu.RUnlock()
+	if gone || f.hostClosed {
+		return nil
+	}
+	if hooks := f.hooks.Load(); hooks != nil && hooks.Applying != nil {
+		hooks.Applying()
+	}
+	images, frees, cut := lastImages(ts)
+	if frees {
+		f.punch(ts)
+	}
+	if err := f.writeImages(images); err != nil {
+		return err
+	}
+	return f.applyLength(ts, cut)
+}
+
+// lastImages returns the images that count, by place.
+func lastImages(ts []*transaction) (images []*image, frees, cut bool) {
+	last := map[int64]*image{}
+	for _, t := range ts {
+		for _, r := range t.freed {
+			for off := range last {
+				if off >= r.Off && off < r.Off+r.Len {
+					delete(last, off)
+				}
+			}
+		}
+		for off, m := range t.images {
+			last[off] = m
+		}
+		frees, cut = frees || len(t.freed) > 0, cut || t.cut
+	}
+	for _, m := range last {
+		images = append(images, m)
+	}
+	slices.SortFunc(images, func(a, b *image) int { return cmp.Compare(a.off, b.off) })
+	return images, frees, cut
+}
+
+// punch frees the host's blocks of what became holes. Failing to is no loss. It comes before the images, which may fill some again.
+func (f *File) punch(ts []*transaction) {
+	f.slots.Lock() // readers may still use slots that were freed
+	defer f.slots.Unlock()
+	for _, t := range ts {
+		for _, r := range t.freed {
+			if f.host.Punch(r.Off, r.Len) != nil {
+				return
+			}
+		}
+	}
+}
+
+// writeImages writes them, those that lie side by side on the host and in memory by one host call.
+func (f *File) writeImages(images []*image) error {
+	for i := 0; i < len(images); {
+		off, data := images[i].off, images[i].data
+		for i++; i < len(images) && images[i].off == off+int64(len(data)); i++ {
+			both, ok := joined(data, images[i].data)
+			if !ok {
+				break
+			}
+			data = both
+		}
+		if err := f.writeHost(data, off); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// applyLength sets the length of the host file: exactly where it may be too long, or nothing more is to come.
+func (f *File) applyLength(ts []*transaction, cut bool) error {
+	f.slots.Lock() // no direct write extends the file meanwhile, and no reader uses what is cut off
+	defer f.slots.Unlock()
+	want := ts[len(ts)-1].length
+	f.mu.RLock()
+	have := f.hostLen
+	exact := cut || f.queued == len(ts) && f.tx == nil && !f.headerDirty
+	f.mu.RUnlock()
+	if have == want || have > want && !exact {
+		return nil
+	}
+	if err := f.host.Truncate(want); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.hostLen = want
+	f.mu.Unlock()
+	return nil
+}
