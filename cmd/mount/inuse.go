@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -61,9 +62,24 @@ func shareVault(path string) (release func(), err error) {
 	return release, nil
 }
 
+// leavingTime is how long a daemon whose mount is gone may need to bring everything to the host before it counts as one that stays.
+const leavingTime = 5 * time.Second
+
+// leaving reports whether the holder's mount is gone, so that it will release the vault soon: umount(8), unlike coffer umount, does not wait for that.
+func (s *lockState) leaving() bool {
+	if !s.Writer || s.Holder.Mountpoint == "" {
+		return false
+	}
+	m, ok, err := mountAt(s.Holder.Mountpoint)
+	return err == nil && (!ok || m.fsType != fsType)
+}
+
 // checkUnused says that a vault is in use before the passphrase is asked for. Readers share a vault.
 func checkUnused(path string, readOnly bool) error {
 	s := peekLock(path)
+	for end := time.Now().Add(leavingTime); s.leaving() && time.Now().Before(end); s = peekLock(path) {
+		time.Sleep(20 * time.Millisecond)
+	}
 	switch {
 	case s.Writer:
 		return inUse(&vault.InUseError{Holder: s.Holder, Reason: "it is mounted"})

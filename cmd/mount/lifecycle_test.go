@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -153,5 +154,18 @@ func TestLazyUnmount(t *testing.T) {
 	// Nobody is in: it is as without --lazy.
 	if r := b.ok("", "umount", "--lazy", mp); r.stderr != "" || peekLock(v).Writer {
 		t.Errorf("returned before the vault was released: %q", r.stderr)
+	}
+}
+
+// umount(8) returns when the kernel has let go, and the daemon may still be at work: who mounts again at once waits for it.
+func TestMountAfterUnmount(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	for range 5 {
+		mp := b.mount(v, "plain")
+		noError(t, os.WriteFile(filepath.Join(mp, "file"), bytes.Repeat([]byte("x"), 4<<20), 0o644))
+		if out, err := exec.Command("fusermount3", "-u", mp).CombinedOutput(); err != nil {
+			t.Fatalf("fusermount3: %v: %s", err, out)
+		}
 	}
 }
