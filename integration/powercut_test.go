@@ -80,6 +80,9 @@ type cutHost struct {
 
 func (c *cutHost) image(n int) string { return filepath.Join(c.outer, fmt.Sprint("image", n)) }
 
+// inside is a directory that only the mount has: when that is gone nobody goes on in the directory under it.
+func (c *cutHost) inside() string { return filepath.Join(c.dir, "inside") }
+
 func (c *cutHost) must(err error) {
 	c.t.Helper()
 	if err != nil {
@@ -112,12 +115,15 @@ func (c *cutHost) work(copies int) {
 		_, err := vault.Create(vaultDir, vault.Options{KDF: vault.KDF{Time: 1, MemoryKiB: 8, Threads: 1}}, passphrase)
 		c.must(err)
 		d := startDaemon(c.t, vaultDir, c.dir)
+		c.must(os.Mkdir(c.inside(), 0o700))
+		d.stop()
+		d = startDaemon(c.t, vaultDir, c.dir)
 		dbs := []*database{{journal: "DELETE", env: c.env}, {journal: "WAL", env: c.env}}
 		writers := []*files{newFiles("a", false), newFiles("b", false), newFiles("c", false)}
 		var ready, done sync.WaitGroup
 		for _, l := range []loader{dbs[0], dbs[1], writers[0], writers[1], writers[2]} {
 			ready.Add(1)
-			done.Go(func() { l.run(c.dir, ready.Done) })
+			done.Go(func() { l.run(c.inside(), ready.Done) })
 		}
 		ready.Wait()
 		for n := range kept {
@@ -151,7 +157,7 @@ func (c *cutHost) check(n int, vaultDir string, loaders []loader) (acks int) {
 	c.t.Helper()
 	d := startDaemon(c.t, vaultDir, c.dir)
 	for _, l := range loaders {
-		k, err := l.check(c.dir)
+		k, err := l.check(c.inside())
 		if err != nil {
 			c.t.Errorf("copy %d: %v", n, err)
 		}
