@@ -57,6 +57,7 @@ type applier struct {
 	rounds   int                           // checkpoints that are over
 	given    journal.LSN                   // given up by the last checkpoint that gave up any
 	press    bool                          // a checkpoint is asked for
+	working  bool                          // run is at it
 	full     error                         // the host has no room for what was logged; it is tried again and again
 	closing  bool
 	err      error // sticky: nothing is accepted any more
@@ -261,12 +262,16 @@ func (a *applier) run() {
 	defer timer.Stop()
 	for {
 		a.mu.Lock()
+		if a.working {
+			a.working = false
+			a.cond.Broadcast()
+		}
 		wait := time.Hour
 		if len(a.queue) > 0 {
 			wait = time.Until(a.due)
 		}
 		apply, press, stop := a.now || len(a.queue) > 0 && wait <= 0, a.press, a.closing || a.err != nil
-		a.now, a.press = false, false
+		a.now, a.press, a.working = false, false, apply || press
 		a.mu.Unlock()
 		switch {
 		case stop:

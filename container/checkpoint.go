@@ -142,7 +142,8 @@ func (a *applier) checkpointNow() error {
 
 // suspend is close without an end: resume goes on with another journal.
 func (a *applier) suspend() error {
-	if err := a.drain(func() bool { return len(a.queue) == 0 && len(a.files) == 0 }); err != nil {
+	// No checkpoint that began before may end after resume: it would give up what the next journal holds.
+	if err := a.drain(func() bool { return len(a.queue) == 0 && len(a.files) == 0 && !a.press && !a.working }); err != nil {
 		return err
 	}
 	if err := a.host.SyncAll(); err != nil {

@@ -144,13 +144,6 @@ func (f *File) Dirty() bool {
 	return f.headerDirty || len(f.dirty) > 0 || f.tx != nil
 }
 
-// HeaderDurable reports whether a header was ever written to the host.
-func (f *File) HeaderDurable() bool {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	return f.hdr.sequence > 0
-}
-
 // Pending reports whether anything flushed is not in its place yet. Close waits for it; Hooks.Applied tells when it is.
 func (f *File) Pending() bool {
 	a := f.eng.applier
@@ -175,16 +168,17 @@ func (f *File) Drain() error {
 func (f *File) Abandon() {
 	f.commit.Lock()
 	defer f.commit.Unlock()
-	f.mu.Lock()
-	f.abandoned = true
-	clear(f.overlay)
-	f.mu.Unlock()
 	if a := f.eng.applier; a != nil {
-		// A power cut may undo the removal of the name, and needs the journal then: it is kept until that is durable.
+		// A power cut may undo the removal of the name, and needs the journal then: it is kept until that is durable. First of all: from the next step on
+		// the applier passes over what the journal has.
 		a.mu.Lock()
 		a.anywhere = true
 		a.mu.Unlock()
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.abandoned = true
+	clear(f.overlay)
 }
 
 // Close closes the host file. It does not flush: what was not flushed is lost. What was flushed is applied first.

@@ -76,7 +76,6 @@ func (f *File) log() error {
 	f.cleanLocked()
 	f.tx, f.virgin, f.lsn, f.timeLogged = nil, false, t.lsn, head.Mtime
 	f.queued++
-	f.held = f.durable
 	t.riding = nil
 	f.mu.Unlock()
 	a.enqueue(t)

@@ -135,7 +135,7 @@ func (f *File) Discard(off, n int64) error {
 			return err
 		}
 		if f.eng.applier != nil {
-			from := f.geo.hostOffset(off)
+			from := f.geo.HostLength(off) // not off's own place: the blocks before it that cover nothing else fell away, too
 			f.free(from, max(roundUp(f.geo.HostLength(f.hdr.size), BlockSize)-from, 0))
 			if err := f.flush(); err != nil {
 				return err

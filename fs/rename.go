@@ -34,8 +34,9 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 	moved := fs.known(from)
 	var target *inode
 	to, err := dd.Lookup(newName)
+	replaces := err == nil
 	switch {
-	case err == nil:
+	case replaces:
 		target = fs.known(to)
 	case !errors.Is(err, unix.ENOENT) || exchange:
 		fs.releaseAll(moved)
@@ -45,7 +46,7 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 	if target != nil {
 		defer fs.nameless(target)
 	}
-	if target != nil && !exchange {
+	if replaces && !exchange {
 		if err := fs.syncNew(moved); err != nil {
 			return err
 		}

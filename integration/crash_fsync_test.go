@@ -80,6 +80,12 @@ func TestFsyncKeepsAttributes(t *testing.T) {
 
 // What the journal still holds of a range that became a hole does not come back over what was written there directly since.
 func TestCrashFreed(t *testing.T) {
+	t.Run("in the middle", func(t *testing.T) { crashFreed(t, 100*page) })
+	t.Run("all of it", func(t *testing.T) { crashFreed(t, 256*page) }) // the metadata falls away with it
+}
+
+func crashFreed(t *testing.T, punched int64) {
+	t.Helper()
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -100,7 +106,7 @@ func TestCrashFreed(t *testing.T) {
 	must(k.fsync(node, fh, false))
 	must(k.write(node, fh, bytes.Repeat(stampedPage(2), 3), 10*page)) // overwritten: in the journal
 	must(k.fsync(node, fh, true))
-	must(k.fallocate(node, fh, 0, 100*page, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE))
+	must(k.fallocate(node, fh, 0, punched, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE))
 	must(k.fsync(node, fh, true))
 	must(k.write(other, ofh, stampedPage(1), 0)) // a cut of so much has all be applied at once, which gives nothing up
 	must(k.truncate(other, 4<<20))
