@@ -248,3 +248,51 @@ func TestCrashAfterFreeze(t *testing.T) {
 		s.abandon(m)
 	}
 }
+
+// A new file that was never synced is so before it takes the place of another one, also of one that the kernel has forgotten.
+func TestCrashRenameOverForgotten(t *testing.T) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, mk, err := newCrashDisk(vault.Params{})
+	must(err)
+	defer mk.Destroy()
+	s, err := openCrash(m.Root(), mk, true)
+	must(err)
+	k := newKernel(s.FS)
+	write := func(name string, data []byte, sync bool) {
+		t.Helper()
+		node, _, fh, err := k.create(fuse.FUSE_ROOT_ID, name)
+		must(err)
+		must(k.write(node, fh, data, 0))
+		if sync {
+			must(k.fsync(node, fh, false))
+		}
+		must(k.close(node, fh, unix.O_RDWR))
+		k.forget(node)
+	}
+	old, replacement := bytes.Repeat([]byte("old "), 100), bytes.Repeat([]byte("new "), 4000)
+	write("file", old, true)
+	write("beside", replacement, false)
+	_, _, err = k.lookup(fuse.FUSE_ROOT_ID, "beside") // as the kernel does
+	must(err)
+	must(k.rename(fuse.FUSE_ROOT_ID, "beside", fuse.FUSE_ROOT_ID, "file", 0))
+	must(k.fsyncDir(fuse.FUSE_ROOT_ID))
+	c := m.Cut(disktest.LoseAll, rand.New(rand.NewPCG(1, 1)))
+	s.abandon(m)
+	s, err = openCrash(c.Root(), mk, true)
+	must(err)
+	k = newKernel(s.FS)
+	node, a, err := k.lookup(fuse.FUSE_ROOT_ID, "file")
+	must(err)
+	fh, err := k.open(node, unix.O_RDONLY)
+	must(err)
+	if got, err := k.read(node, fh, 0, int(a.Size)); err != nil || !bytes.Equal(got, old) && !bytes.Equal(got, replacement) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	must(k.close(node, fh, unix.O_RDONLY))
+	must(s.Close())
+}
