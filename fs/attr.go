@@ -64,9 +64,13 @@ func (fs *FS) setAttr(n *inode, in *fuse.SetAttrIn) error {
 	if n.typ == typeDir {
 		fs.changed(n) // its own attributes come with the next fsync of the directory
 	}
-	// FATTR_CTIME alone changes nothing: nobody can set the host's ctime.
 	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
-		return fs.setTimes(n, in)
+		if err := fs.setTimes(n, in); err != nil {
+			return err
+		}
+	}
+	if in.Valid&fuse.FATTR_CTIME != 0 && n.typ == typeFile { // nobody can set the host's
+		return fs.setCtime(n, unix.Timespec{Sec: int64(in.Ctime), Nsec: int64(in.Ctimensec)})
 	}
 	return nil
 }
@@ -219,6 +223,7 @@ func (fs *FS) measure(n *inode, st *unix.Stat_t, closes uint64) error {
 		n.mu.Lock()
 		if n.file != nil {
 			st.Size = n.file.Size()
+			fs.ctimes.show(n.id, st)
 			n.show(st)
 			n.mu.Unlock()
 			// The header of a new file is on its way: the kernel keeps what CREATE answers, so count its block already.
@@ -238,7 +243,7 @@ func (fs *FS) measure(n *inode, st *unix.Stat_t, closes uint64) error {
 	fs.cfg.Engine.Show(n.id, st)
 	size, err := fs.storedSize(n, st)
 	st.Size = size
-	n.showCtime(st)
+	fs.ctimes.show(n.id, st)
 	return err
 }
 

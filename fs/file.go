@@ -137,7 +137,7 @@ func (fs *FS) mayLackHeader(e dirs.Entry) bool {
 // attach gives n its open file, whose mtime is the host's so far. The caller holds mu.
 func (fs *FS) attach(n *inode, c *container.File, mtime unix.Timespec) {
 	n.track(c.Host(), mtime)
-	c.SetHooks(container.Hooks{Mtime: n.current, Applying: func() { n.beforeApply(c.Host()) }, Applied: func() { fs.applied(n, c) }})
+	c.SetHooks(container.Hooks{Mtime: n.current, Applying: func() { fs.beforeApply(n, c.Host()) }, Applied: func() { fs.applied(n, c) }})
 	n.file = fs.cfg.Cache.Open(c, cache.Hooks{Flushed: func() { fs.restoreTimes(n, c.Host()) }})
 }
 
@@ -174,7 +174,7 @@ func (n *inode) hostPath() []string {
 // applied is called when the journal's content of n was written to the host: the mtime is put back, and a file that was only open for that is closed.
 func (fs *FS) applied(n *inode, c *container.File) {
 	fs.restoreTimes(n, c.Host())
-	n.afterApply(c.Host())
+	fs.afterApply(n, c.Host())
 	if !n.lingering.Load() {
 		return
 	}
@@ -208,6 +208,7 @@ func (fs *FS) closeIdle(n *inode) (settled bool, err error) {
 		}
 	}
 	n.untrack() // before the close: a hand-over in the background may still be about to put the mtime back
+	fs.noteCtime(n, n.file.Container().Host())
 	err = errors.Join(flushErr, n.file.Close())
 	n.file = nil
 	n.closes++
@@ -260,6 +261,7 @@ func (fs *FS) discard(n *inode) error {
 			// Nobody can read it again: sealing what is dirty would be for nothing, and whether the close succeeds is nobody's business.
 			_ = f.Abandon()
 		} else {
+			fs.noteCtime(n, f.Container().Host())
 			errs = append(errs, f.Close())
 		}
 		n.file = nil
@@ -283,6 +285,7 @@ func (fs *FS) nameless(n *inode) {
 	if !last {
 		return
 	}
+	fs.ctimes.forget(n.id)
 	n.mu.Lock()
 	if (n.file != nil || n.pinned != nil) && n.typ == typeFile && !n.orphan {
 		n.orphan = true
