@@ -31,7 +31,6 @@ type Import struct {
 	SyncOf func() error // makes all of the host's filesystem durable
 
 	Checksum bool // a file in the vault is finished when its bytes are the same, and not when size and mtime are
-	Delete   bool // remove each source file when its copy was read back, compared and is durable
 	// Failed is told what could not be copied.
 	Failed func(path string, err error)
 
@@ -45,7 +44,6 @@ type Import struct {
 	left     []leftDir
 	buf      *segments          // of small files
 	links    map[identity]*name // sources with several names, by device and inode
-	gone     []string           // sources to delete once what is written is durable
 	fatal    error              // why nothing more can be written
 }
 
@@ -82,7 +80,6 @@ func (m *Import) Run(ctx context.Context, to *dirs.Dir, sources []Source) (err e
 		m.tree(ctx, to, s.Path, s.Name)
 	}
 	m.settleBatch()
-	m.deleteSources()
 	for _, l := range m.links {
 		l.dir.Release()
 	}

@@ -66,12 +66,6 @@ func (m *Import) regular(ctx context.Context, d *dirs.Dir, path, to string, st *
 			}
 			m.counters.skipped.Add(1)
 			m.remember(d, to, e, st)
-			if m.Delete {
-				if err := m.compare(ctx, d, to, src, st); err != nil {
-					return err
-				}
-				m.gone = append(m.gone, path)
-			}
 			return nil
 		}
 	}
@@ -130,25 +124,6 @@ func (m *Import) finished(ctx context.Context, d *dirs.Dir, to string, src io.Re
 		return false, nil
 	}
 	return ok, err
-}
-
-// compare says why a copy in the vault is not that of its source: it is read back and verified.
-func (m *Import) compare(ctx context.Context, d *dirs.Dir, to string, src io.ReaderAt, st *unix.Stat_t) error {
-	n, err := m.View.In(d, to)
-	if err != nil {
-		return inVault(err)
-	}
-	defer n.Release()
-	f, err := n.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }() // it was only read
-	ok, err := same(ctx, src, f)
-	if err == nil && (!ok || f.Size() != st.Size) {
-		err = errors.New("the copy differs from its source, which is kept")
-	}
-	return err
 }
 
 // link makes a further name of a file that was copied under its first one.

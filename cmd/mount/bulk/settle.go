@@ -1,12 +1,8 @@
 package bulk
 
 import (
-	"context"
 	"fmt"
-	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container"
 )
@@ -66,45 +62,5 @@ func (m *Import) publish(w whole) error {
 	if w.links {
 		m.rememberIdentity(d, to, e, w.ident)
 	}
-	if m.Delete {
-		return m.verifySource(w)
-	}
 	return nil
-}
-
-// verifySource compares a copy with its source, which may be deleted then.
-func (m *Import) verifySource(w whole) error {
-	src, err := os.Open(w.path)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(src.Fd()), &st); err != nil {
-		return pathError("stat", w.path, err)
-	}
-	if identityOf(&st) != w.ident {
-		return errChanged
-	}
-	if err := m.compare(context.Background(), w.to.dir, w.to.name, src, &st); err != nil {
-		return err
-	}
-	m.gone = append(m.gone, w.path)
-	return nil
-}
-
-// deleteSources removes the sources whose copies are verified, once those are durable under their names.
-func (m *Import) deleteSources() {
-	if len(m.gone) == 0 || m.fatal != nil {
-		return
-	}
-	if err := m.SyncOf(); err != nil {
-		m.check(m.gone[0], inVault(err))
-		return
-	}
-	for _, path := range m.gone {
-		if err := os.Remove(path); err != nil {
-			m.fail(path, err)
-		}
-	}
 }
