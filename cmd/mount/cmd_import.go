@@ -28,7 +28,7 @@ func (a *app) importCmd() *cobra.Command {
 	var f importFlags
 	cmd := &cobra.Command{
 		Use:   "import VAULT SRC... DEST",
-		Short: "Copy files and trees into a vault, without a mount",
+		Short: "Copy files and trees into a vault, mounted or not",
 		Long: `Copy each SRC into the vault: into the directory DEST, which is counted from the root of the vault, or under that name where there is no such thing yet and one
 SRC. Without DEST, one SRC goes to the root. A SRC that ends in /. stands for what is in it. Modes, times, symlinks, hard links, user attributes and
 holes are kept; owners too for root. Sockets and devices are left out.

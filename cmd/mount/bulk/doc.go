@@ -1,4 +1,5 @@
-// Package bulk copies whole trees out of a vault, with or without a mount (package plain), to the host, and from the host into a vault that is open for writing.
+// Package bulk copies whole trees out of a vault, with or without a mount (package plain), to the host, and from the host into a vault that is open for writing. The
+// mount of a vault is a directory of the host: what goes into a mounted one is an export to there.
 //
 //	export: plain.Node ── walk ──> directories made at once, files handed to a few workers
 //	          worker: file without a name ── data, attributes, fsync ──> its name, at once
