@@ -6,7 +6,7 @@
 //	          last one out of a directory: attributes of the directory, fsync
 //
 //	import: host tree ── walk ──> one file at a time: .coffer/import/NAME.part ── sealed in parallel, attributes
-//	          large: each 64 MiB or 2 s: sync, then NAME.record, a resume point
+//	          large: each 32 MiB or 1 s, beside the copying: sync, then NAME.record, a resume point
 //	          whole: sync (small ones many at a time) ── rename ──> its sealed name, at once
 //
 // It promises that nothing stands under its final name before it is whole and durable, and, of what comes out of a vault, verified, as every byte that is read from one

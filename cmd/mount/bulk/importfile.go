@@ -19,7 +19,7 @@ import (
 
 // How much may be lost to an interruption, and how much is made durable at a time.
 const (
-	checkpointBytes = 64 << 20
+	checkpointBytes = 64 << 20 // half of it is copied while the other is being made durable
 	checkpointTime  = 2 * time.Second
 	chunkBytes      = 4 << 20 // read, sealed and written at a time: a multiple of every segment size
 	smallFile       = 1 << 20 // up to here files are made durable many at a time
@@ -28,7 +28,7 @@ const (
 
 // limits are those that tests choose smaller.
 type limits struct {
-	checkpoint int64 // bytes between resume points; a larger file has them
+	checkpoint int64 // bytes that may be lost; a larger file has resume points
 	chunk      int64
 	small      int64
 }
