@@ -65,17 +65,21 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 	return err
 }
 
-// fillSmall is fill of a file that is read at once, into a buffer that all of them share.
+// fillSmall is fill of a file that is read at once, into a buffer that another one may have had before.
 func (m *Import) fillSmall(c *container.File, src *os.File, st *unix.Stat_t, sparse bool) error {
 	if st.Size > 0 {
-		if m.buf == nil || m.buf.geo != c.Geometry() {
-			m.buf = newSegments(c.Geometry(), int(m.sizes.small)+c.Geometry().SegmentSize)
+		var buf *segments
+		select {
+		case buf = <-m.bufs:
+		default:
+			buf = newSegments(c.Geometry(), int(m.sizes.small)+c.Geometry().SegmentSize)
 		}
-		if err := m.buf.read(src, 0, int(st.Size), &m.counters); err != nil {
+		defer func() { m.bufs <- buf }()
+		if err := buf.read(src, 0, int(st.Size), &m.counters); err != nil {
 			return err
 		}
 		start := time.Now()
-		err := c.WriteFrames(st.Size, m.buf.writes(0, int(st.Size), sparse))
+		err := c.WriteFrames(st.Size, buf.writes(0, int(st.Size), sparse))
 		m.counters.writing.Add(int64(time.Since(start)))
 		if err != nil {
 			return inVault(err)
