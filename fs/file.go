@@ -259,6 +259,7 @@ func (fs *FS) discard(n *inode) error {
 	if f := n.file; f != nil {
 		if orphaned(f.Container().Host()) {
 			// Nobody can read it again: sealing what is dirty would be for nothing, and whether the close succeeds is nobody's business.
+			n.untrack()
 			_ = f.Abandon()
 		} else {
 			fs.noteCtime(n, f.Container().Host())

@@ -149,7 +149,7 @@ func existingDir(dir string) (string, error) {
 func (a *app) runExport(s *source, dir string, jobs []bulk.Job, f exportFlags) error {
 	e := &bulk.Export{
 		Checksum: f.checksum, Salvage: f.salvage, Damage: isDamage,
-		Failed: func(path string, err error) { a.say("%s: %s", oneLine(path), oneLine(err.Error())) },
+		Failed: a.sayFailed,
 		Lost:   func(path string, from, to int64) { a.say("%s: bytes %d to %d are lost", oneLine(path), from, to) },
 	}
 	var files, size int64
@@ -169,7 +169,9 @@ func (a *app) runExport(s *source, dir string, jobs []bulk.Job, f exportFlags) e
 	switch {
 	case a.ctx.Err() != nil:
 		return failf(exitInterrupted, "call it again to go on", "interrupted; what is under its name is whole")
-	case errors.Is(err, unix.ENOSPC):
+	case errors.Is(err, unix.EROFS):
+		return failf(exitReadOnly, "export to another directory", "%w", err)
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return failf(exitHostFull, "make room and call it again to go on", "the destination is full: %w", err)
 	case err != nil:
 		return err

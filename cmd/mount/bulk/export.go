@@ -17,10 +17,12 @@ import (
 // workers is how many files are copied at a time: enough that the fsync of one does not hold up the others.
 const workers = 8
 
-// Export copies out of a vault. The fields are set before Run.
+// Export copies plain trees to a directory of the host: out of a vault, or into the mount of one. The fields are set before Run.
 type Export struct {
 	Checksum bool // a file at the destination is finished when its bytes are the same, and not when size and mtime are
 	Salvage  bool // copy damaged files, with holes for what is lost
+	// Within says why an open directory, the destination, is not the one that is meant. It may be nil.
+	Within func(fd int) error
 	// Damage reports whether an error says that stored bytes are not what they were.
 	Damage func(error) bool
 	// Failed is told what could not be copied. Lost, with Salvage, which bytes of a file are holes now. Both may be called concurrently.
@@ -29,8 +31,8 @@ type Export struct {
 
 	counters counters
 	links    linkTable
-	full     atomic.Bool  // the destination takes no more
-	current  atomic.Value // string: the file that was begun last
+	fatal    atomic.Pointer[error] // why the destination takes no more
+	current  atomic.Value          // string: the file that was begun last
 	sem      chan struct{}
 	wg       sync.WaitGroup
 }
@@ -64,18 +66,23 @@ func (e *Export) Run(ctx context.Context, dest string, jobs []Job) error {
 	if err != nil {
 		return err
 	}
-	for _, j := range jobs {
-		e.tree(ctx, d, j.Node, j.Name)
+	if e.Within != nil {
+		err = e.Within(d.fd)
+	}
+	if err == nil {
+		for _, j := range jobs {
+			e.tree(ctx, d, j.Node, j.Name)
+		}
 	}
 	e.wg.Wait()
 	d.release()
-	switch {
+	switch fatal := e.fatal.Load(); {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case e.full.Load():
-		return &os.PathError{Op: "write", Path: dest, Err: unix.ENOSPC}
+	case fatal != nil:
+		return *fatal
 	}
-	return nil
+	return err
 }
 
 // fail tells of one object.
@@ -83,8 +90,8 @@ func (e *Export) fail(path string, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		if e.full.Swap(true) {
+	for _, end := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.ENOTCONN} {
+		if errors.Is(err, end) && !e.fatal.CompareAndSwap(nil, &err) {
 			return // once is enough
 		}
 	}
@@ -95,7 +102,7 @@ func (e *Export) fail(path string, err error) {
 	e.Failed(path, err)
 }
 
-func (e *Export) stopped(ctx context.Context) bool { return ctx.Err() != nil || e.full.Load() }
+func (e *Export) stopped(ctx context.Context) bool { return ctx.Err() != nil || e.fatal.Load() != nil }
 
 // tree copies n to name in d.
 func (e *Export) tree(ctx context.Context, d *destDir, n plain.Node, name string) {
@@ -221,6 +228,9 @@ func (e *Export) file(ctx context.Context, d *destDir, n plain.Node, st plain.St
 	if err := c.copy(t.File, src); err != nil {
 		return err
 	}
+	if err := unchangedNode(n, &st); err != nil {
+		return err
+	}
 	attrs.now = len(c.lost) > 0 // what was salvaged is never taken for finished
 	if err := attrs.apply(int(t.Fd()), filepath.Join(d.path, name)); err != nil {
 		return err
@@ -243,6 +253,15 @@ func (e *Export) file(ctx context.Context, d *destDir, n plain.Node, st plain.St
 		e.counters.damaged.Add(1)
 	}
 	return nil
+}
+
+// unchangedNode reports errChanged where a file is not what it was. What nobody else writes costs a look.
+func unchangedNode(n plain.Node, st *plain.Stat) error {
+	now, err := n.Stat()
+	if err == nil && (now.Object != st.Object || now.Size != st.Size || now.Mtime != st.Mtime || now.Ctime != st.Ctime) {
+		err = errChanged
+	}
+	return err
 }
 
 // finished reports whether a file of the right size at the destination is the copy already: by its mtime, or with Checksum by its bytes; its attributes are

@@ -30,15 +30,14 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 		defer close(full)
 		failed <- m.readSource(ctx, src, st.Size, from, sparse, free, full)
 	}()
+	points := checkpoints{m: m, file: c, source: identityOf(st), stem: stem, last: time.Now()}
 	var err error
-	since, last := int64(0), time.Now()
 	for s := range full {
 		if err != nil {
 			continue
 		}
-		if large && (since >= m.sizes.checkpoint || time.Since(last) >= checkpointTime && since > 0) {
-			err = m.checkpoint(c, st, s.at, stem)
-			since, last = 0, time.Now()
+		if large {
+			err = inVault(points.at(s.at))
 		}
 		if err == nil {
 			start := time.Now()
@@ -49,7 +48,7 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 			cancel()
 			continue
 		}
-		since += int64(s.n)
+		points.since += int64(s.n)
 		m.counters.bytes.Add(int64(s.n))
 		m.counters.done.Add(int64(s.n))
 		free <- s
@@ -57,23 +56,30 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 	if rerr := <-failed; err == nil {
 		err = rerr
 	}
+	if perr := inVault(points.wait()); err == nil {
+		err = perr
+	}
 	if err == nil && c.Size() < st.Size {
 		err = inVault(c.SetSize(st.Size))
 	}
 	return err
 }
 
-// fillSmall is fill of a file that is read at once, into a buffer that all of them share.
+// fillSmall is fill of a file that is read at once, into a buffer that another one may have had before.
 func (m *Import) fillSmall(c *container.File, src *os.File, st *unix.Stat_t, sparse bool) error {
 	if st.Size > 0 {
-		if m.buf == nil || m.buf.geo != c.Geometry() {
-			m.buf = newSegments(c.Geometry(), int(m.sizes.small)+c.Geometry().SegmentSize)
+		var buf *segments
+		select {
+		case buf = <-m.bufs:
+		default:
+			buf = newSegments(c.Geometry(), int(m.sizes.small)+c.Geometry().SegmentSize)
 		}
-		if err := m.buf.read(src, 0, int(st.Size), &m.counters); err != nil {
+		defer func() { m.bufs <- buf }()
+		if err := buf.read(src, 0, int(st.Size), &m.counters); err != nil {
 			return err
 		}
 		start := time.Now()
-		err := c.WriteFrames(st.Size, m.buf.writes(0, int(st.Size), sparse))
+		err := c.WriteFrames(st.Size, buf.writes(0, int(st.Size), sparse))
 		m.counters.writing.Add(int64(time.Since(start)))
 		if err != nil {
 			return inVault(err)
@@ -85,21 +91,6 @@ func (m *Import) fillSmall(c *container.File, src *os.File, st *unix.Stat_t, spa
 		return inVault(c.SetSize(st.Size))
 	}
 	return nil
-}
-
-// checkpoint makes what was written durable, and then the record that says so. at is a multiple of the chunk size.
-func (m *Import) checkpoint(c *container.File, st *unix.Stat_t, at int64, stem string) error {
-	start := time.Now()
-	defer func() { m.counters.syncing.Add(int64(time.Since(start))) }()
-	if c.Size() < at { // a hole came last
-		if err := c.SetSize(at); err != nil {
-			return inVault(err)
-		}
-	}
-	if err := c.Sync(); err != nil {
-		return inVault(err)
-	}
-	return inVault(m.partials.write(stem, record{id: c.ID(), source: identityOf(st), geometry: c.Geometry().ID, durable: uint64(at)}))
 }
 
 // readSource sends the source chunk by chunk; of a sparse one those that are holes are left out.

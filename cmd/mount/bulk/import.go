@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -20,8 +21,8 @@ import (
 	"github.com/cofferfs/coffer/internal/disk"
 )
 
-// Import copies host files and trees into a vault that is open for writing. The fields are set before Run; the layers stay the caller's. One file is copied at a
-// time, its frames sealed in parallel.
+// Import copies host files and trees into a vault that is open for writing. The fields are set before Run; the layers stay the caller's. One
+// large file is copied at a time, its frames sealed in parallel; of small ones some.
 //
 // A file stands in .coffer/import until it is whole and durable; then it gets its name at once. Small ones are made durable many at a time.
 type Import struct {
@@ -31,7 +32,6 @@ type Import struct {
 	SyncOf func() error // makes all of the host's filesystem durable
 
 	Checksum bool // a file in the vault is finished when its bytes are the same, and not when size and mtime are
-	Delete   bool // remove each source file when its copy was read back, compared and is durable
 	// Failed is told what could not be copied.
 	Failed func(path string, err error)
 
@@ -39,13 +39,11 @@ type Import struct {
 	counters counters
 	current  atomic.Value // string
 	partials *partials
-	batch    []whole
-	pending  int64 // plain bytes in batch
-	began    time.Time
-	left     []leftDir
-	buf      *segments          // of small files
+	open     *batch // what is whole is added to it
+	settling *batch // the one before, which becomes durable; nil where there is none
+	making   making
+	bufs     chan *segments     // of small files
 	links    map[identity]*name // sources with several names, by device and inode
-	gone     []string           // sources to delete once what is written is durable
 	fatal    error              // why nothing more can be written
 }
 
@@ -77,12 +75,13 @@ func (m *Import) Run(ctx context.Context, to *dirs.Dir, sources []Source) (err e
 	if m.sizes == (limits{}) {
 		m.sizes = limits{checkpoint: checkpointBytes, chunk: chunkBytes, small: smallFile}
 	}
-	m.links, m.began = map[identity]*name{}, time.Now()
+	m.links, m.open = map[identity]*name{}, &batch{began: time.Now()}
+	beside := min(workers, runtime.GOMAXPROCS(0)+1) // more of them wait for each other, in one directory of the host
+	m.making.done, m.bufs = make(chan made, beside), make(chan *segments, beside)
 	for _, s := range sources {
 		m.tree(ctx, to, s.Path, s.Name)
 	}
-	m.settleBatch()
-	m.deleteSources()
+	m.settle()
 	for _, l := range m.links {
 		l.dir.Release()
 	}
@@ -209,7 +208,7 @@ func (m *Import) directory(ctx context.Context, d *dirs.Dir, path, name string, 
 		return err
 	}
 	sub.Retain()
-	m.left = append(m.left, leftDir{sub, path, attrs, [2]unix.Timespec{st.Atim, st.Mtim}})
+	m.open.left = append(m.open.left, leftDir{sub, path, attrs, [2]unix.Timespec{st.Atim, st.Mtim}})
 	return nil
 }
 
@@ -222,8 +221,8 @@ type leftDir struct {
 }
 
 // settleDirs gives directories their attributes; each name that is added changes the mtime.
-func (m *Import) settleDirs() {
-	for _, l := range m.left {
+func (m *Import) settleDirs(left []leftDir) {
+	for _, l := range left {
 		err := l.dir.XattrsSelf(true, func(x disk.Xattrs) error { return m.setXattrs(x, xattrs.Object{ID: l.dir.ID()}, l.attrs) })
 		if err == nil {
 			err = l.dir.UtimesSelf(&l.times)
@@ -231,7 +230,6 @@ func (m *Import) settleDirs() {
 		m.check(l.path, inVault(err))
 		l.dir.Release()
 	}
-	m.left = nil
 }
 
 // hostAttributes are the user attributes of a host object.

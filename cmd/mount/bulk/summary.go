@@ -23,6 +23,8 @@ type Summary struct {
 	Bytes       int64 `json:"bytes"`        // written
 	LostBytes   int64 `json:"lost_bytes"`   // holes where data was
 	Reused      int64 `json:"reused_bytes"` // of large files, written by an earlier import
+	Removed     int64 `json:"removed"`      // sources, once their copies were compared
+	Kept        int64 `json:"kept"`         // of those that were to be removed
 	// Seconds in each, summed over all that work at a time. Writing of an import is sealing, too.
 	Reading float64 `json:"reading_seconds"`
 	Writing float64 `json:"writing_seconds"`
@@ -45,6 +47,9 @@ func (s Summary) String() string {
 	}
 	if s.Reused > 0 {
 		text += fmt.Sprintf("; went on behind %d bytes", s.Reused)
+	}
+	if s.Removed > 0 || s.Kept > 0 {
+		text += fmt.Sprintf("; %d sources removed, %d kept", s.Removed, s.Kept)
 	}
 	if s.LostBytes > 0 {
 		text += fmt.Sprintf("; %d bytes lost", s.LostBytes)
