@@ -53,6 +53,9 @@ With --repair the vault is opened for writing, which finishes what an unclean se
   removed   an unfinished file of an earlier repair
   kept      nothing could be done: symlinks whose target is lost, directories that nobody knows, files of which nothing opens
 
+A journal that is damaged is replayed as far as it is whole, before all else, and its pieces are kept in .coffer/lost of the vault, to be removed by hand. What it
+lost beyond that is lost: the files that are known to lack something are named.
+
 No file that can be read is changed, and new ones are whole on the disk before they take a name over, so that a repair can be interrupted and run again.
 Each of these is one line, or with --json one object with the keys kind, path, host, to, lost (a list of ranges) and what. With --dry-run nothing is
 changed; what a repair would find below what it moved is not known then. After a repair the exit code is 0 where nothing is damaged any more,
@@ -123,7 +126,7 @@ func (a *app) verify(path string, from unlockFlags, o verifyOptions) error {
 	}
 	// A copy of a vault that was in use is looked at like any other, where nothing is written.
 	v, err := vault.Open(path, cfg, mk, vault.OpenOptions{
-		ReadOnly: !o.writes(), Recover: o.recover || !o.writes(), ForceUnlock: o.forceUnlock, Mountpoint: "coffer verify --repair", Events: out.event,
+		ReadOnly: !o.writes(), Recover: o.recover || !o.writes(), ForceUnlock: o.forceUnlock, Salvage: true, Mountpoint: "coffer verify --repair", Events: out.event,
 	})
 	mk.Destroy()
 	if err != nil {
