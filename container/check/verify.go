@@ -200,10 +200,18 @@ func (c *checker) attributes(fd disk.Dir, o *object) {
 
 func (c *checker) lookAtAttributes(fd disk.Dir, o *object) {
 	x := xattrs.Object{ID: o.link.ID, Trusted: o.link.Type != names.File && o.link.Type != names.Dir}
+	var spoiledBy []string
 	err := c.Attrs.Check(fd.Xattrs(o.host), x, func(host string, err error) {
 		c.add(o.finding(Damage, "extended attribute %s of the host: %v", host, err))
-		c.lost(o, "an extended attribute is lost: remove or set it anew")
+		if errors.Is(err, xattrs.ErrBadAttr) || errors.Is(err, xattrs.ErrForeign) {
+			spoiledBy = append(spoiledBy, host)
+			return
+		}
+		c.lost(o, "an extended attribute cannot be read: remove or set it anew")
 	})
+	if len(spoiledBy) > 0 {
+		c.trouble(&trouble{what: spoiled, object: o, attrs: spoiledBy})
+	}
 	switch {
 	case err == nil, errors.Is(err, unix.EOPNOTSUPP), c.Live.gone(err):
 	case errors.Is(err, fs.ErrPermission):
@@ -256,11 +264,7 @@ func (c *checker) content(ctx context.Context, h disk.File, o *object) {
 
 // look opens a container and checks those ranges of it; nil: all. h stays open.
 func (c *checker) look(ctx context.Context, h disk.File, o *object, only []container.LostRange) (x looked) {
-	kind := uint8(container.ObjectFile)
-	if o.link.Type == names.Symlink {
-		kind = container.ObjectSymlink
-	}
-	f, err := c.Engine.Open(unclosed{h}, o.link.ID, container.OpenOptions{ReadOnly: true, Object: kind})
+	f, err := c.Engine.Open(unclosed{h}, o.link.ID, container.OpenOptions{ReadOnly: true, Object: objectKind(o.link.Type)})
 	if err != nil {
 		return looked{err: err}
 	}
@@ -272,6 +276,14 @@ func (c *checker) look(ctx context.Context, h disk.File, o *object, only []conta
 		c.count(func(s *Summary) { s.Bytes += x.Bytes })
 	}
 	return x
+}
+
+// objectKind is what the header of the container of a name of that type says.
+func objectKind(typ names.Type) uint8 {
+	if typ == names.Symlink {
+		return container.ObjectSymlink
+	}
+	return container.ObjectFile
 }
 
 // unclosed is a file that somebody else closes.
