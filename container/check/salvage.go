@@ -72,11 +72,7 @@ func (r *repairer) finish(ctx context.Context, o *object) (Action, error) {
 	if err != nil {
 		return Action{}, err
 	}
-	kind := uint8(container.ObjectFile)
-	if o.link.Type == names.Symlink {
-		kind = container.ObjectSymlink
-	}
-	f, err := r.Engine.Open(h, o.link.ID, container.OpenOptions{MayLackHeader: o.link.Flags&names.NoHeader != 0 && r.UncleanSeq(o.link.Seq), Object: kind})
+	f, err := r.Engine.Open(h, o.link.ID, container.OpenOptions{MayLackHeader: o.link.Flags&names.NoHeader != 0 && r.UncleanSeq(o.link.Seq), Object: objectKind(o.link.Type)})
 	if err != nil {
 		return Action{}, err
 	}
@@ -261,7 +257,7 @@ func (r *repairer) copy(ctx context.Context, o *object, id keys.ObjectID, geomet
 		return a, nil
 	}
 	temp := r.tempName()
-	lost, err := r.build(ctx, lf, temp, w, got.Frames, h, id)
+	lost, err := r.build(ctx, lf, temp, names.File, w, got.Frames, h, id)
 	if err != nil {
 		return Action{}, err
 	}
