@@ -156,7 +156,11 @@ func (r *Reader) openPiece(name string) error {
 	if err == nil && good {
 		err = s.measure()
 	}
-	r.cut = r.cut || !good && state == headerTorn
+	if err == nil && !good && state == headerTorn {
+		var used bool
+		used, err = s.used()
+		r.cut = r.cut || used
+	}
 	if err != nil || !good {
 		f.Close()
 	} else {

@@ -64,6 +64,16 @@ func (s *source) measure() error {
 	return err
 }
 
+// used reports whether anything stands where the first record of a piece does. A piece without a header and without that was being made when the power failed.
+func (s *source) used() (bool, error) {
+	var b [sector]byte
+	n, err := s.f.ReadAt(b[:], pieceHeader)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return !allZero(b[:n]), err
+}
+
 // Behind calls fn with the heads of transactions that are authentic and lie behind the end of the log, so that Each does not deliver them: whole ones, as far as
 // they can be found. head is valid during the call only. Errors are the host's.
 func (r *Reader) Behind(fn func(head []byte)) error {
