@@ -265,7 +265,7 @@ def workloads(size, seconds, source):
     row("sqlite, random selects", "/s", True)(select)
 
     def dbench(d):
-        out = sh("dbench", "-t", str(seconds), "-D", d, "4", stderr=subprocess.DEVNULL)
+        out = sh("dbench", "-t", str(max(seconds, 5)), "-D", d, "4", stderr=subprocess.DEVNULL)
         shutil.rmtree(f"{d}/clients", ignore_errors=True)
         return float(next(line.split()[1] for line in out.splitlines() if line.startswith("Throughput")))
 
@@ -285,7 +285,7 @@ def report(rows, systems, results, costs):
         if not got:
             continue
         best = max if more else min
-        ratio = lambda other: f"{got['coffer'] / other if more else other / got['coffer']:.2f}"
+        ratio = lambda other: f"{got['coffer'] / other if more else other / got['coffer']:.2f}" if other and got["coffer"] else ""
         print(f"| {name} | {unit} | {cells(got)} | {ratio(best(got[p] for p in peers)) if peers else ''} | {ratio(got['native']) if 'native' in got else ''} |")
     print(f"\n| processor | unit | {head} |")
     print("|---" * (2 + len(systems)) + "|")
