@@ -31,7 +31,8 @@ func (a *app) exportCmd() *cobra.Command {
 name; / stands for everything. Modes, times, symlinks, hard links, user attributes and holes are kept; owners too for root. Sockets and devices are left out.
 
 Every byte is verified. A file is under its name only when all of it is there and durable; one that stands there already is replaced, unless it has the
-same size and mtime (with --checksum: the same bytes): then it is finished, so that an interrupted export goes on when it is called again.
+same size and mtime (with --checksum: the same bytes): then it is finished, so that an interrupted export goes on when it is called again. So does a file of more than
+64 MiB, at most 64 MiB or 2 seconds before where it was, if it has not changed since and --salvage is not given; until then its beginning is .coffer-export-*.part beside it.
 
 A damaged file is not copied, and the others are. With --salvage it is, with holes in the place of what is lost; what is lost is listed, and the copy keeps the
 time of its making.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/cmd/mount/bulk"
+	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/plain"
 )
 
@@ -22,6 +23,8 @@ type importFlags struct {
 	dryRun   bool
 	json     bool
 	progress string
+	segment  sizeFlag
+	frame    sizeFlag
 }
 
 func (a *app) importCmd() *cobra.Command {
@@ -40,7 +43,10 @@ seconds before where it was, if it has not changed since.
 With --delete-source what was copied is removed, when all is durable: a file when its copy was read back and compared, symlinks and FIFOs likewise, and directories
 once they are empty. What differs, was left out, or came meanwhile stays; so does the directory of a SRC that ends in /.
 
-A mounted vault is written through its mount, as its other users are; each file shows there when it is whole and durable.`,
+Files of more than 64 MiB get segments of 1 MiB and frames of 32 KiB, or the vault's if those are larger, which takes less space and time. Those that will be changed at
+random places, as databases and disk images are, are better off with --segment-size 64K --frame-size 4K.
+
+A mounted vault is written through its mount, as its other users do, and its files have the vault's sizes; each file shows there when it is whole and durable.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return exactArgs("VAULT", "SRC...", "DEST")(cmd, args)
@@ -61,6 +67,8 @@ A mounted vault is written through its mount, as its other users are; each file 
 	cmd.Flags().BoolVar(&f.delete, "delete-source", false, "remove each source when its copy was read back, compared, and is durable; directories when they are empty")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "say what would be copied, by size and mtime, and change nothing")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print what was done as JSON on standard output")
+	cmd.Flags().Var(&f.segment, "segment-size", "bytes that are cached and digested together; auto: the vault's, and 1M for files of more than 64 MiB")
+	cmd.Flags().Var(&f.frame, "frame-size", "bytes that are encrypted together; auto: what suits the segment size")
 	registerProgress(cmd.Flags(), &f.progress)
 	return cmd
 }
@@ -75,9 +83,17 @@ func (a *app) importInto(vaultPath string, paths []string, dest string, f import
 	if err := checkVaultDir(vaultPath); err != nil {
 		return err
 	}
+	geo, err := f.geometry()
+	if err != nil {
+		return err
+	}
 	mountpoint, err := writersMount(vaultPath)
 	if err != nil {
 		return err
+	}
+	if mountpoint != "" && geo != nil {
+		return failf(exitUsage, "leave --segment-size and --frame-size out, or unmount it first: coffer umount "+quote(mountpoint),
+			"the vault is mounted at %s: what is written through the mount has the vault's sizes", mountpoint)
 	}
 	sources, err := importSources(paths, vaultPath, mountpoint)
 	if err != nil {
@@ -119,8 +135,20 @@ func (a *app) importInto(vaultPath string, paths []string, dest string, f import
 	}
 	key := o.Vault.Ring().State()
 	defer wipe(key)
-	m := &bulk.Import{View: o.view(), Root: o.Vault.Root(), Key: key, SyncOf: o.Vault.Root().SyncAll, Checksum: f.checksum, Failed: a.sayFailed}
+	m := &bulk.Import{View: o.view(), Root: o.Vault.Root(), Key: key, SyncOf: o.Vault.Root().SyncAll, Geometry: geo, Checksum: f.checksum, Failed: a.sayFailed}
 	return a.runImport(m, func() error { return m.Run(a.ctx, d, sources) }, to, sources, planned, f)
+}
+
+// geometry is what is asked for; nil: the import chooses.
+func (f *importFlags) geometry() (*container.Geometry, error) {
+	if f.segment == 0 && f.frame == 0 {
+		return nil, nil
+	}
+	g, err := container.GeometryFor(int(f.segment), int(f.frame))
+	if err != nil {
+		return nil, failf(exitUsage, "see: coffer init --help", "%w", err)
+	}
+	return g, nil
 }
 
 // mountExport copies into a mount as into any directory of the host; but never into the one below it, should the mount be gone by now.

@@ -325,3 +325,60 @@ func TestExportKilled(t *testing.T) {
 	sameTree(t, want, out)
 	t.Logf("%d kills", kills)
 }
+
+// TestExportGoesOn kills an export, and one through the mount, in the middle of a large file: the next one goes on there.
+func TestExportGoesOn(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	mp := b.mount(v, "plain")
+	large := filepath.Join(mp, "large")
+	f, err := os.Create(large)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 60 {
+		if _, err := f.Write(randomBytes(byte(i), 5<<20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.Close()
+	want := mustRead(t, large)
+	key := b.path("key")
+	for _, how := range []string{"mounted", "offline"} {
+		out := b.mkdir(how)
+		if how == "offline" {
+			b.ok("", "umount", mp)
+			b.ok(passphrase+"\n", "key", "add", "--keyfile", key, v)
+		}
+		args := []string{"export", "--progress", "none", "--json", "--keyfile", key, v, "/", out}
+		cmd := b.command(context.Background(), args...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		half := func() bool {
+			var st unix.Stat_t
+			all, err := filepath.Glob(filepath.Join(out, ".coffer-export-*.part"))
+			return err == nil && len(all) == 1 && unix.Stat(all[0], &st) == nil && st.Blocks*512 > 150<<20
+		}
+		for end := time.Now().Add(20 * time.Second); !half() && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		}
+		_ = cmd.Process.Signal(syscall.SIGKILL)
+		if err := cmd.Wait(); err == nil {
+			t.Fatalf("%s: it was not killed", how)
+		}
+		if all, err := os.ReadDir(out); err != nil || len(all) != 1 || !strings.HasPrefix(all[0].Name(), ".coffer-export-") {
+			t.Errorf("%s: after the kill: %v, %v", how, all, err)
+		}
+		var s bulk.Summary
+		if err := json.Unmarshal([]byte(b.ok("", args...).stdout), &s); err != nil {
+			t.Fatal(err)
+		}
+		if s.Files != 1 || s.Reused < 64<<20 || s.Bytes+s.Reused != int64(len(want)) {
+			t.Errorf("%s: it did not go on: %+v", how, s)
+		}
+		if all, err := os.ReadDir(out); err != nil || len(all) != 1 || !bytes.Equal(mustRead(t, filepath.Join(out, "large")), want) {
+			t.Errorf("%s: other bytes, or leftovers: %v, %v", how, all, err)
+		}
+		os.RemoveAll(out)
+	}
+}

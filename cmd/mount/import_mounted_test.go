@@ -53,6 +53,7 @@ func TestImportMounted(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	b.fails(exitUsage, "has the vault's sizes", "", "import", "--segment-size", "1M", v, tree)
 	b.fails(exitUsage, "is in the vault", "", "import", v, mp)
 	b.fails(exitUsage, "the vault is in it", "", "import", v, b.dir)
 	b.fails(exitUsage, "not a directory", "", "import", v, tree, tree, "nowhere")

@@ -119,6 +119,7 @@ func TestImportErrors(t *testing.T) {
 	b.fails(exitUsage, "is in the vault", "", "import", v, filepath.Join(v, ".coffer"))
 	b.fails(exitOther, "no such file", in, "import", v, tree, "a/b")
 	b.fails(exitUsage, "not a directory", in, "import", v, tree, tree, "nowhere")
+	b.fails(exitUsage, "does not exist", "", "import", "--segment-size", "1M", "--frame-size", "4K", v, tree)
 	b.fails(exitUsage, "one more to import", in, "import", v, tree, "tree")
 	b.fails(exitPassphrase, "wrong passphrase", "wrong\n", "import", v, tree)
 	b.fails(exitVaultDir, "not a coffer vault", in, "import", b.mkdir("no-vault"), tree)
@@ -282,6 +283,7 @@ func TestImportKilled(t *testing.T) {
 	}
 	t.Logf("%d kills; the large file was gone on with: %v", kills, resumed)
 	noLeftovers(t, v)
+	b.ok(passphrase+"\n", "verify", v)
 	sameTree(t, tree, b.exported(v))
 }
 

@@ -1,57 +1,54 @@
 package bulk
 
 import (
+	"sync/atomic"
 	"time"
-
-	"github.com/cofferfs/coffer/container"
 )
 
-// checkpoints makes the resume points of one file, one at a time, while the copying goes on: the bytes before it are made durable, then the record that says so.
-// What is written meanwhile lies behind them in slots that nothing on the host speaks of yet. Not for concurrent use.
+// checkpoints makes the resume points of one file, one at a time, while the copying goes on: the bytes before it are made durable, then what says so. Not for
+// concurrent use. A nil one makes none.
 type checkpoints struct {
-	m      *Import
-	file   *container.File
-	source identity
-	stem   string
+	every   int64                 // bytes that may be lost: half of them between two points, half while one is made
+	ready   func(off int64) error // called before, while nothing is written
+	save    func(off int64) error // makes what lies before off durable, and then the resume point; called beside the copying
+	syncing *atomic.Int64         // ns
 
 	since   int64 // bytes written behind the last one
 	last    time.Time
 	running chan error // nil: none is being made
 }
 
-// at begins a resume point where one is due; plain bytes up to off, a multiple of the chunk size, are written. It waits for the one before, and its error may be
-// that one's.
+// at begins a resume point where one is due; all before off is written. It waits for the one before, and its error may be that one's.
 func (p *checkpoints) at(off int64) error {
-	if p.since == 0 || p.since < p.m.sizes.checkpoint/2 && time.Since(p.last) < checkpointTime/2 {
+	if p == nil || p.since == 0 || p.since < p.every/2 && time.Since(p.last) < checkpointTime/2 {
 		return nil
 	}
 	if err := p.wait(); err != nil {
 		return err
 	}
-	if p.file.Size() < off { // a hole came last
-		if err := p.file.SetSize(off); err != nil {
-			return err
-		}
-	}
-	if err := p.file.Flush(); err != nil {
+	if err := p.ready(off); err != nil {
 		return err
 	}
 	p.since, p.last, p.running = 0, time.Now(), make(chan error, 1)
 	go func(done chan<- error) {
 		start := time.Now()
-		err := p.file.Host().Datasync()
-		if err == nil {
-			err = p.m.partials.write(p.stem, record{id: p.file.ID(), source: p.source, geometry: p.file.Geometry().ID, durable: uint64(off)})
-		}
-		p.m.counters.syncing.Add(int64(time.Since(start)))
+		err := p.save(off)
+		p.syncing.Add(int64(time.Since(start)))
 		done <- err
 	}(p.running)
 	return nil
 }
 
+// wrote counts what lies behind the last resume point.
+func (p *checkpoints) wrote(n int) {
+	if p != nil {
+		p.since += int64(n)
+	}
+}
+
 // wait returns when no resume point is being made any more.
 func (p *checkpoints) wait() error {
-	if p.running == nil {
+	if p == nil || p.running == nil {
 		return nil
 	}
 	err := <-p.running

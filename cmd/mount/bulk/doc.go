@@ -3,6 +3,7 @@
 //
 //	export: plain.Node ── walk ──> directories made at once, files handed to a few workers
 //	          worker: file without a name ── data, attributes, fsync ──> its name, at once
+//	          large: TEMP.part; each 32 MiB or 1 s, beside the copying: sync, then a resume point behind the data
 //	          last one out of a directory: attributes of the directory, fsync
 //
 //	import: host tree ── walk ──> .coffer/import/NAME.part ── sealed in parallel, attributes; small files some at a time, large ones alone

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +28,7 @@ type Export struct {
 	Failed func(path string, err error)
 	Lost   func(path string, from, to int64)
 
+	large    int64 // files of more bytes are gone on with
 	counters counters
 	links    linkTable
 	fatal    atomic.Pointer[error] // why the destination takes no more
@@ -62,6 +62,9 @@ var errExists = errors.New("a directory stands in the way, or something else whe
 // destination that takes no more; all others are told to Failed.
 func (e *Export) Run(ctx context.Context, dest string, jobs []Job) error {
 	e.sem = make(chan struct{}, workers)
+	if e.large == 0 {
+		e.large = checkpointBytes
+	}
 	d, err := openDest(dest, e.fail)
 	if err != nil {
 		return err
@@ -187,100 +190,6 @@ func (e *Export) spawn(ctx context.Context, d *destDir, n plain.Node, st plain.S
 			e.fail(filepath.Join(d.path, name), err)
 		}
 	})
-}
-
-// file copies one file, unless it is there.
-func (e *Export) file(ctx context.Context, d *destDir, n plain.Node, st plain.Stat, name string) error {
-	have, ok, err := d.stat(name)
-	if err != nil {
-		return err
-	}
-	if ok && have.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return errExists
-	}
-	src, err := n.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = src.Close() }() // it was only read
-	e.current.Store(filepath.Join(d.path, name))
-	attrs, err := attributesOf(n, st)
-	if err != nil && !(e.Salvage && e.Damage(err)) {
-		return err
-	}
-	if ok && have.Mode&unix.S_IFMT == unix.S_IFREG && have.Size == src.Size() {
-		done, err := e.finished(ctx, d, name, &have, src, &attrs)
-		if err != nil && !e.Damage(err) {
-			return err
-		}
-		if done {
-			e.counters.skipped.Add(1)
-			e.counters.done.Add(src.Size())
-			return nil
-		}
-	}
-	t, err := d.create(name)
-	if err != nil {
-		return err
-	}
-	defer t.discard()
-	c := &copier{ctx: ctx, stats: &e.counters, salvage: func(err error) bool { return e.Salvage && e.Damage(err) }}
-	if err := c.copy(t.File, src); err != nil {
-		return err
-	}
-	if err := unchangedNode(n, &st); err != nil {
-		return err
-	}
-	attrs.now = len(c.lost) > 0 // what was salvaged is never taken for finished
-	if err := attrs.apply(int(t.Fd()), filepath.Join(d.path, name)); err != nil {
-		return err
-	}
-	start := time.Now()
-	err = t.Sync()
-	e.counters.syncing.Add(int64(time.Since(start)))
-	if err != nil {
-		return err
-	}
-	if err := t.publish(name); err != nil {
-		return err
-	}
-	e.counters.files.Add(1)
-	for _, s := range c.lost {
-		e.counters.lost.Add(s.to - s.from)
-		e.Lost(filepath.Join(d.path, name), s.from, s.to)
-	}
-	if len(c.lost) > 0 {
-		e.counters.damaged.Add(1)
-	}
-	return nil
-}
-
-// unchangedNode reports errChanged where a file is not what it was. What nobody else writes costs a look.
-func unchangedNode(n plain.Node, st *plain.Stat) error {
-	now, err := n.Stat()
-	if err == nil && (now.Object != st.Object || now.Size != st.Size || now.Mtime != st.Mtime || now.Ctime != st.Ctime) {
-		err = errChanged
-	}
-	return err
-}
-
-// finished reports whether a file of the right size at the destination is the copy already: by its mtime, or with Checksum by its bytes; its attributes are
-// set again then.
-func (e *Export) finished(ctx context.Context, d *destDir, name string, have *unix.Stat_t, src plain.File, attrs *attributes) (bool, error) {
-	if !e.Checksum {
-		return have.Mtim == attrs.stat.Mtime, nil
-	}
-	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false, pathError("open", filepath.Join(d.path, name), err)
-	}
-	f := os.NewFile(uintptr(fd), filepath.Join(d.path, name))
-	defer f.Close()
-	ok, err := same(ctx, f, src)
-	if err != nil || !ok {
-		return false, err
-	}
-	return true, attrs.apply(fd, f.Name())
 }
 
 // special copies a symlink or a FIFO.

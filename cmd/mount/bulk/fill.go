@@ -30,16 +30,16 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 		defer close(full)
 		failed <- m.readSource(ctx, src, st.Size, from, sparse, free, full)
 	}()
-	points := checkpoints{m: m, file: c, source: identityOf(st), stem: stem, last: time.Now()}
+	var points *checkpoints
+	if large {
+		points = m.checkpoints(c, st, stem)
+	}
 	var err error
 	for s := range full {
 		if err != nil {
 			continue
 		}
-		if large {
-			err = inVault(points.at(s.at))
-		}
-		if err == nil {
+		if err = inVault(points.at(s.at)); err == nil {
 			start := time.Now()
 			err = inVault(c.WriteFrames(s.at+int64(s.n), s.writes(s.at, s.n, sparse)))
 			m.counters.writing.Add(int64(time.Since(start)))
@@ -48,7 +48,7 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 			cancel()
 			continue
 		}
-		points.since += int64(s.n)
+		points.wrote(s.n)
 		m.counters.bytes.Add(int64(s.n))
 		m.counters.done.Add(int64(s.n))
 		free <- s
@@ -91,6 +91,27 @@ func (m *Import) fillSmall(c *container.File, src *os.File, st *unix.Stat_t, spa
 		return inVault(c.SetSize(st.Size))
 	}
 	return nil
+}
+
+// checkpoints are those of one file: a record each. What is written meanwhile lies behind them in slots that nothing on the host speaks of yet.
+func (m *Import) checkpoints(c *container.File, st *unix.Stat_t, stem string) *checkpoints {
+	return &checkpoints{
+		every: m.sizes.checkpoint, syncing: &m.counters.syncing, last: time.Now(),
+		ready: func(off int64) error {
+			if c.Size() < off { // a hole came last
+				if err := c.SetSize(off); err != nil {
+					return err
+				}
+			}
+			return c.Flush()
+		},
+		save: func(off int64) error { // off is a multiple of the chunk size
+			if err := c.Host().Datasync(); err != nil {
+				return err
+			}
+			return m.partials.write(stem, record{id: c.ID(), source: identityOf(st), geometry: c.Geometry().ID, durable: uint64(off)})
+		},
+	}
 }
 
 // readSource sends the source chunk by chunk; of a sparse one those that are holes are left out.

@@ -31,11 +31,16 @@ type Import struct {
 	Key    []byte       // K_state; wiped by the caller after Run
 	SyncOf func() error // makes all of the host's filesystem durable
 
+	// Geometry is that of the files that are made. nil: the vault's, but of files that are gone on with that of streams, 1M/32K, where that is larger: it costs less
+	// space and time.
+	Geometry *container.Geometry
+
 	Checksum bool // a file in the vault is finished when its bytes are the same, and not when size and mtime are
 	// Failed is told what could not be copied.
 	Failed func(path string, err error)
 
 	sizes    limits
+	engines  [2]*container.Engine // of files, and of large ones
 	counters counters
 	current  atomic.Value // string
 	partials *partials
@@ -75,6 +80,10 @@ func (m *Import) Run(ctx context.Context, to *dirs.Dir, sources []Source) (err e
 	if m.sizes == (limits{}) {
 		m.sizes = limits{checkpoint: checkpointBytes, chunk: chunkBytes, small: smallFile}
 	}
+	if err := m.chooseEngines(); err != nil {
+		m.partials.close()
+		return err
+	}
 	m.links, m.open = map[identity]*name{}, &batch{began: time.Now()}
 	beside := min(workers, runtime.GOMAXPROCS(0)+1) // more of them wait for each other, in one directory of the host
 	m.making.done, m.bufs = make(chan made, beside), make(chan *segments, beside)
@@ -93,6 +102,37 @@ func (m *Import) Run(ctx context.Context, to *dirs.Dir, sources []Source) (err e
 		return ctx.Err()
 	}
 	return m.SyncOf()
+}
+
+// chooseEngines makes the engines of the geometries that are wanted.
+func (m *Import) chooseEngines() (err error) {
+	small, large := m.Geometry, m.Geometry
+	if m.Geometry == nil {
+		small = m.View.Engine.Geometry()
+		if large, err = container.GeometryFor(largeSegment, 0); err != nil {
+			return err
+		}
+		if small.SegmentSize >= largeSegment {
+			large = small
+		}
+	}
+	for i, g := range []*container.Geometry{small, large} {
+		m.engines[i] = m.View.Engine
+		if g != m.View.Engine.Geometry() {
+			if m.engines[i], err = m.View.Engine.Builder(g); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// engine is the one that makes a file.
+func (m *Import) engine(large bool) *container.Engine {
+	if large {
+		return m.engines[1]
+	}
+	return m.engines[0]
 }
 
 // fail tells of one object. What the vault's host answers to a write ends the run; what the source does, does not.

@@ -14,6 +14,7 @@ import (
 	"github.com/cofferfs/coffer/container/dirs"
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/container/stream"
 	"github.com/cofferfs/coffer/container/xattrs"
 )
 
@@ -24,6 +25,7 @@ const (
 	chunkBytes      = 4 << 20 // read, sealed and written at a time: a multiple of every segment size
 	smallFile       = 1 << 20 // up to here files are made durable many at a time
 	batchFiles      = 2048
+	largeSegment    = stream.DefaultSegmentSize
 )
 
 // limits are those that tests choose smaller.
@@ -204,7 +206,7 @@ func (m *Import) makeFile(ctx context.Context, d *dirs.Dir, path, to string, src
 		}
 	}
 	if c == nil {
-		if c, err = m.begin(w.stem, st.Mode&0o777|0o600); err != nil {
+		if c, err = m.begin(m.engine(w.large), w.stem, st.Mode&0o777|0o600); err != nil {
 			return w, inVault(err)
 		}
 	}
@@ -247,12 +249,12 @@ func (m *Import) add(f made) {
 }
 
 // begin makes a new, empty container.
-func (m *Import) begin(stem string, mode uint32) (*container.File, error) {
+func (m *Import) begin(e *container.Engine, stem string, mode uint32) (*container.File, error) {
 	h, err := m.partials.dir.Create(stem+partSuffix, mode)
 	if err != nil {
 		return nil, err
 	}
-	c, err := m.View.Engine.Create(h, keys.RandomObjectID(), container.ObjectFile)
+	c, err := e.Create(h, keys.RandomObjectID(), container.ObjectFile)
 	if err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
@@ -262,8 +264,8 @@ func (m *Import) begin(stem string, mode uint32) (*container.File, error) {
 // resume opens the container that a record speaks of, cut to what is durable. It answers nil where there is none for this source, or it is not good.
 func (m *Import) resume(stem string, st *unix.Stat_t) (c *container.File, from int64, err error) {
 	r, ok, err := m.partials.read(stem)
-	g := m.View.Engine.Geometry()
-	if err != nil || !ok || r.source != identityOf(st) || r.geometry != g.ID || r.durable%uint64(m.sizes.chunk) != 0 || r.durable > r.source.size {
+	e := m.engine(true)
+	if err != nil || !ok || r.source != identityOf(st) || r.geometry != e.Geometry().ID || r.durable%uint64(m.sizes.chunk) != 0 || r.durable > r.source.size {
 		return nil, 0, err
 	}
 	h, err := m.partials.dir.Open(stem+partSuffix, false)
@@ -273,7 +275,7 @@ func (m *Import) resume(stem string, st *unix.Stat_t) (c *container.File, from i
 	if err != nil {
 		return nil, 0, err
 	}
-	c, err = m.View.Engine.Open(h, r.id, container.OpenOptions{})
+	c, err = e.Open(h, r.id, container.OpenOptions{})
 	if err != nil {
 		return nil, 0, nil // it is begun anew
 	}
