@@ -78,7 +78,7 @@ func Repair(ctx context.Context, cfg RepairConfig) (sum Summary, kept int, err e
 func (r *repairer) all(ctx context.Context, all []*trouble) error {
 	slices.SortStableFunc(all, func(a, b *trouble) int { return int(a.what) - int(b.what) })
 	for _, t := range all {
-		if t.what != spoiled {
+		if t.what != spoiled && t.what != unfinished {
 			r.troubled[t.object.inode()] = true
 		}
 	}
