@@ -82,3 +82,24 @@ func (c *Codec) carry(dst disk.Xattrs, to Object, src disk.Xattrs, from Object, 
 	}
 	return dst.Setxattr(host, value, 0)
 }
+
+// Add gives dst the attributes of src that it has none of, as they are: both are of one object.
+func Add(dst, src disk.Xattrs, o Object) error {
+	all, err := HostList(src, o)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, host := range all {
+		value, err := read(func(b []byte) (int, error) { return src.Getxattr(host, b) })
+		if err == nil {
+			err = dst.Setxattr(host, value, unix.XATTR_CREATE)
+		}
+		if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+	}
+	return nil
+}
