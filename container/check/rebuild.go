@@ -91,6 +91,7 @@ func (r *repairer) release(o *object) {
 	for _, x := range r.more[id] {
 		if x.inode() != o.inode() && !r.done[x.inode()] {
 			r.ids[id] = seen{at: x.at, name: x.link.Name, dev: x.st.Dev, ino: x.st.Ino, object: x}
+			return
 		}
 	}
 }

@@ -58,7 +58,9 @@ func Repair(ctx context.Context, cfg RepairConfig) (sum Summary, kept int, err e
 		r.walked, r.done, r.troubled = new(walked), map[inode]bool{}, map[inode]bool{}
 		r.moved, r.kept = false, 0
 		if pass > 0 { // what was moved shows now, and may be damaged itself
-			r.Found, r.only = nil, LostFound
+			if r.Found, r.only = nil, LostFound; r.merged {
+				r.only = "" // in any place
+			}
 		}
 		got, err := verify(ctx, r.Config, r.walked, &all)
 		if pass == 0 {
@@ -78,7 +80,7 @@ func Repair(ctx context.Context, cfg RepairConfig) (sum Summary, kept int, err e
 func (r *repairer) all(ctx context.Context, all []*trouble) error {
 	slices.SortStableFunc(all, func(a, b *trouble) int { return int(a.what) - int(b.what) })
 	for _, t := range all {
-		if t.what != spoiled {
+		if t.what != spoiled && t.what != unfinished {
 			r.troubled[t.object.inode()] = true
 		}
 	}
@@ -140,6 +142,7 @@ type repairer struct {
 	done     map[inode]bool  // rebuilt: no name leads to it any more
 	troubled map[inode]bool  // with more than attributes
 	told     map[string]bool // what Done was told, in earlier passes too
+	merged   bool            // directories were: what was in one of them was not looked at
 	moved    bool            // something shows that did not
 	kept     int
 }
