@@ -138,7 +138,11 @@ func (fs *FS) mayLackHeader(e dirs.Entry) bool {
 func (fs *FS) attach(n *inode, c *container.File, mtime unix.Timespec) {
 	n.track(c.Host(), mtime)
 	c.SetHooks(container.Hooks{Mtime: n.current, Applying: func() { n.beforeApply(c.Host()) }, Applied: func() { fs.applied(n, c) }})
-	n.file = fs.cfg.Cache.Open(c, cache.Hooks{Flushed: func() { fs.restoreTimes(n, c.Host()) }})
+	n.file = fs.cfg.Cache.Open(c, cache.Hooks{Flushed: func() {
+		if c.HostChanged() { // what is in the journal alone brings its mtime along
+			fs.restoreTimes(n, c.Host())
+		}
+	}})
 }
 
 // placeLocked tells a container by which host names a replay of the journal finds it. The caller holds loc.
