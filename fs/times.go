@@ -177,12 +177,13 @@ func (t *times) settle() {
 func (fs *FS) settleTimes(n *inode, c *container.File) {
 	n.timeMu.Lock()
 	n.pending = false
-	ts, late := n.mtime, n.tracked == c.Host() && n.onHost != n.mtime
-	if late && !c.Waits() { // else the applier puts it there: Hooks.Applied waits for timeMu
+	ts, waits := n.mtime, c.Waits()
+	late := n.tracked == c.Host() && n.onHost != n.mtime
+	if late && !waits { // else the applier puts it there: Hooks.Applied waits for timeMu
 		fs.putTime(n, c.Host(), ts)
 	}
 	n.timeMu.Unlock()
-	if late {
+	if late || waits {
 		_, err := c.NoteTime(ts)
 		fs.failed(n, err, "mtime could not be logged")
 	}
