@@ -138,7 +138,9 @@ func (f *File) placeRun(r *slotRun) error {
 	addr := f.geo.slotAddr(r.segment, r.frame)
 	if r.place == logged {
 		if !r.stored { // the host may have no blocks there: better to learn it now
-			if err := f.host.Allocate(addr, roundUp(int64(len(r.buf)), BlockSize)); errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+			err := f.host.Allocate(addr, roundUp(int64(len(r.buf)), BlockSize))
+			f.hostChanged.Store(true)
+			if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 				return err
 			}
 		}
@@ -466,6 +468,7 @@ func (f *File) writeBlock(k metaKey, b *block) error {
 // writeHost writes to the host file, which may get longer, also by a write that fails halfway.
 func (f *File) writeHost(p []byte, off int64) error {
 	n, err := f.host.WriteAt(p, off)
+	f.hostChanged.Store(true)
 	f.mu.Lock()
 	f.hostLen = max(f.hostLen, off+int64(n))
 	f.mu.Unlock()
@@ -496,7 +499,9 @@ func (f *File) cleanLocked() {
 func (f *File) setHostLength(n int64) error {
 	f.slots.Lock()
 	defer f.slots.Unlock()
-	if err := f.host.Truncate(n); err != nil {
+	err := f.host.Truncate(n)
+	f.hostChanged.Store(true)
+	if err != nil {
 		return &MetaError{Op: "write", Level: headerLevel, Err: err}
 	}
 	f.mu.Lock()

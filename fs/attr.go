@@ -157,8 +157,13 @@ func (fs *FS) setTimes(n *inode, in *fuse.SetAttrIn) error {
 	if f := n.file; f != nil {
 		defer n.mu.Unlock()
 		n.touch(ts[1]) // before Dirty is asked: a flush that ends in between has put it on the host, and a later one will
-		if in.Valid&fuse.FATTR_ATIME == 0 && f.Dirty() {
-			return nil
+		if in.Valid&fuse.FATTR_ATIME == 0 {
+			switch c := f.Container(); {
+			case f.Dirty():
+				return nil
+			case c.Waits(): // the applier puts it on the host
+				return n.noted(c.NoteTime(ts[1]))
+			}
 		}
 		if err := n.setOnHost(f.Container().Host(), &ts); err != nil {
 			return err

@@ -138,7 +138,11 @@ func (fs *FS) mayLackHeader(e dirs.Entry) bool {
 func (fs *FS) attach(n *inode, c *container.File, mtime unix.Timespec) {
 	n.track(c.Host(), mtime)
 	c.SetHooks(container.Hooks{Mtime: n.current, Applying: func() { fs.beforeApply(n, c.Host()) }, Applied: func() { fs.applied(n, c) }})
-	n.file = fs.cfg.Cache.Open(c, cache.Hooks{Flushed: func() { fs.restoreTimes(n, c.Host()) }})
+	n.file = fs.cfg.Cache.Open(c, cache.Hooks{Flushed: func() {
+		if c.HostChanged() { // what is in the journal alone brings its mtime along
+			fs.restoreTimes(n, c.Host())
+		}
+	}})
 }
 
 // placeLocked tells a container by which host names a replay of the journal finds it. The caller holds loc.
@@ -260,7 +264,7 @@ func (fs *FS) discard(n *inode) error {
 		if orphaned(f.Container().Host()) {
 			// Nobody can read it again: sealing what is dirty would be for nothing, and whether the close succeeds is nobody's business.
 			n.untrack()
-			_ = f.Abandon()
+			_ = f.Abandon()()
 		} else {
 			fs.noteCtime(n, f.Container().Host())
 			errs = append(errs, f.Close())
@@ -296,7 +300,7 @@ func (fs *FS) nameless(n *inode) {
 	if settled {
 		n.unlinger()
 		n.untrack()
-		_ = n.file.Abandon() // now, not when FORGET comes: the next write may need the room
+		fs.free(n.file.Container().Size(), n.file.Abandon())
 		n.file = nil
 		n.closes++
 	}
@@ -304,6 +308,27 @@ func (fs *FS) nameless(n *inode) {
 	if settled {
 		fs.release(n)
 	}
+}
+
+const (
+	smallFile   = 1 << 20  // to be freed in the background
+	roomyHost   = 64 << 20 // bytes that the host has left where that can wait
+	mostOrphans = 64
+)
+
+// free closes a file without a name, of so many bytes. That lasts as long as a sync where the host discards on the device what it frees, so that the caller
+// waits for it only where it matters: of a large file, or where the next write may need the room, it is not left to FORGET, or to the background.
+func (fs *FS) free(size int64, closeFile func() error) {
+	var st unix.Statfs_t
+	if size > smallFile || fs.orphans.Load() > mostOrphans || fs.cfg.Tree.Root().Statfs(&st) != nil || st.Bavail*uint64(st.Bsize) < roomyHost {
+		_ = closeFile()
+		return
+	}
+	fs.orphans.Add(1)
+	fs.closing.Go(func() {
+		_ = closeFile()
+		fs.orphans.Add(-1)
+	})
 }
 
 // reachable answers ErrStale for a file whose last name was removed between the kernel's look at it and this call, and that was given up at once: the kernel looks

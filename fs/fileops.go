@@ -239,6 +239,7 @@ func (fs *FS) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	}
 	n.users++
 	n.mu.Unlock()
+	n.settle()
 	err = fs.handOver(f)
 	if err == nil {
 		fs.settleTimes(n, f.Container())
@@ -255,6 +256,7 @@ func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	const dataOnly = 1
 	err = fs.with(n, func(f *cache.File) error {
 		// Hand over first: that puts the mtime right, and what follows makes it durable with the data.
+		n.settle()
 		if err := fs.handOver(f); err != nil {
 			return err
 		}

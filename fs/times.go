@@ -11,7 +11,10 @@ import (
 )
 
 // The mtime of a file that is open. Host writes happen when we flush, not when the application wrote, so the host's mtime is wrong after each of
-// them. The inode keeps the right one and puts it back after each hand-over to the host (cache.Hooks.Flushed).
+// them. The inode keeps the right one and puts it back after each hand-over that wrote to the host file (cache.Hooks.Flushed). One that goes to the journal
+// alone has the mtime in its transaction; on the host it is put when the applier has written there. That is no thrift: a host whose ctime was looked at
+// stamps its next change finely, and moves the clock of the whole kernel with it, so that under write-back each fsync would find an mtime that is new, and send a
+// SETATTR.
 //
 // Under write-back the right one is the kernel's: what it was told first, until it sends another by SETATTR, which it does only when it has
 // changed, and no later than before FLUSH and FSYNC. A WRITE that arrives says no more than that a SETATTR may follow: its arrival is put on the
@@ -44,6 +47,9 @@ func (fs *FS) beforeApply(n *inode, h disk.File) {
 	n.changesSeen, n.modeSeen = n.changes.Load(), st.Mode
 	fs.ctimes.show(n.id, &st)
 	n.ctimeSeen = st.Ctim
+	if later(n.arrived, n.ctimeSeen) {
+		n.ctimeSeen = n.arrived
+	}
 }
 
 func (fs *FS) afterApply(n *inode, h disk.File) {
@@ -158,16 +164,24 @@ func (fs *FS) restoreTimes(n *inode, h disk.File) {
 	}
 }
 
-// settleTimes is called when the kernel has sent all it knows, after the flush that followed: no SETATTR came, so the mtime is what it was.
+// settle is called when the kernel has sent all it knows: no SETATTR came, so the mtime is what it was.
+func (t *times) settle() {
+	t.timeMu.Lock()
+	t.pending = false
+	t.timeMu.Unlock()
+}
+
+// settleTimes is settle after the flush that followed; it sees to it that the host, or the journal, has that mtime.
 func (fs *FS) settleTimes(n *inode, c *container.File) {
 	n.timeMu.Lock()
 	n.pending = false
-	ts, late := n.mtime, n.tracked == c.Host() && n.onHost != n.mtime
-	if late {
+	ts, waits := n.mtime, c.Waits()
+	late := n.tracked == c.Host() && n.onHost != n.mtime
+	if late && !waits { // else the applier puts it there: Hooks.Applied waits for timeMu
 		fs.putTime(n, c.Host(), ts)
 	}
 	n.timeMu.Unlock()
-	if late {
+	if late || waits {
 		_, err := c.NoteTime(ts)
 		fs.failed(n, err, "mtime could not be logged")
 	}
