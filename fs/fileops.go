@@ -155,7 +155,7 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 	return fuse.ReadResultData(buf[:got]), fuse.OK
 }
 
-// Write takes data over. It is in memory when this returns; FLUSH, FSYNC, pressure or the cache's timer hand it over.
+// Write takes data over. It is in memory when this returns, or with the host; FLUSH, FSYNC, pressure or the cache's timer hand it over.
 func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	n, err := fs.node(in.NodeId)
 	if err != nil {
@@ -173,6 +173,9 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 	}
 	err = fs.with(n, func(f *cache.File) error {
 		fs.changedNow(n)
+		if in.WriteFlags&fuse.WRITE_CACHE != 0 { // nobody waits for the kernel's own writing back
+			return f.WriteThrough(data, int64(in.Offset))
+		}
 		return f.WriteAt(data, int64(in.Offset))
 	})
 	if err != nil {
