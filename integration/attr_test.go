@@ -306,3 +306,29 @@ func TestPunchBehindEnd(t *testing.T) {
 		m.want(path, []byte("data"))
 	})
 }
+
+// access(2) answers root as on any filesystem, whoever checks: root may everything, but not run what nobody may run.
+func TestAccess(t *testing.T) {
+	for _, words := range [][]string{nil, {"default_permissions"}} {
+		m := mount(t, options{words: words})
+		m.write("f", nil)
+		m.must(os.Mkdir(m.path("d"), 0))
+		for mode, runs := range map[uint32]error{0: unix.EACCES, 0o644: unix.EACCES, 0o010: nil, 0o755: nil} {
+			m.must(unix.Chmod(m.path("f"), mode))
+			for mask, want := range map[uint32]error{unix.F_OK: nil, unix.R_OK | unix.W_OK: nil, unix.X_OK: runs} {
+				if os.Geteuid() != 0 && mask != unix.F_OK {
+					continue
+				}
+				if err := unix.Access(m.path("f"), mask); err != want {
+					t.Errorf("%v: mode %o, access %o: %v, want %v", words, mode, mask, err, want)
+				}
+			}
+		}
+		if os.Geteuid() == 0 {
+			m.must(unix.Access(m.path("d"), unix.X_OK))
+		}
+		if err := unix.Access(m.path("none"), unix.F_OK); err != unix.ENOENT {
+			t.Errorf("access of nothing: %v", err)
+		}
+	}
+}
