@@ -309,6 +309,9 @@ func (fs *FS) answer(n *inode, st *unix.Stat_t, out *fuse.EntryOut) error {
 		fs.drop(n, 1, 0)
 		return err
 	}
+	if fs.cfg.WriteBack && n.typ == typeFile {
+		n.keepCtime(unix.Timespec{Sec: int64(out.Ctime), Nsec: int64(out.Ctimensec)})
+	}
 	out.NodeId = n.node
 	out.Generation = 1 // node ids are never given twice
 	out.SetEntryTimeout(fs.cfg.Timeout)

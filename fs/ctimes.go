@@ -69,6 +69,15 @@ func (fs *FS) Ctimes() map[keys.ObjectID]vault.Ctime {
 	return fs.ctimes.of
 }
 
+// keepCtime notes the first ctime that the kernel is told of a file: it keeps that until it sends another.
+func (t *times) keepCtime(ts unix.Timespec) {
+	t.timeMu.Lock()
+	defer t.timeMu.Unlock()
+	if t.ctime == (unix.Timespec{}) {
+		t.ctime = ts
+	}
+}
+
 // setCtime takes over the ctime that the kernel keeps of a file. While the file is open that is its ctime; else the host has one by now that stands for it.
 func (fs *FS) setCtime(n *inode, ts unix.Timespec) error {
 	n.timeMu.Lock()
