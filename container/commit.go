@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -89,6 +90,7 @@ func (f *File) writeFrames(size int64, ws []SegmentWrite) error {
 	if err != nil {
 		return err
 	}
+	f.eng.segs.Add(uint64(len(ws)))
 	defer func() {
 		for i := range runs {
 			if runs[i].pooled {
@@ -348,6 +350,7 @@ func (f *File) sealRun(s *scratch, sealer *suite.Sealer, r *slotRun) error {
 		r.buf = make([]byte, n, n+suite.TagSize) // the transaction keeps it
 	}
 	r.entries = make([]byte, len(r.plain)*entrySize)
+	start := time.Now()
 	for i, plain := range r.plain {
 		segment, frame := r.at(g, i)
 		b, _ := f.inMemory(0, f.groupOf(segment)) // gather made it dirty
@@ -358,6 +361,7 @@ func (f *File) sealRun(s *scratch, sealer *suite.Sealer, r *slotRun) error {
 		}
 	}
 	f.eng.sealed.Add(uint64(len(r.plain)))
+	f.eng.crypto.Add(int64(time.Since(start)))
 	return nil
 }
 
@@ -466,6 +470,7 @@ func (f *File) writeBlock(k metaKey, b *block) error {
 // writeHost writes to the host file, which may get longer, also by a write that fails halfway.
 func (f *File) writeHost(p []byte, off int64) error {
 	n, err := f.host.WriteAt(p, off)
+	f.eng.wrote.Add(int64(n))
 	f.mu.Lock()
 	f.hostLen = max(f.hostLen, off+int64(n))
 	f.mu.Unlock()

@@ -376,6 +376,11 @@ func TestExportGoesOn(t *testing.T) {
 		if s.Files != 1 || s.Reused < 64<<20 || s.Bytes+s.Reused != int64(len(want)) {
 			t.Errorf("%s: it did not go on: %+v", how, s)
 		}
+		const frame = 4 << 10
+		if how == "offline" && (s.Frames*frame != s.Bytes || s.ReusedFrames*frame != s.Reused || s.Segments*16 != s.Frames || s.VaultBytes < s.Bytes || s.Sealing <= 0) ||
+			how == "mounted" && (s.Frames != 0 || s.VaultBytes != 0) || s.Reading <= 0 || s.Writing <= 0 || s.Syncing <= 0 {
+			t.Errorf("%s: the summary: %+v", how, s)
+		}
 		if all, err := os.ReadDir(out); err != nil || len(all) != 1 || !bytes.Equal(mustRead(t, filepath.Join(out, "large")), want) {
 			t.Errorf("%s: other bytes, or leftovers: %v, %v", how, all, err)
 		}

@@ -318,8 +318,12 @@ func TestImportGoesOn(t *testing.T) {
 	for range 2 {
 		stop(200<<10, "")
 	}
+	const frame = 32 << 10
 	if s := b.importInto(v, src); s.Files != 1 || s.Bytes > 250<<20-100<<20 {
 		t.Errorf("it did not go on: %+v", s)
+	} else if (s.Frames-1)*frame != s.Bytes || s.ReusedFrames*frame != s.Reused || s.Bytes+s.Reused != 250<<20 || (s.Segments-1)*32 != s.Frames-1 || // one was opened, to try it
+		s.VaultBytes < s.Bytes || s.VaultBytes > s.Bytes+s.Bytes/100 || s.Reading <= 0 || s.Sealing <= 0 || s.Writing <= 0 || s.Syncing <= 0 {
+		t.Errorf("the summary: %+v", s)
 	}
 	noLeftovers(t, v)
 	out := b.exported(v)
