@@ -67,6 +67,7 @@ written there last. Do not repair what you think an attacker has changed: restor
 	fl := cmd.Flags()
 	from.register(fl)
 	fl.BoolVar(&o.json, "json", false, "print JSON, one object a line")
+	registerProgress(fl, &o.progress)
 	fl.BoolVar(&o.repair, "repair", false, "save what can be saved")
 	fl.BoolVar(&o.dryRun, "dry-run", false, "with --repair: change nothing, and say what would be done")
 	fl.BoolVar(&o.recover, "recover", false, "with --repair: also repair a copy of a vault that was not cleanly unmounted")
@@ -76,6 +77,7 @@ written there last. Do not repair what you think an attacker has changed: restor
 
 type verifyOptions struct {
 	json        bool
+	progress    string
 	repair      bool
 	dryRun      bool
 	recover     bool
@@ -86,6 +88,9 @@ type verifyOptions struct {
 func (o verifyOptions) writes() bool { return o.repair && !o.dryRun }
 
 func (a *app) verify(path string, from unlockFlags, o verifyOptions) error {
+	if err := checkProgress(o.progress); err != nil {
+		return err
+	}
 	path, err := absolute(path)
 	if err != nil {
 		return err
@@ -129,12 +134,12 @@ func (a *app) verify(path string, from unlockFlags, o verifyOptions) error {
 
 // check runs what o says on an open vault.
 func (a *app) check(path string, s *fs.Stack, o verifyOptions, out *findings) error {
-	progress := a.startChecking()
-	defer progress.stop()
+	counts := new(check.Progress)
+	defer a.showChecked(o.progress, counts).stop()
 	v := s.Vault
 	c := check.RepairConfig{Done: out.action, Config: check.Config{
 		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Attrs: xattrs.New(v.Ring().Xattr()), Engine: s.Engine,
-		UncleanSeq: v.UncleanSeq, UncleanTime: v.UncleanTime, Unclean: v.Unclean(), Found: out.add, Progress: progress.counts,
+		UncleanSeq: v.UncleanSeq, UncleanTime: v.UncleanTime, Unclean: v.Unclean(), Found: out.add, Progress: counts,
 	}}
 	if !o.repair {
 		sum, err := check.Verify(a.ctx, c.Config)
@@ -145,6 +150,11 @@ func (a *app) check(path string, s *fs.Stack, o verifyOptions, out *findings) er
 	}
 	sum, kept, err := check.Repair(a.ctx, c)
 	return out.repaired(sum, kept, err)
+}
+
+// showChecked shows how far a check is. Of how much nobody knows before.
+func (a *app) showChecked(mode string, counts *check.Progress) *progress {
+	return a.showProgress(mode, 0, 0, func() (int64, int64, string) { return counts.Objects.Load(), counts.Bytes.Load(), "" })
 }
 
 // journalPieces are the pieces of a journal that lie in a vault, whoever left them.

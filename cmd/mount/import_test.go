@@ -429,7 +429,7 @@ func TestImportAsUser(t *testing.T) {
 	}
 }
 
-// TestProgressAtTerminal: a bar that is gone at the end, and a summary.
+// TestProgressAtTerminal: a bar that is gone at the end, and a summary; and what is shown of work of which nobody knows how much there is.
 func TestProgressAtTerminal(t *testing.T) {
 	b := newBox(t)
 	v, _ := b.newVault("vault")
@@ -455,6 +455,19 @@ func TestProgressAtTerminal(t *testing.T) {
 	}
 	if !strings.Contains(text, "MiB") || !strings.Contains(text, "source") {
 		t.Errorf("no bar: %q", text)
+	}
+	for _, args := range [][]string{{"verify", "--keyfile", key, v}, {"scrub", v}} {
+		tm := b.start(args...)
+		if code := tm.wait(); code != 0 || tm.text() != "" && !strings.HasSuffix(tm.text(), "\x1b[2K\r") {
+			t.Errorf("%s: exit %d\n%q", args[0], code, tm.text())
+		}
+		r := b.ok("", append(args, "--progress", "json")...)
+		lines := strings.Split(strings.TrimSpace(r.stderr), "\n")
+		var last progressReport
+		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || last.Files < 1 || last.Bytes < 419430400 || last.FilesTotal != 0 || last.SecondsLeft != 0 {
+			t.Errorf("%s: %+v, %v", args[0], last, err)
+		}
+		b.fails(exitUsage, "unknown kind of progress", "", append(args, "--progress", "loud")...)
 	}
 }
 
