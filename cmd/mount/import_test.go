@@ -535,3 +535,31 @@ func TestFullDisks(t *testing.T) {
 	b.export(passphrase+"\n", v, "/", out)
 	sameTree(t, tree, out)
 }
+
+// TestExportFullGoesOn fills the destination within a large file: its beginning stays, and is gone on with when there is room.
+func TestExportFullGoesOn(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	src := b.path("source")
+	if err := os.WriteFile(src, bytes.Repeat(randomBytes(1, 5<<20), 24), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.importInto(v, src)
+	out, grow := b.smallDisk("out", 100)
+	for range 2 { // twice at the same place
+		r := b.run(passphrase+"\n", "export", v, "/", out)
+		if r.code != int(exitHostFull) || !strings.Contains(r.stderr, "the destination is full") {
+			t.Fatalf("exit %d\n%s", r.code, r.stderr)
+		}
+		if _, err := os.Lstat(filepath.Join(out, "source")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("half a file has its name: %v", err)
+		}
+	}
+	grow(200)
+	if s := b.export(passphrase+"\n", v, "/", out); s.Files != 1 || s.Reused < 32<<20 || s.Bytes+s.Reused != 120<<20 {
+		t.Errorf("it did not go on: %+v", s)
+	}
+	if all, err := os.ReadDir(out); err != nil || len(all) != 1 || !bytes.Equal(mustRead(t, filepath.Join(out, "source")), mustRead(t, src)) {
+		t.Errorf("other bytes, or leftovers: %v, %v", all, err)
+	}
+}
