@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -89,6 +90,7 @@ func (f *File) writeFrames(size int64, ws []SegmentWrite) error {
 	if err != nil {
 		return err
 	}
+	f.eng.segs.Add(uint64(len(ws)))
 	defer func() {
 		for i := range runs {
 			if runs[i].pooled {
@@ -350,6 +352,7 @@ func (f *File) sealRun(s *scratch, sealer *suite.Sealer, r *slotRun) error {
 		r.buf = make([]byte, n, n+suite.TagSize) // the transaction keeps it
 	}
 	r.entries = make([]byte, len(r.plain)*entrySize)
+	start := time.Now()
 	for i, plain := range r.plain {
 		segment, frame := r.at(g, i)
 		b, _ := f.inMemory(0, f.groupOf(segment)) // gather made it dirty
@@ -360,6 +363,7 @@ func (f *File) sealRun(s *scratch, sealer *suite.Sealer, r *slotRun) error {
 		}
 	}
 	f.eng.sealed.Add(uint64(len(r.plain)))
+	f.eng.crypto.Add(int64(time.Since(start)))
 	return nil
 }
 
@@ -469,6 +473,7 @@ func (f *File) writeBlock(k metaKey, b *block) error {
 func (f *File) writeHost(p []byte, off int64) error {
 	n, err := f.host.WriteAt(p, off)
 	f.hostChanged.Store(true)
+	f.eng.wrote.Add(int64(n))
 	f.mu.Lock()
 	f.hostLen = max(f.hostLen, off+int64(n))
 	f.mu.Unlock()

@@ -161,10 +161,14 @@ func (a *app) runExport(s *source, dir string, jobs []bulk.Job, f exportFlags) e
 	err := e.Run(a.ctx, dir, jobs)
 	p.stop()
 	sum := e.Summary()
+	if s.vault != nil {
+		sum.Add(s.vault.Engine.Stats())
+	}
 	if f.json {
 		err = errors.Join(err, a.printJSON(sum))
 	} else {
 		a.say("%s", sum)
+		a.say("%s", sum.Effort())
 	}
 	hidden := s.damage()
 	switch {

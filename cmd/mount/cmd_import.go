@@ -259,6 +259,7 @@ func (a *app) runImport(c copying, run func() error, to plain.Node, sources []bu
 		err = errors.Join(err, a.printJSON(sum))
 	} else {
 		a.say("%s", sum)
+		a.say("%s", sum.Effort())
 	}
 	switch {
 	case a.ctx.Err() != nil:

@@ -71,6 +71,7 @@ written there last. Do not repair what you think an attacker has changed: restor
 	fl := cmd.Flags()
 	from.register(fl)
 	fl.BoolVar(&o.json, "json", false, "print JSON, one object a line")
+	registerProgress(fl, &o.progress)
 	fl.BoolVar(&o.repair, "repair", false, "save what can be saved")
 	fl.BoolVar(&o.dryRun, "dry-run", false, "with --repair: change nothing, and say what would be done")
 	fl.BoolVar(&o.recover, "recover", false, "with --repair: also repair a copy of a vault that was not cleanly unmounted")
@@ -80,6 +81,7 @@ written there last. Do not repair what you think an attacker has changed: restor
 
 type verifyOptions struct {
 	json        bool
+	progress    string
 	repair      bool
 	dryRun      bool
 	recover     bool
@@ -90,6 +92,9 @@ type verifyOptions struct {
 func (o verifyOptions) writes() bool { return o.repair && !o.dryRun }
 
 func (a *app) verify(path string, from unlockFlags, o verifyOptions) error {
+	if err := checkProgress(o.progress); err != nil {
+		return err
+	}
 	path, err := absolute(path)
 	if err != nil {
 		return err
@@ -107,7 +112,7 @@ func (a *app) verify(path string, from unlockFlags, o verifyOptions) error {
 		case o.repair:
 			return fmt.Errorf("a mounted vault is not repaired: %w", err)
 		case use.Holder.PID != 0:
-			return a.verifyMounted(path, use.Holder, out)
+			return a.verifyMounted(path, use.Holder, o.progress, out)
 		}
 		return err
 	}
@@ -143,10 +148,10 @@ func (a *app) verify(path string, from unlockFlags, o verifyOptions) error {
 
 // check runs what o says on an open vault.
 func (a *app) check(path string, s *fs.Stack, o verifyOptions, out *findings) error {
-	progress := a.startChecking()
-	defer progress.stop()
+	counts := new(check.Progress)
+	defer a.showChecked(o.progress, counts).stop()
 	c := check.RepairConfig{Done: out.action, Config: checkConfig(s)}
-	c.Found, c.Progress = out.add, progress.counts
+	c.Found, c.Progress = out.add, counts
 	if !o.repair {
 		sum, err := check.Verify(a.ctx, c.Config)
 		return out.end(sum, err, "see what can be saved: coffer verify --repair --dry-run "+quote(path))
@@ -156,6 +161,11 @@ func (a *app) check(path string, s *fs.Stack, o verifyOptions, out *findings) er
 	}
 	sum, kept, err := check.Repair(a.ctx, c)
 	return out.repaired(sum, kept, err)
+}
+
+// showChecked shows how far a check is. Of how much nobody knows before.
+func (a *app) showChecked(mode string, counts *check.Progress) *progress {
+	return a.showProgress(mode, 0, 0, func() (int64, int64, string) { return counts.Objects.Load(), counts.Bytes.Load(), "" })
 }
 
 // journalPieces are the pieces of a journal that lie in a vault, whoever left them.

@@ -153,3 +153,42 @@ func TestImportMountedFull(t *testing.T) {
 	b.importInto(v, tree+"/.")
 	sameTree(t, tree, mp)
 }
+
+// TestImportMountedGoesOn kills an import into a mount within a large file; while it is on its way a second one is told so, and the next goes on.
+func TestImportMountedGoesOn(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	tree := b.mkdir("tree")
+	f, err := os.Create(filepath.Join(tree, "large"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 60 {
+		if _, err := f.Write(randomBytes(byte(i), 5<<20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.Close()
+	mp := b.mount(v, "plain")
+	b.killHalfway(mp, "import", "--progress", "none", v, tree+"/.")
+	all, err := filepath.Glob(filepath.Join(mp, ".coffer-export-*.part"))
+	if err != nil || len(all) != 1 {
+		t.Fatalf("left: %v, %v", all, err)
+	}
+	held, err := os.Open(all[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(held.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	r := b.run("", "import", v, tree+"/.")
+	if r.code != int(exitOther) || !strings.Contains(r.stderr, "another process is copying to it") {
+		t.Errorf("two at once: exit %d\n%s", r.code, r.stderr)
+	}
+	held.Close()
+	if s := b.importInto(v, tree+"/."); s.Files != 1 || s.Reused < 64<<20 || s.Bytes+s.Reused != 300<<20 {
+		t.Errorf("it did not go on: %+v", s)
+	}
+	sameTree(t, tree, mp)
+}

@@ -318,8 +318,12 @@ func TestImportGoesOn(t *testing.T) {
 	for range 2 {
 		stop(200<<10, "")
 	}
+	const frame = 32 << 10
 	if s := b.importInto(v, src); s.Files != 1 || s.Bytes > 250<<20-100<<20 {
 		t.Errorf("it did not go on: %+v", s)
+	} else if (s.Frames-1)*frame != s.Bytes || s.ReusedFrames*frame != s.Reused || s.Bytes+s.Reused != 250<<20 || (s.Segments-1)*32 != s.Frames-1 || // one was opened, to try it
+		s.VaultBytes < s.Bytes || s.VaultBytes > s.Bytes+s.Bytes/100 || s.Reading <= 0 || s.Sealing <= 0 || s.Writing <= 0 || s.Syncing <= 0 {
+		t.Errorf("the summary: %+v", s)
 	}
 	noLeftovers(t, v)
 	out := b.exported(v)
@@ -425,7 +429,7 @@ func TestImportAsUser(t *testing.T) {
 	}
 }
 
-// TestProgressAtTerminal: a bar that is gone at the end, and a summary.
+// TestProgressAtTerminal: a bar that is gone at the end, and a summary; and what is shown of work of which nobody knows how much there is.
 func TestProgressAtTerminal(t *testing.T) {
 	b := newBox(t)
 	v, _ := b.newVault("vault")
@@ -451,6 +455,19 @@ func TestProgressAtTerminal(t *testing.T) {
 	}
 	if !strings.Contains(text, "MiB") || !strings.Contains(text, "source") {
 		t.Errorf("no bar: %q", text)
+	}
+	for _, args := range [][]string{{"verify", "--keyfile", key, v}, {"scrub", v}} {
+		tm := b.start(args...)
+		if code := tm.wait(); code != 0 || tm.text() != "" && !strings.HasSuffix(tm.text(), "\x1b[2K\r") {
+			t.Errorf("%s: exit %d\n%q", args[0], code, tm.text())
+		}
+		r := b.ok("", append(args, "--progress", "json")...)
+		lines := strings.Split(strings.TrimSpace(r.stderr), "\n")
+		var last progressReport
+		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || last.Files < 1 || last.Bytes < 419430400 || last.FilesTotal != 0 || last.SecondsLeft != 0 {
+			t.Errorf("%s: %+v, %v", args[0], last, err)
+		}
+		b.fails(exitUsage, "unknown kind of progress", "", append(args, "--progress", "loud")...)
 	}
 }
 
@@ -517,4 +534,32 @@ func TestFullDisks(t *testing.T) {
 	growOut(64)
 	b.export(passphrase+"\n", v, "/", out)
 	sameTree(t, tree, out)
+}
+
+// TestExportFullGoesOn fills the destination within a large file: its beginning stays, and is gone on with when there is room.
+func TestExportFullGoesOn(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	src := b.path("source")
+	if err := os.WriteFile(src, bytes.Repeat(randomBytes(1, 5<<20), 24), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.importInto(v, src)
+	out, grow := b.smallDisk("out", 100)
+	for range 2 { // twice at the same place
+		r := b.run(passphrase+"\n", "export", v, "/", out)
+		if r.code != int(exitHostFull) || !strings.Contains(r.stderr, "the destination is full") {
+			t.Fatalf("exit %d\n%s", r.code, r.stderr)
+		}
+		if _, err := os.Lstat(filepath.Join(out, "source")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("half a file has its name: %v", err)
+		}
+	}
+	grow(200)
+	if s := b.export(passphrase+"\n", v, "/", out); s.Files != 1 || s.Reused < 32<<20 || s.Bytes+s.Reused != 120<<20 {
+		t.Errorf("it did not go on: %+v", s)
+	}
+	if all, err := os.ReadDir(out); err != nil || len(all) != 1 || !bytes.Equal(mustRead(t, filepath.Join(out, "source")), mustRead(t, src)) {
+		t.Errorf("other bytes, or leftovers: %v, %v", all, err)
+	}
 }

@@ -86,7 +86,7 @@ func (o *controller) verify(c *net.UnixConn) error {
 }
 
 // verifyMounted has the daemon that has a vault mounted verify it. out gets what is found.
-func (a *app) verifyMounted(path string, holder vault.Holder, out *findings) error {
+func (a *app) verifyMounted(path string, holder vault.Holder, mode string, out *findings) error {
 	use := &vault.InUseError{Holder: holder, Reason: "it is mounted"}
 	if holder.Mountpoint == "" {
 		return inUse(use)
@@ -102,8 +102,8 @@ func (a *app) verifyMounted(path string, holder vault.Holder, out *findings) err
 	defer func() { _ = c.Close() }()
 	defer context.AfterFunc(a.ctx, func() { _ = c.Close() })()
 	a.checkMountedConfig(path, out)
-	progress := a.startChecking()
-	defer progress.stop()
+	counts := new(check.Progress)
+	defer a.showChecked(mode, counts).stop()
 	news := json.NewDecoder(c)
 	for {
 		var n verifyNews
@@ -126,8 +126,8 @@ func (a *app) verifyMounted(path string, holder vault.Holder, out *findings) err
 		case n.Finding != nil:
 			out.add(*n.Finding)
 		default:
-			progress.counts.Objects.Store(n.Objects)
-			progress.counts.Bytes.Store(n.Bytes)
+			counts.Objects.Store(n.Objects)
+			counts.Bytes.Store(n.Bytes)
 		}
 	}
 }

@@ -68,6 +68,7 @@ func exportOne(t *testing.T, f *fakeFile, dir string) (told error, sum Summary) 
 // TestExportGoesOn interrupts the copy of a large file and changes what the next one finds: it goes on where the file was, if nothing speaks against that, and
 // the copy is right in any case.
 func TestExportGoesOn(t *testing.T) {
+	noLeaks(t)
 	data := make([]byte, 50<<20+123)
 	rand.NewChaCha8([32]byte{3}).Read(data)
 	st := plain.Stat{
@@ -144,6 +145,7 @@ func writeByte(path string, at int64) error {
 
 // TestExportPartNotOurs: a file that another user may change, or that another process writes, is not gone on with.
 func TestExportPartNotOurs(t *testing.T) {
+	noLeaks(t)
 	f := &fakeFile{st: plain.Stat{Mode: unix.S_IFREG | 0o600, Size: 20 << 20, Nlink: 1, Object: "1"}, data: make([]byte, 20<<20), failAt: 20 << 20}
 	dir := t.TempDir()
 	part := filepath.Join(dir, tempName("f")+partSuffix)

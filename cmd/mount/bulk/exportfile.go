@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/plain"
 )
 
@@ -100,6 +101,9 @@ func (e *Export) copyLarge(c *copier, d *destDir, src plain.File, st plain.Stat,
 	defer func() { p.close(err != nil && !errors.Is(err, errChanged) && !e.Damage(err)) }()
 	e.counters.done.Add(from)
 	e.counters.reused.Add(from)
+	if x, ok := src.(interface{ Geometry() *container.Geometry }); ok {
+		e.counters.frames.Add(from / int64(x.Geometry().FrameSize))
+	}
 	points := &checkpoints{every: e.large, ready: func(int64) error { return nil }, save: p.save, syncing: &e.counters.syncing, last: time.Now()}
 	if err := c.copy(p.File, src, from, points); err != nil {
 		return err

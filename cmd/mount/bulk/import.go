@@ -63,7 +63,15 @@ type name struct {
 type Source struct{ Path, Name string }
 
 // Summary returns the counts so far.
-func (m *Import) Summary() Summary { return m.counters.summary() }
+func (m *Import) Summary() Summary {
+	s := m.counters.summary()
+	for i, e := range m.engines {
+		if e != nil && (i == 0 || e != m.engines[0]) {
+			s.Add(e.Stats())
+		}
+	}
+	return s
+}
 
 // Progress says how far Run is, as Export.Progress does.
 func (m *Import) Progress() (files, size int64, path string) {

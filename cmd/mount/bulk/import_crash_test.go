@@ -162,6 +162,7 @@ func again(m *disktest.Memory, mk *keys.MasterKey, dir string, files map[string]
 // TestImportCuts cuts the power, or kills the process, after every host call of an import, with every model of what is lost: what shows is whole, and the
 // same import makes the rest.
 func TestImportCuts(t *testing.T) {
+	noLeaks(t)
 	m, mk := newDisk(t)
 	dir, files := sourceTree(t)
 	m.Record()
@@ -206,6 +207,7 @@ func TestImportCuts(t *testing.T) {
 
 // TestImportFaults fails each host call of an import, once and from then on: it is told, nothing that shows is less than whole, and the same import makes the rest.
 func TestImportFaults(t *testing.T) {
+	noLeaks(t)
 	base, mk := newDisk(t)
 	dir, files := sourceTree(t)
 	rng := rand.New(rand.NewPCG(1, 2))

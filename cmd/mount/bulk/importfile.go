@@ -213,6 +213,7 @@ func (m *Import) makeFile(ctx context.Context, d *dirs.Dir, path, to string, src
 	w.to.entry = dirs.Entry{Type: names.File, ID: c.ID(), Geometry: c.Geometry().ID}
 	m.counters.done.Add(from)
 	m.counters.reused.Add(from)
+	m.counters.frames.Add(from / int64(c.Geometry().FrameSize))
 	err = m.fill(ctx, c, src, st, from, w.stem, w.large)
 	if err == nil {
 		err = unchangedSource(src, st)
