@@ -239,9 +239,12 @@ func (fs *FS) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	}
 	n.users++
 	n.mu.Unlock()
+	late := n.timesSent()
 	err = fs.handOver(f)
 	if err == nil {
 		fs.settleTimes(n, f.Container())
+	} else if late {
+		n.timesLate()
 	}
 	return fs.status("flush", errors.Join(err, fs.unuse(n)))
 }
