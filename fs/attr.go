@@ -2,6 +2,7 @@ package fs
 
 import (
 	"errors"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -171,10 +172,32 @@ func (fs *FS) setTimes(n *inode, in *fuse.SetAttrIn) error {
 		return n.noted(f.Container().NoteTime(ts[1]))
 	}
 	n.mu.Unlock()
+	if in.Valid == ctimeOnly {
+		if known, err := n.knowsTimes(in); known || err != nil {
+			return err
+		}
+	}
 	if err := n.host(func(a attrs) error { return a.Utimes(&ts) }); err != nil || n.typ != typeFile {
 		return err
 	}
 	return n.noted(fs.cfg.Engine.NoteTime(n.id, n.hostPath, ts[1]))
+}
+
+// ctimeOnly is the SETATTR by which the kernel's write-back tells the times of a file, mtime along with ctime, after each rename, link and unlink, which change its ctime alone.
+const ctimeOnly = fuse.FATTR_MTIME | fuse.FATTR_CTIME
+
+// ctimeSlack is how much later than the host the kernel may have set a ctime for the same change.
+const ctimeSlack = 20 * time.Millisecond
+
+// knowsTimes reports whether the host file, which is not open, has the mtime that the kernel tells, and a ctime of the change that it tells it for.
+func (n *inode) knowsTimes(in *fuse.SetAttrIn) (bool, error) {
+	var st unix.Stat_t
+	if err := n.stat(&st); err != nil {
+		return false, err
+	}
+	same := st.Mtim.Sec == int64(in.Mtime) && st.Mtim.Nsec == int64(in.Mtimensec)
+	changed := time.Unix(int64(in.Ctime), int64(in.Ctimensec))
+	return same && changed.Sub(time.Unix(st.Ctim.Sec, st.Ctim.Nsec)) <= ctimeSlack, nil
 }
 
 // noted has the next full fsync of n sync a time on the host that the journal does not hold.

@@ -66,6 +66,8 @@ type FS struct {
 
 	closing sync.WaitGroup // files that are closed in the background; see applied
 
+	attrChanges atomic.Uint64 // how often mode, owner or extended attributes of anything were about to change
+
 	orphans atomic.Int64 // files without a name that the host still has because of us
 
 	mu       sync.RWMutex // guards the node table; see table.go

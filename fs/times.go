@@ -164,14 +164,23 @@ func (fs *FS) restoreTimes(n *inode, h disk.File) {
 	}
 }
 
-// settle is called when the kernel has sent all it knows: no SETATTR came, so the mtime is what it was.
-func (t *times) settle() {
+// timesSent notes that the kernel has sent all it knows, before the flush that follows: that puts on the host what stays there. late says that arrived counted.
+func (t *times) timesSent() (late bool) {
 	t.timeMu.Lock()
-	t.pending = false
+	defer t.timeMu.Unlock()
+	late, t.pending = t.pending, false
+	return late
+}
+
+// timesLate takes timesSent back: the flush failed.
+func (t *times) timesLate() {
+	t.timeMu.Lock()
+	t.pending = true
 	t.timeMu.Unlock()
 }
 
-// settleTimes is settle after the flush that followed; it sees to it that the host, or the journal, has that mtime.
+// settleTimes is called when the kernel has sent all it knows, after the flush that followed: no SETATTR came, so the mtime is what it was. It sees to it that
+// the host, or the journal, has that.
 func (fs *FS) settleTimes(n *inode, c *container.File) {
 	n.timeMu.Lock()
 	n.pending = false
