@@ -517,6 +517,7 @@ func (f *File) cleanLocked() {
 	}
 	clear(f.dirty)
 	clear(f.made)
+	clear(f.was)
 	f.headerDirty = false
 }
 
