@@ -47,6 +47,7 @@ type Config struct {
 // Cache is the plaintext cache of one mount. All methods may be called concurrently.
 type Cache struct {
 	cfg     Config
+	through int64 // throughBytes, but in tests
 	stop    chan struct{}
 	wake    chan struct{} // something became dirty after nothing was
 	running sync.WaitGroup
@@ -97,7 +98,7 @@ func New(cfg Config) *Cache {
 	// The LRU never evicts by itself: it counts members, and the budget is in bytes. A positive size is its one condition.
 	lru, _ := simplelru.NewLRU[*segment, struct{}](math.MaxInt, nil)
 	c := &Cache{
-		cfg: cfg, lru: lru, stop: make(chan struct{}), wake: make(chan struct{}, 1),
+		cfg: cfg, through: throughBytes, lru: lru, stop: make(chan struct{}), wake: make(chan struct{}, 1),
 		files: map[*File]struct{}{}, aging: map[*File]time.Time{}, shelves: map[int]*shelf{},
 	}
 	c.room.L, c.work.L = &c.mu, &c.mu

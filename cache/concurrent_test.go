@@ -53,7 +53,7 @@ func (x *stress) write(rnd *rand.Rand, stripe [2]int) {
 			p = binary.LittleEndian.AppendUint64(p, word)
 		}
 	}
-	x.again("write", func() error { return x.f.WriteAt(p, int64(from)*x.unit) })
+	x.again("write", func() error { return writeEither(rnd, x.f, p, int64(from)*x.unit) })
 	for u := from; u < to; u++ {
 		x.done[u].Store(x.begun[u].Load())
 	}

@@ -1,7 +1,7 @@
 // Package cache holds plaintext: the dirty frames that the host does not have yet, and the clean frames that partial requests
 // touch. It stands between fs, which speaks in byte ranges, and container, which speaks in whole frames.
 //
-//	fs ── ReadAt, WriteAt, CopyFrom, Truncate, Discard, Flush, Sync ──> cache.File
+//	fs ── ReadAt, WriteAt, WriteThrough, CopyFrom, Truncate, Discard, Flush, Sync ─> cache.File
 //	                                                            │
 //	            segment 0        segment 1        segment 2     │  one map of segments per file;
 //	          ┌──┬──┬──┬──┐    ┌──┬──┬──┬──┐                    │  a frame is absent, loading, clean, dirty
@@ -11,7 +11,7 @@
 //	                                             container.File: ReadAt, WriteFrames, SetSize, …
 //
 // The kernel keeps plaintext pages itself, so whole frames that nobody wrote are not kept here: they are opened straight into the
-// reply. What stays is what a request covers in part. A segment with dirty frames is in its file's dirty map and cannot be
+// reply; and those that it writes back in large pieces are sealed straight from the request (WriteThrough). What stays is what a request covers in part. A segment with dirty frames is in its file's dirty map and cannot be
 // evicted; clean ones are in one LRU for all files, evicted by bytes (Config.Clean), whole segments at a time.
 //
 // # What is promised
@@ -21,7 +21,7 @@
 //     cached frame holds zeros beyond the size, always.
 //   - After Flush everything written before it is in the host's files; after Sync it is durable there. A frame that could not be
 //     written stays dirty and is tried again. A failure in the background is returned by the next Flush, Sync or Close.
-//   - Dirty memory is bounded: per file by Config.Window, in all by Config.Dirty. Data is handed over no later than
+//   - Dirty memory is bounded: per file by Config.Window, in all by Config.Dirty (what WriteThrough passes on is its caller's). Data is handed over no later than
 //     Config.MaxAge after it was written.
 //
 // Not promised: that one WriteAt is seen by a concurrent ReadAt as a whole (within one segment it is, as far as the read is
@@ -31,7 +31,7 @@
 //
 // In the order in which they are taken; whoever holds one takes only those below it:
 //
-//	File.flushMu   one hand-over of a file at a time: a batch of WriteFrames, Flush; Truncate, Discard, Close
+//	File.flushMu   one hand-over of a file at a time: a batch of WriteFrames, Flush; WriteThrough, Truncate, Discard, Close
 //	File.rw        shared for reads and writes; exclusive for Truncate, Discard, Close
 //	segment.mu     frames of one segment and their state bits; never held over a call of the store
 //	Cache.mu       every map, the LRU, reference counts, byte counts; short, never held over anything that waits

@@ -19,22 +19,34 @@ type batch struct {
 	slots [][]byte // backs the Frames of ws
 }
 
+// grow has the batch hold so many slots.
+func (b *batch) grow(n int) {
+	if len(b.slots) < n {
+		b.slots = make([][]byte, n)
+	}
+}
+
 // takeBatch returns a batch whose list is the dirty segments of the file.
 func (f *File) takeBatch() *batch {
 	c := f.c
 	c.mu.Lock()
-	var b *batch
-	if n := len(c.batches); n > 0 {
-		b = c.batches[n-1]
-		c.batches = c.batches[:n-1]
-	} else {
-		b = new(batch)
-	}
+	b := c.freeBatchLocked()
 	for index := range f.dirtySegs {
 		b.list = append(b.list, index)
 	}
 	c.mu.Unlock()
 	slices.Sort(b.list)
+	return b
+}
+
+// freeBatchLocked returns an empty batch.
+func (c *Cache) freeBatchLocked() *batch {
+	n := len(c.batches)
+	if n == 0 {
+		return new(batch)
+	}
+	b := c.batches[n-1]
+	c.batches = c.batches[:n-1]
 	return b
 }
 
@@ -176,9 +188,7 @@ func (f *File) writeBatch(b *batch, list []uint64) (rest []uint64, some bool, er
 // within a segment then is one commit. flushMu is held.
 func (f *File) fill(b *batch, list []uint64) (rest []uint64) {
 	c, left := f.c, batchBytes/f.frameSize
-	if most := left * f.frames; len(b.slots) < most {
-		b.slots = make([][]byte, most)
-	}
+	b.grow(left * f.frames)
 	for len(list) > 0 && left > 0 {
 		c.mu.Lock()
 		s := f.dirtySegs[list[0]]
@@ -266,9 +276,14 @@ func (f *File) settle(b *batch, failed bool) {
 		s.mu.Unlock()
 		c.release(s)
 	}
-	c.mu.Lock()
+	f.ended(b, failed)
+}
+
+// ended empties a batch that is settled.
+func (f *File) ended(b *batch, failed bool) {
+	f.c.mu.Lock()
 	f.failed = failed
-	c.mu.Unlock()
+	f.c.mu.Unlock()
 	clear(b.slots[:len(b.ws)*f.frames])
 	clear(b.segs)
 	clear(b.ws)

@@ -30,6 +30,7 @@ func random(t testing.TB) *rand.Rand {
 // newCache returns a cache that is closed at the latest with the test.
 func newCache(t testing.TB, cfg Config) *Cache {
 	c := New(cfg)
+	c.through = 1
 	t.Cleanup(func() { _ = c.Close() }) // closed already where all went well
 	return c
 }
@@ -111,8 +112,16 @@ func (m *model) step() (string, error) {
 	}
 }
 
+// writeEither writes as WriteAt does, by itself or past the cache.
+func writeEither(rnd *rand.Rand, f *File, p []byte, off int64) error {
+	if rnd.IntN(2) == 0 {
+		return f.WriteThrough(p, off)
+	}
+	return f.WriteAt(p, off)
+}
+
 func (m *model) write(p []byte, off int64) (string, error) {
-	err := m.f.WriteAt(p, off)
+	err := writeEither(m.rnd, m.f, p, off)
 	if err == nil && len(p) > 0 {
 		if end := off + int64(len(p)); end > int64(len(m.data)) {
 			m.data = append(m.data, make([]byte, end-int64(len(m.data)))...)

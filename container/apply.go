@@ -375,6 +375,7 @@ func (a *applier) applied(f *File, ts []*transaction) {
 			if f.overlay[off] == m {
 				delete(f.overlay, off)
 			}
+			f.release(m)
 		}
 		if t.frees {
 			f.freeing--

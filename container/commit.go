@@ -3,6 +3,9 @@ package container
 import (
 	"errors"
 	"fmt"
+	"math/bits"
+	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,11 +35,10 @@ type slotRun struct {
 	segment uint64 // of the first frame
 	frame   int    // first frame within it
 	plain   [][]byte
-	entries []byte // sealed entries, entrySize each
-	buf     []byte // ciphertext
-	pooled  bool   // buf is the pool's
-	stored  bool   // some slot of the run holds a frame already
-	place   place  // where it goes
+	entries []byte  // sealed entries, entrySize each
+	out     *sealed // ciphertext, until a transaction has it
+	stored  bool    // some slot of the run holds a frame already
+	place   place   // where it goes
 }
 
 // place says how a run gets to its slots.
@@ -89,10 +91,11 @@ func (f *File) writeFrames(size int64, ws []SegmentWrite) error {
 	if err != nil {
 		return err
 	}
+	f.eng.segs.Add(uint64(len(ws)))
 	defer func() {
 		for i := range runs {
-			if runs[i].pooled {
-				f.eng.pool.putBuffer(runs[i].buf)
+			if out := runs[i].out; out != nil {
+				f.eng.pool.putSealed(out)
 			}
 		}
 	}()
@@ -102,29 +105,40 @@ func (f *File) writeFrames(size int64, ws []SegmentWrite) error {
 	if err != nil {
 		return err
 	}
-	if err := f.eng.pool.run(len(runs), func(i int, s *scratch) error { return f.sealRun(s, sealer, &runs[i]) }); err != nil {
-		return err
-	}
+	seal := func(i int, s *scratch) error { return f.sealRun(s, sealer, &runs[i]) }
 
 	// C2: to the slots, or to the transaction. Slots that hold frames get new ones only while no reader works on the old entries, and no slot is written
-	// directly while the applier sets the length.
-	lock, unlock := f.slots.RLock, f.slots.RUnlock
-	for i := range runs {
-		if runs[i].stored || runs[i].place == logged {
-			lock, unlock = f.slots.Lock, f.slots.Unlock
-			break
+	// directly while the applier sets the length. Where all of them are fresh each worker writes what it sealed, while its cache has it.
+	exclusive := slices.ContainsFunc(runs, func(r slotRun) bool { return r.stored || r.place == logged })
+	if exclusive {
+		if err := f.eng.pool.run(len(runs), seal); err != nil {
+			return err
+		}
+		f.slots.Lock()
+		defer f.slots.Unlock()
+	} else {
+		f.slots.RLock()
+		defer f.slots.RUnlock()
+		err := f.eng.pool.run(len(runs), func(i int, s *scratch) error {
+			if err := seal(i, s); err != nil {
+				return err
+			}
+			return f.writeRun(&runs[i])
+		})
+		if err != nil {
+			return err
 		}
 	}
-	lock()
-	defer unlock()
 	for i := range runs {
 		r := &runs[i]
-		err := f.placeRun(r)
-		if err == nil {
-			err = f.publish(r) // C3
+		if exclusive {
+			if err := f.writeRun(r); err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return &SegmentError{Op: "write", Segment: r.segment, Err: err}
+		f.enterRun(r)
+		if err := f.publish(r); err != nil { // C3
+			return asSegmentError("write", r.segment, err)
 		}
 	}
 	f.mu.Lock()
@@ -133,28 +147,36 @@ func (f *File) writeFrames(size int64, ws []SegmentWrite) error {
 	return nil
 }
 
-// placeRun brings a sealed run to its slots or into the transaction (C2).
-func (f *File) placeRun(r *slotRun) error {
+// writeRun brings a sealed run to its slots, or sees to it that there is room for it.
+func (f *File) writeRun(r *slotRun) error {
 	addr := f.geo.slotAddr(r.segment, r.frame)
-	if r.place == logged {
-		if !r.stored { // the host may have no blocks there: better to learn it now
-			if err := f.host.Allocate(addr, roundUp(int64(len(r.buf)), BlockSize)); errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-				return err
-			}
-		}
-		f.overlayRun(f.pending(), r, addr)
-		return nil
-	}
-	if err := f.writeHost(r.buf, addr); err != nil {
-		return err
-	}
+	var err error
 	switch {
+	case r.place != logged:
+		err = f.writeHost(r.out.b, addr)
+	case !r.stored: // the host may have no blocks there: better to learn it now
+		err = f.host.Allocate(addr, roundUp(int64(len(r.out.b)), BlockSize))
+		f.hostChanged.Store(true)
+		if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return &SegmentError{Op: "write", Segment: r.segment, Err: err}
+	}
+	return nil
+}
+
+// enterRun enters a written run into the transaction.
+func (f *File) enterRun(r *slotRun) {
+	switch {
+	case r.place == logged:
+		f.overlayRun(f.pending(), r)
 	case r.place == riding:
-		f.rideRun(f.pending(), r, addr)
+		f.rideRun(f.pending(), r)
 	case f.eng.applier != nil:
 		f.pending().direct = true
 	}
-	return nil
 }
 
 func anyDirty(ws []SegmentWrite) bool {
@@ -274,8 +296,13 @@ func (f *File) sealInline(size int64, plain []byte) error {
 
 // gather cuts the dirty frames into runs of neighbouring slots and readies their meta blocks.
 func (f *File) gather(size int64, ws []SegmentWrite) ([]slotRun, error) {
-	var runs []slotRun
+	total := 0
+	for _, w := range ws {
+		total += bits.OnesCount64(w.Dirty)
+	}
 	perRun := ioUnit >> f.geo.frameShift
+	runs := make([]slotRun, 0, total/perRun+1)
+	plains, entries := make([][]byte, 0, total), make([]byte, total*entrySize) // of all runs, side by side
 	fresh, bytes := f.eng.applier == nil || f.freshNow(), 0
 	for _, w := range ws {
 		if w.Dirty == 0 {
@@ -302,10 +329,12 @@ func (f *File) gather(size int64, ws []SegmentWrite) ([]slotRun, error) {
 				bytes += len(plain)
 			}
 			if n := len(runs); n == 0 || len(runs[n-1].plain) == perRun || runs[n-1].place != where || !f.follows(&runs[n-1], w.Segment, i) {
-				runs = append(runs, slotRun{segment: w.Segment, frame: i, place: where})
+				k := len(plains)
+				runs = append(runs, slotRun{segment: w.Segment, frame: i, place: where, plain: plains[k:k], entries: entries[k*entrySize:]})
 			}
 			r := &runs[len(runs)-1]
-			r.plain = append(r.plain, plain)
+			plains = append(plains, plain)
+			r.plain = r.plain[:len(r.plain)+1] // which is plains' last
 			r.stored = r.stored || stored
 		}
 	}
@@ -342,22 +371,19 @@ func (r *slotRun) at(g *Geometry, i int) (segment uint64, frame int) {
 func (f *File) sealRun(s *scratch, sealer *suite.Sealer, r *slotRun) error {
 	g := f.geo
 	n := (len(r.plain)-1)<<g.frameShift + len(r.plain[len(r.plain)-1])
-	if r.pooled = r.place == inPlace; r.pooled {
-		r.buf = f.eng.pool.getBuffer(n)
-	} else {
-		r.buf = make([]byte, n, n+suite.TagSize) // the transaction keeps it
-	}
-	r.entries = make([]byte, len(r.plain)*entrySize)
+	r.out = f.eng.pool.getSealed(n)
+	start := time.Now()
 	for i, plain := range r.plain {
 		segment, frame := r.at(g, i)
 		b, _ := f.inMemory(0, f.groupOf(segment)) // gather made it dirty
 		h := frameHeader{typ: frameData, segment: segment, frame: uint32(frame), generation: uint32(f.recordOf(b, segment).generation() + 1)}
 		e := entry(r.entries[i*entrySize:][:entrySize])
-		if err := f.crypto.sealFrame(s, sealer, &h, r.buf[i<<g.frameShift:n], plain, e); err != nil {
+		if err := f.crypto.sealFrame(s, sealer, &h, r.out.b[i<<g.frameShift:n], plain, e); err != nil {
 			return frameError("seal", &h, g.frameStart(segment, frame), err)
 		}
 	}
 	f.eng.sealed.Add(uint64(len(r.plain)))
+	f.eng.crypto.Add(int64(time.Since(start)))
 	return nil
 }
 
@@ -466,6 +492,8 @@ func (f *File) writeBlock(k metaKey, b *block) error {
 // writeHost writes to the host file, which may get longer, also by a write that fails halfway.
 func (f *File) writeHost(p []byte, off int64) error {
 	n, err := f.host.WriteAt(p, off)
+	f.hostChanged.Store(true)
+	f.eng.wrote.Add(int64(n))
 	f.mu.Lock()
 	f.hostLen = max(f.hostLen, off+int64(n))
 	f.mu.Unlock()
@@ -496,7 +524,9 @@ func (f *File) cleanLocked() {
 func (f *File) setHostLength(n int64) error {
 	f.slots.Lock()
 	defer f.slots.Unlock()
-	if err := f.host.Truncate(n); err != nil {
+	err := f.host.Truncate(n)
+	f.hostChanged.Store(true)
+	if err != nil {
 		return &MetaError{Op: "write", Level: headerLevel, Err: err}
 	}
 	f.mu.Lock()

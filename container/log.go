@@ -48,8 +48,8 @@ func (f *File) log() error {
 		return err
 	}
 	f.hdr.durable = f.durable
-	header := &image{0, f.sealHeader()[:]}
-	t.put(header)
+	header := &image{data: f.sealHeader()[:]}
+	f.put(t, header)
 	t.length = f.geo.HostLength(f.hdr.size)
 	if err := f.extend(t.length); err != nil {
 		return err
@@ -76,6 +76,9 @@ func (f *File) log() error {
 	f.cleanLocked()
 	f.tx, f.virgin, f.lsn, f.timeLogged = nil, false, t.lsn, head.Mtime
 	f.queued++
+	for _, m := range t.riding {
+		f.release(m)
+	}
 	t.riding = nil
 	f.mu.Unlock()
 	a.enqueue(t)
@@ -93,7 +96,9 @@ func (f *File) extend(n int64) error {
 	if have >= n {
 		return nil
 	}
-	if err := f.host.Truncate(n); err != nil {
+	err := f.host.Truncate(n)
+	f.hostChanged.Store(true)
+	if err != nil {
 		return &MetaError{Op: "write", Level: headerLevel, Err: err}
 	}
 	f.mu.Lock()
@@ -119,9 +124,9 @@ func (f *File) head() *redo.Head {
 func (f *File) placeMeta(t *transaction) error {
 	fresh := f.freshNow()
 	for k, b := range f.dirty {
-		m := &image{f.blockAddr(k.level, k.index), b[:]}
+		m := &image{off: f.blockAddr(k.level, k.index), data: b[:]}
 		if !fresh || !f.made[k] {
-			t.put(m)
+			f.put(t, m)
 			continue
 		}
 		f.slots.RLock() // the applier does not set the length meanwhile

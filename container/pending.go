@@ -13,6 +13,7 @@ import (
 type image struct {
 	off  int64
 	data []byte
+	of   *sealed // what data is cut from, which goes back to the pool with the last image of it; nil where it is nobody's else
 }
 
 // transaction gathers what one commit changes (FORMAT.md section 12). WriteFrames, SetSize and Discard add to it, log appends it to the journal,
@@ -51,39 +52,49 @@ func (f *File) freshNow() bool {
 }
 
 // overlayRun enters the frames of a sealed run into the transaction and the overlay.
-func (f *File) overlayRun(t *transaction, r *slotRun, addr int64) {
-	all := r.images(f.geo, addr)
+func (f *File) overlayRun(t *transaction, r *slotRun) {
+	all := r.images(f.geo)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range all {
-		t.put(&all[i])
+		f.put(t, &all[i])
 		f.overlay[all[i].off] = &all[i]
 	}
 }
 
 // rideRun has the frames of a run that was written to fresh slots logged as well.
-func (f *File) rideRun(t *transaction, r *slotRun, addr int64) {
-	all := r.images(f.geo, addr)
+func (f *File) rideRun(t *transaction, r *slotRun) {
+	all := r.images(f.geo)
 	for i := range all {
 		t.riding = append(t.riding, &all[i])
 		t.bytes += len(all[i].data)
 	}
 }
 
-// images cuts a sealed run into the images of its slots.
-func (r *slotRun) images(g *Geometry, addr int64) []image {
-	all := make([]image, len(r.plain))
+// images cuts a sealed run into the images of its slots, which take it over.
+func (r *slotRun) images(g *Geometry) []image {
+	all, addr, out := make([]image, len(r.plain)), g.slotAddr(r.segment, r.frame), r.out
 	for i := range all {
 		from := i << g.frameShift
-		all[i] = image{addr + int64(from), r.buf[from:min(from+g.FrameSize, len(r.buf))]}
+		all[i] = image{addr + int64(from), out.b[from:min(from+g.FrameSize, len(out.b))], out}
 	}
+	out.refs.Store(int32(len(all)))
+	r.out = nil
 	return all
 }
 
-// put enters an image in place of an older one.
-func (t *transaction) put(m *image) {
+// release is called when nobody can reach an image any more: readers look for it in the overlay under mu, and copy it before they leave that.
+func (f *File) release(m *image) {
+	if m.of != nil && m.of.refs.Add(-1) == 0 {
+		f.eng.pool.putSealed(m.of)
+	}
+}
+
+// put enters an image in place of an older one. The caller holds mu, and puts it into the overlay before the release of that where the older one may be there.
+func (f *File) put(t *transaction, m *image) {
 	if old := t.images[m.off]; old != nil {
 		t.bytes -= len(old.data)
+		f.release(old)
 	}
 	t.images[m.off] = m
 	t.bytes += len(m.data)
@@ -100,12 +111,14 @@ func (f *File) forget(t *transaction, from, to int64) {
 			if f.overlay[off] == m {
 				delete(f.overlay, off)
 			}
+			f.release(m)
 		}
 	}
 	t.riding = slices.DeleteFunc(t.riding, func(m *image) bool {
 		gone := m.off >= from && m.off < to
 		if gone {
 			t.bytes -= len(m.data)
+			f.release(m)
 		}
 		return gone
 	})
@@ -216,7 +229,9 @@ func (f *File) readHost(p []byte, off int64, step int) (int, error) {
 	}
 	f.mu.RUnlock()
 	if have == 0 {
-		return f.host.ReadAt(p, off)
+		n, err := f.host.ReadAt(p, off)
+		f.eng.read.Add(int64(n))
+		return n, err
 	}
 	places := (len(p) + step - 1) / step
 	for i := 0; i < places; {
@@ -229,7 +244,9 @@ func (f *File) readHost(p []byte, off int64, step int) (int, error) {
 			j++
 		}
 		from, to := i*step, min(j*step, len(p))
-		if n, err := f.host.ReadAt(p[from:to], off+int64(from)); err != nil {
+		n, err := f.host.ReadAt(p[from:to], off+int64(from))
+		f.eng.read.Add(int64(n))
+		if err != nil {
 			if j == places {
 				return from + n, err
 			}

@@ -2,6 +2,7 @@ package container
 
 import (
 	"fmt"
+	"math/bits"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,20 @@ type pool struct {
 	helpers chan struct{} // one token per helper at work
 	scratch chan *scratch
 	buffers chan []byte // ciphertext only, ioUnit and a tag each
+	sealed  [sealedSizes]sync.Pool
+}
+
+// sealedSizes is how many sizes of buffers for sealed runs there are: powers of two from minSealed to ioUnit.
+const (
+	sealedSizes = 7
+	minSealed   = ioUnit >> (sealedSizes - 1)
+)
+
+// sealed is the ciphertext of a run, with room for a tag behind it. A transaction may keep it for long: a run of one frame does not take the room of a long one. What is
+// not used for a while the garbage collector takes.
+type sealed struct {
+	b    []byte
+	refs atomic.Int32 // images cut from it
 }
 
 func newPool(workers int) *pool {
@@ -61,6 +76,22 @@ func (p *pool) putBuffer(b []byte) {
 	case p.buffers <- b:
 	default:
 	}
+}
+
+// getSealed returns a buffer for a run of n bytes, n at most ioUnit.
+func (p *pool) getSealed(n int) *sealed {
+	size := bits.Len(uint(max(n, minSealed)-1)) - bits.Len(minSealed-1)
+	s, _ := p.sealed[size].Get().(*sealed)
+	if s == nil {
+		s = &sealed{b: make([]byte, minSealed<<size, minSealed<<size+suite.TagSize)}
+	}
+	s.b = s.b[:n]
+	return s
+}
+
+// putSealed takes a buffer back that nothing refers to any more.
+func (p *pool) putSealed(s *sealed) {
+	p.sealed[bits.Len(uint(cap(s.b)-suite.TagSize)/minSealed)-1].Put(s)
 }
 
 // run calls task(i) for i from 0 to n−1 on this goroutine and on helpers, and returns the error of the lowest i that failed: tasks

@@ -68,9 +68,13 @@ func (fs *FS) setAttr(n *inode, in *fuse.SetAttrIn) error {
 	if n.typ == typeDir {
 		fs.changed(n) // its own attributes come with the next fsync of the directory
 	}
-	// FATTR_CTIME alone changes nothing: nobody can set the host's ctime.
 	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
-		return fs.setTimes(n, in)
+		if err := fs.setTimes(n, in); err != nil {
+			return err
+		}
+	}
+	if in.Valid&fuse.FATTR_CTIME != 0 && n.typ == typeFile { // nobody can set the host's
+		return fs.setCtime(n, unix.Timespec{Sec: int64(in.Ctime), Nsec: int64(in.Ctimensec)})
 	}
 	return nil
 }
@@ -157,8 +161,13 @@ func (fs *FS) setTimes(n *inode, in *fuse.SetAttrIn) error {
 	if f := n.file; f != nil {
 		defer n.mu.Unlock()
 		n.touch(ts[1]) // before Dirty is asked: a flush that ends in between has put it on the host, and a later one will
-		if in.Valid&fuse.FATTR_ATIME == 0 && f.Dirty() {
-			return nil
+		if in.Valid&fuse.FATTR_ATIME == 0 {
+			switch c := f.Container(); {
+			case f.Dirty():
+				return nil
+			case c.Waits(): // the applier puts it on the host
+				return n.noted(c.NoteTime(ts[1]))
+			}
 		}
 		if err := n.setOnHost(f.Container().Host(), &ts); err != nil {
 			return err
@@ -195,6 +204,13 @@ func (fs *FS) timesStand(n *inode, in *fuse.SetAttrIn, out *fuse.Attr) (bool, er
 	changed := time.Unix(int64(in.Ctime), int64(in.Ctimensec))
 	if st.Mtim.Sec != int64(in.Mtime) || st.Mtim.Nsec != int64(in.Mtimensec) || changed.Sub(time.Unix(st.Ctim.Sec, st.Ctim.Nsec)) > ctimeSlack {
 		return false, nil
+	}
+	ctime := unix.Timespec{Sec: int64(in.Ctime), Nsec: int64(in.Ctimensec)}
+	n.timeMu.Lock()
+	n.ctime = ctime
+	n.timeMu.Unlock()
+	if st.Nlink > 0 { // else it is on its way out
+		fs.ctimes.note(n.id, st.Ctim, ctime)
 	}
 	return true, fs.fill(n, &st, closes, out)
 }
@@ -250,6 +266,7 @@ func (fs *FS) measure(n *inode, st *unix.Stat_t, closes uint64) error {
 		n.mu.Lock()
 		if n.file != nil {
 			st.Size = n.file.Size()
+			fs.ctimes.show(n.id, st)
 			n.show(st)
 			n.mu.Unlock()
 			// The header of a new file is on its way: the kernel keeps what CREATE answers, so count its block already.
@@ -269,7 +286,7 @@ func (fs *FS) measure(n *inode, st *unix.Stat_t, closes uint64) error {
 	fs.cfg.Engine.Show(n.id, st)
 	size, err := fs.storedSize(n, st)
 	st.Size = size
-	n.showCtime(st)
+	fs.ctimes.show(n.id, st)
 	return err
 }
 
@@ -329,6 +346,9 @@ func (fs *FS) answer(n *inode, st *unix.Stat_t, closes uint64, out *fuse.EntryOu
 	if err := fs.fill(n, st, closes, &out.Attr); err != nil {
 		fs.drop(n, 1, 0)
 		return err
+	}
+	if fs.cfg.WriteBack && n.typ == typeFile {
+		n.keepCtime(unix.Timespec{Sec: int64(out.Ctime), Nsec: int64(out.Ctimensec)})
 	}
 	out.NodeId = n.node
 	out.Generation = 1 // node ids are never given twice

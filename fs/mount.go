@@ -17,6 +17,7 @@ const (
 	maxBackground = 64       // asynchronous requests: read-ahead and write-back
 	maxInflight   = 64 << 20 // bytes of requests under way
 	readAheadKiB  = 1 << 10  // one READ of maxRequest ahead; the kernel's own default is 128
+	dirtyPercent  = 50       // of the dirty pages that the kernel allows; the host's filesystem, into which they go, always has the rest
 )
 
 // MountOptions say where and how a filesystem is mounted.
@@ -57,7 +58,7 @@ func Mount(fs *FS, o MountOptions) (*fuse.Server, error) {
 	if err := server.WaitMount(); err != nil {
 		return nil, errors.Join(fmt.Errorf("fs: mount: %w", err), server.Unmount())
 	}
-	raiseReadAhead(o.Mountpoint, fs.cfg.Log)
+	tuneDevice(o.Mountpoint, fs.cfg.Log)
 	return server, nil
 }
 
@@ -141,15 +142,20 @@ func (fs *FS) panicked(v any) fuse.Status {
 	return fuse.EIO
 }
 
-// raiseReadAhead lets the kernel read as much ahead as one request carries. Only root may; README has the udev rule for others.
-func raiseReadAhead(mountpoint string, log *slog.Logger) {
+// tuneDevice lets the kernel read as much ahead as one request carries, and keep more than its hundredth of dirty pages: a file that is written at random is
+// then gathered in memory, as on the host. Only root may; README has the udev rule for others.
+func tuneDevice(mountpoint string, log *slog.Logger) {
 	var st unix.Stat_t
 	if err := unix.Stat(mountpoint, &st); err != nil {
-		log.Debug("read-ahead not raised", "err", err)
+		log.Debug("device not tuned", "err", err)
 		return
 	}
-	path := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
-	if err := os.WriteFile(path, strconv.AppendInt(nil, readAheadKiB, 10), 0); err != nil {
-		log.Debug("read-ahead not raised", "err", err)
+	dir := fmt.Sprintf("/sys/class/bdi/%d:%d/", unix.Major(st.Dev), unix.Minor(st.Dev))
+	set := func(name string, value int64) {
+		if err := os.WriteFile(dir+name, strconv.AppendInt(nil, value, 10), 0); err != nil {
+			log.Debug("device not tuned", "err", err)
+		}
 	}
+	set("read_ahead_kb", readAheadKiB)
+	set("max_ratio", dirtyPercent)
 }
