@@ -181,15 +181,15 @@ func (fs *FS) setTimes(n *inode, in *fuse.SetAttrIn) error {
 	return n.noted(fs.cfg.Engine.NoteTime(n.id, n.hostPath, ts[1]))
 }
 
-// timesOnly is the SETATTR by which the kernel's write-back tells mtime and ctime of a file: when the mtime has changed, but also after each rename, link and unlink, which
-// change the ctime alone.
+// timesOnly is the SETATTR by which the kernel's write-back tells mtime and ctime of a file: when the mtime has changed, but also after each
+// rename, link and unlink, which change the ctime alone.
 const timesOnly = fuse.FATTR_MTIME | fuse.FATTR_CTIME
 
 // ctimeSlack is how much later than the host the kernel may have set the ctime of the same change.
 const ctimeSlack = 20 * time.Millisecond
 
-// timesStand answers the attributes of a file whose host file has the mtime that the kernel tells, and a ctime of the change that it tells it for: nothing is to be set. An open
-// file keeps its own times.
+// timesStand answers the attributes of a file whose host file has the mtime that the kernel tells, and a ctime of the change that it tells it
+// for: nothing is to be set. An open file keeps its own times.
 func (fs *FS) timesStand(n *inode, in *fuse.SetAttrIn, out *fuse.Attr) (bool, error) {
 	n.mu.Lock()
 	open, closes := n.file != nil, n.closes
