@@ -14,7 +14,7 @@ import (
 
 const (
 	maxRequest    = 1 << 20  // bytes of one READ or WRITE; more gains nothing
-	maxBackground = 64       // asynchronous requests: read-ahead and write-back
+	maxBackground = 16       // asynchronous requests: read-ahead and write-back. The kernel keeps more until these are answered; each costs a buffer of maxRequest
 	maxInflight   = 64 << 20 // bytes of requests under way
 	readAheadKiB  = 2 << 10  // two READs of maxRequest: one is worked on while the other is copied; the kernel's own default is 128
 	dirtyPercent  = 50       // of the dirty pages that the kernel allows; the host's filesystem, into which they go, always has the rest
