@@ -95,8 +95,9 @@ func (f *File) Close() error {
 	return err
 }
 
-// Abandon closes a file that nobody can read again, and drops what was not handed over. The error is that of the container's close.
-func (f *File) Abandon() error {
+// Abandon gives up a file that nobody can read again, and drops what was not handed over. What it answers closes the container, and is to be called
+// once: that frees what the file takes on the host, and may last.
+func (f *File) Abandon() (free func() error) {
 	f.rw.Lock()
 	f.closing = true
 	f.rw.Unlock()
@@ -105,12 +106,12 @@ func (f *File) Abandon() error {
 	f.rw.Lock()
 	defer f.rw.Unlock()
 	if f.closed {
-		return container.ErrClosed
+		return func() error { return container.ErrClosed }
 	}
 	f.closed = true
 	f.forget()
 	f.store.Abandon()
-	return f.store.Close()
+	return f.store.Close
 }
 
 // forget takes everything of the file out of the cache. The caller holds flushMu and rw exclusively, so no segment is in use.

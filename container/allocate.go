@@ -13,6 +13,7 @@ func (f *File) Allocate(off, n int64) error {
 	if err := f.geo.checkRange(off, n); err != nil || n == 0 {
 		return err
 	}
+	defer f.hostChanged.Store(true)
 	g := f.geo
 	first := off &^ int64(g.FrameSize-1)
 	last := (off + n - 1) &^ int64(g.FrameSize-1)

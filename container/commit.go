@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -90,6 +91,7 @@ func (f *File) writeFrames(size int64, ws []SegmentWrite) error {
 	if err != nil {
 		return err
 	}
+	f.eng.segs.Add(uint64(len(ws)))
 	defer func() {
 		for i := range runs {
 			if out := runs[i].out; out != nil {
@@ -154,6 +156,7 @@ func (f *File) writeRun(r *slotRun) error {
 		err = f.writeHost(r.out.b, addr)
 	case !r.stored: // the host may have no blocks there: better to learn it now
 		err = f.host.Allocate(addr, roundUp(int64(len(r.out.b)), BlockSize))
+		f.hostChanged.Store(true)
 		if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 			err = nil
 		}
@@ -369,6 +372,7 @@ func (f *File) sealRun(s *scratch, sealer *suite.Sealer, r *slotRun) error {
 	g := f.geo
 	n := (len(r.plain)-1)<<g.frameShift + len(r.plain[len(r.plain)-1])
 	r.out = f.eng.pool.getSealed(n)
+	start := time.Now()
 	for i, plain := range r.plain {
 		segment, frame := r.at(g, i)
 		b, _ := f.inMemory(0, f.groupOf(segment)) // gather made it dirty
@@ -379,6 +383,7 @@ func (f *File) sealRun(s *scratch, sealer *suite.Sealer, r *slotRun) error {
 		}
 	}
 	f.eng.sealed.Add(uint64(len(r.plain)))
+	f.eng.crypto.Add(int64(time.Since(start)))
 	return nil
 }
 
@@ -487,6 +492,8 @@ func (f *File) writeBlock(k metaKey, b *block) error {
 // writeHost writes to the host file, which may get longer, also by a write that fails halfway.
 func (f *File) writeHost(p []byte, off int64) error {
 	n, err := f.host.WriteAt(p, off)
+	f.hostChanged.Store(true)
+	f.eng.wrote.Add(int64(n))
 	f.mu.Lock()
 	f.hostLen = max(f.hostLen, off+int64(n))
 	f.mu.Unlock()
@@ -517,7 +524,9 @@ func (f *File) cleanLocked() {
 func (f *File) setHostLength(n int64) error {
 	f.slots.Lock()
 	defer f.slots.Unlock()
-	if err := f.host.Truncate(n); err != nil {
+	err := f.host.Truncate(n)
+	f.hostChanged.Store(true)
+	if err != nil {
 		return &MetaError{Op: "write", Level: headerLevel, Err: err}
 	}
 	f.mu.Lock()

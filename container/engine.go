@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/sys/unix"
@@ -47,6 +48,10 @@ type Engine struct {
 	serial atomic.Uint64 // of files, so that cached metadata of one never serves another
 	opened atomic.Uint64 // frames opened
 	sealed atomic.Uint64 // frames sealed
+	crypto atomic.Int64  // ns in both
+	segs   atomic.Uint64 // segments read or written
+	read   atomic.Int64  // bytes of host files
+	wrote  atomic.Int64  // …
 
 	applier *applier   // nil without a journal
 	view    *redo.View // nil where there is nothing to be shown
@@ -143,14 +148,20 @@ func (e *Engine) Intend() func(payload []byte) (done func(error), err error) {
 // Geometry is that of new containers.
 func (e *Engine) Geometry() *Geometry { return e.geo }
 
-// Stats counts frames since the engine was made.
+// Stats counts since the engine was made.
 type Stats struct {
 	FramesOpened, FramesSealed uint64
+	Segments                   uint64        // read or written, each as often as it was
+	Crypto                     time.Duration // in opening and sealing frames of segments, summed over the workers
+	BytesRead, BytesWritten    int64         // of host files, metadata included; what the journal moves is not
 }
 
 // Stats returns the counters.
 func (e *Engine) Stats() Stats {
-	return Stats{FramesOpened: e.opened.Load(), FramesSealed: e.sealed.Load()}
+	return Stats{
+		FramesOpened: e.opened.Load(), FramesSealed: e.sealed.Load(), Segments: e.segs.Load(), Crypto: time.Duration(e.crypto.Load()),
+		BytesRead: e.read.Load(), BytesWritten: e.wrote.Load(),
+	}
 }
 
 func (e *Engine) cachedMeta(k metaKey) *block {

@@ -39,6 +39,8 @@ type File struct {
 	hostMu     sync.Mutex
 	hostClosed bool // guarded by hostMu
 
+	hostChanged atomic.Bool // see HostChanged
+
 	hooks atomic.Pointer[Hooks]
 	path  atomic.Pointer[func() []string]
 
@@ -110,7 +112,9 @@ func (f *File) checkLength(opt OpenOptions) error {
 	case f.readOnly:
 		return nil
 	}
-	if err := f.host.Truncate(want); err != nil {
+	err := f.host.Truncate(want)
+	f.hostChanged.Store(true)
+	if err != nil {
 		return err
 	}
 	f.hostLen = want
@@ -126,6 +130,17 @@ func (f *File) Geometry() *Geometry { return f.geo }
 
 // Host is the host file, for its attributes. It stays the File's.
 func (f *File) Host() disk.File { return f.host }
+
+// HostChanged reports whether the host file was changed, and its mtime with it, since this was asked last. What is in the journal alone changes nothing there;
+// the applier does, and says so by Hooks.Applied.
+func (f *File) HostChanged() bool { return f.hostChanged.Swap(false) }
+
+// Waits reports whether anything flushed waits for the applier. Where it does Hooks.Applied is still to be called, or about to be.
+func (f *File) Waits() bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.queued > 0
+}
 
 // ReadOnly reports whether changes are refused with ErrReadOnly.
 func (f *File) ReadOnly() bool { return f.readOnly }

@@ -96,7 +96,9 @@ func (f *File) extend(n int64) error {
 	if have >= n {
 		return nil
 	}
-	if err := f.host.Truncate(n); err != nil {
+	err := f.host.Truncate(n)
+	f.hostChanged.Store(true)
+	if err != nil {
 		return &MetaError{Op: "write", Level: headerLevel, Err: err}
 	}
 	f.mu.Lock()

@@ -229,7 +229,9 @@ func (f *File) readHost(p []byte, off int64, step int) (int, error) {
 	}
 	f.mu.RUnlock()
 	if have == 0 {
-		return f.host.ReadAt(p, off)
+		n, err := f.host.ReadAt(p, off)
+		f.eng.read.Add(int64(n))
+		return n, err
 	}
 	places := (len(p) + step - 1) / step
 	for i := 0; i < places; {
@@ -242,7 +244,9 @@ func (f *File) readHost(p []byte, off int64, step int) (int, error) {
 			j++
 		}
 		from, to := i*step, min(j*step, len(p))
-		if n, err := f.host.ReadAt(p[from:to], off+int64(from)); err != nil {
+		n, err := f.host.ReadAt(p[from:to], off+int64(from))
+		f.eng.read.Add(int64(n))
+		if err != nil {
 			if j == places {
 				return from + n, err
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/cofferfs/coffer/container/suite"
 )
@@ -48,6 +49,7 @@ func (f *File) ReadAt(dst []byte, off int64) error {
 	if len(plan.pieces) == 0 {
 		return nil
 	}
+	f.eng.segs.Add(f.geo.segmentOf(off+int64(len(dst))-1) - f.geo.segmentOf(off) + 1)
 	return f.eng.pool.run(len(plan.pieces), func(i int, s *scratch) error {
 		return f.readPiece(s, plan, plan.pieces[i], dst, off)
 	})
@@ -137,6 +139,8 @@ func (f *File) readPiece(s *scratch, plan *readPlan, p piece, dst []byte, off in
 		return &SegmentError{Op: "read", Segment: p.segment, Err: err}
 	}
 	f.eng.opened.Add(uint64(p.count))
+	start := time.Now()
+	defer func() { f.eng.crypto.Add(int64(time.Since(start))) }()
 	for i := range p.count {
 		e := entry(plan.entries[(p.first+i)*entrySize:][:entrySize])
 		h := frameHeader{

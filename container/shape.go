@@ -172,6 +172,7 @@ const discardStep = 256 << 20
 func (f *File) punchRange(off, end int64) error {
 	f.slots.Lock()
 	defer f.slots.Unlock()
+	defer f.hostChanged.Store(true)
 	end = min(end, f.hdr.size)
 	for at := off; at < end; {
 		stop := min(end, (at>>f.geo.groupShift+1)<<f.geo.groupShift)

@@ -65,6 +65,8 @@ type survey struct {
 	keep func(ws []SegmentWrite) error
 	// step is told how many plain bytes were looked at; may be nil.
 	step func(n int64)
+	// only are the ranges that are looked at; nil: all.
+	only []LostRange
 
 	pieces []surveyPiece
 	out    Checked
@@ -104,6 +106,9 @@ func (v *survey) run(ctx context.Context) error {
 	v.out.Size = v.size
 	switch v.kind {
 	case bodyInline:
+		if !v.wanted(0, v.size) {
+			return nil
+		}
 		if err := v.surveyInline(); err != nil {
 			return err
 		}
@@ -126,6 +131,11 @@ func (v *survey) run(ctx context.Context) error {
 	err := v.flush(ctx)
 	v.merge()
 	return err
+}
+
+// wanted reports whether something of a range is to be looked at. A block that covers no byte of the file is lost with an empty range.
+func (v *survey) wanted(from, to int64) bool {
+	return v.only == nil || slices.ContainsFunc(v.only, func(l LostRange) bool { return l.From < to && from < max(l.To, l.From+1) })
 }
 
 // span is the range of plain bytes below a block.
@@ -153,7 +163,7 @@ func (v *survey) lose(from, to int64, err error) {
 // visit looks at one block and all below it.
 func (v *survey) visit(ctx context.Context, level uint8, index uint64, want pin) error {
 	from, to := v.geo.span(level, index)
-	if want.hole() || from >= v.size {
+	if want.hole() || from >= v.size || !v.wanted(from, to) {
 		return nil
 	}
 	if err := ctx.Err(); err != nil {
@@ -198,7 +208,8 @@ func (v *survey) group(ctx context.Context, index uint64, b *block, bad uint64) 
 		rec := b.record(g, k)
 		for i := range g.Frames {
 			e := rec.entry(i)
-			if e.hole() || g.frameStart(segment, i) >= v.size {
+			at := g.frameStart(segment, i)
+			if e.hole() || at >= v.size || !v.wanted(at, at+int64(g.FrameSize)) {
 				cur = nil
 				continue
 			}

@@ -149,8 +149,11 @@ func TestVerifyFindsWhatReadsRefuse(t *testing.T) {
 					continue
 				}
 				steps := int64(0)
-				c, err := f.Verify(context.Background(), func(n int64) { steps += n })
+				c, err := f.Verify(context.Background(), nil, func(n int64) { steps += n })
 				r.must(err)
+				if again, err := f.Verify(context.Background(), c.Lost, nil); err != nil || len(c.Lost) > 0 && !same(framesOf(again.Lost, frame), framesOf(c.Lost, frame)) {
+					t.Fatalf("%s: looking at what is lost alone finds %v, %v", where, again.Lost, err)
+				}
 				r.must(f.Close())
 				if got := framesOf(c.Lost, frame); !same(got, want) {
 					t.Fatalf("%s: %d frames lost, reads say %d: %v", where, len(got), len(want), c.Lost)
@@ -192,7 +195,7 @@ func TestVerifyReadErrors(t *testing.T) {
 	bad := g.slotAddr(1, 3)
 	f, err = r.eng.Open(&badSector{h, bad}, testID(r.n), OpenOptions{ReadOnly: true})
 	r.must(err)
-	c, err := f.Verify(context.Background(), nil)
+	c, err := f.Verify(context.Background(), nil, nil)
 	r.must(err)
 	want := g.frameStart(1, 3)
 	if len(c.Lost) != 1 || c.Lost[0].From != want || c.Lost[0].To != want+int64(g.FrameSize) || !errors.Is(c.Lost[0].Err, os.ErrInvalid) {
@@ -202,7 +205,7 @@ func TestVerifyReadErrors(t *testing.T) {
 		t.Errorf("%d bytes lost, %d good", c.LostBytes(), c.Bytes)
 	}
 	r.must(f.Close())
-	if _, err := f.Verify(context.Background(), nil); !errors.Is(err, ErrClosed) {
+	if _, err := f.Verify(context.Background(), nil, nil); !errors.Is(err, ErrClosed) {
 		t.Errorf("closed: %v", err)
 	}
 }
@@ -228,7 +231,7 @@ func TestVerifyStops(t *testing.T) {
 	r.must(err)
 	defer f.Close()
 	ctx, stop := context.WithCancel(context.Background())
-	if _, err := f.Verify(ctx, func(int64) { stop() }); !errors.Is(err, context.Canceled) {
+	if _, err := f.Verify(ctx, nil, func(int64) { stop() }); !errors.Is(err, context.Canceled) {
 		t.Errorf("stopped: %v", err)
 	}
 }

@@ -39,7 +39,7 @@ func saved(r *rig, eng *Engine, name string, g *Geometry) ([]byte, Checked, *Wre
 	r.must(f.Sync())
 	data := make([]byte, f.Size())
 	r.must(f.ReadAt(data, 0))
-	c, err := f.Verify(context.Background(), nil)
+	c, err := f.Verify(context.Background(), nil, nil)
 	r.must(err)
 	if !c.Good() || c.Frames != got.Frames {
 		r.t.Errorf("the new file: %+v of %+v", c, got)

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"errors"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -64,9 +65,13 @@ func (fs *FS) setAttr(n *inode, in *fuse.SetAttrIn) error {
 	if n.typ == typeDir {
 		fs.changed(n) // its own attributes come with the next fsync of the directory
 	}
-	// FATTR_CTIME alone changes nothing: nobody can set the host's ctime.
 	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
-		return fs.setTimes(n, in)
+		if err := fs.setTimes(n, in); err != nil {
+			return err
+		}
+	}
+	if in.Valid&fuse.FATTR_CTIME != 0 && n.typ == typeFile { // nobody can set the host's
+		return fs.setCtime(n, unix.Timespec{Sec: int64(in.Ctime), Nsec: int64(in.Ctimensec)})
 	}
 	return nil
 }
@@ -153,8 +158,13 @@ func (fs *FS) setTimes(n *inode, in *fuse.SetAttrIn) error {
 	if f := n.file; f != nil {
 		defer n.mu.Unlock()
 		n.touch(ts[1]) // before Dirty is asked: a flush that ends in between has put it on the host, and a later one will
-		if in.Valid&fuse.FATTR_ATIME == 0 && f.Dirty() {
-			return nil
+		if in.Valid&fuse.FATTR_ATIME == 0 {
+			switch c := f.Container(); {
+			case f.Dirty():
+				return nil
+			case c.Waits(): // the applier puts it on the host
+				return n.noted(c.NoteTime(ts[1]))
+			}
 		}
 		if err := n.setOnHost(f.Container().Host(), &ts); err != nil {
 			return err
@@ -162,10 +172,32 @@ func (fs *FS) setTimes(n *inode, in *fuse.SetAttrIn) error {
 		return n.noted(f.Container().NoteTime(ts[1]))
 	}
 	n.mu.Unlock()
+	if in.Valid == ctimeOnly {
+		if known, err := n.knowsTimes(in); known || err != nil {
+			return err
+		}
+	}
 	if err := n.host(func(a attrs) error { return a.Utimes(&ts) }); err != nil || n.typ != typeFile {
 		return err
 	}
 	return n.noted(fs.cfg.Engine.NoteTime(n.id, n.hostPath, ts[1]))
+}
+
+// ctimeOnly is the SETATTR by which the kernel's write-back tells the times of a file, mtime along with ctime, after each rename, link and unlink, which change its ctime alone.
+const ctimeOnly = fuse.FATTR_MTIME | fuse.FATTR_CTIME
+
+// ctimeSlack is how much later than the host the kernel may have set a ctime for the same change.
+const ctimeSlack = 20 * time.Millisecond
+
+// knowsTimes reports whether the host file, which is not open, has the mtime that the kernel tells, and a ctime of the change that it tells it for.
+func (n *inode) knowsTimes(in *fuse.SetAttrIn) (bool, error) {
+	var st unix.Stat_t
+	if err := n.stat(&st); err != nil {
+		return false, err
+	}
+	same := st.Mtim.Sec == int64(in.Mtime) && st.Mtim.Nsec == int64(in.Mtimensec)
+	changed := time.Unix(int64(in.Ctime), int64(in.Ctimensec))
+	return same && changed.Sub(time.Unix(st.Ctim.Sec, st.Ctim.Nsec)) <= ctimeSlack, nil
 }
 
 // noted has the next full fsync of n sync a time on the host that the journal does not hold.
@@ -219,6 +251,7 @@ func (fs *FS) measure(n *inode, st *unix.Stat_t, closes uint64) error {
 		n.mu.Lock()
 		if n.file != nil {
 			st.Size = n.file.Size()
+			fs.ctimes.show(n.id, st)
 			n.show(st)
 			n.mu.Unlock()
 			// The header of a new file is on its way: the kernel keeps what CREATE answers, so count its block already.
@@ -238,7 +271,7 @@ func (fs *FS) measure(n *inode, st *unix.Stat_t, closes uint64) error {
 	fs.cfg.Engine.Show(n.id, st)
 	size, err := fs.storedSize(n, st)
 	st.Size = size
-	n.showCtime(st)
+	fs.ctimes.show(n.id, st)
 	return err
 }
 
@@ -298,6 +331,9 @@ func (fs *FS) answer(n *inode, st *unix.Stat_t, out *fuse.EntryOut) error {
 	if err := fs.fill(n, st, 0, &out.Attr); err != nil {
 		fs.drop(n, 1, 0)
 		return err
+	}
+	if fs.cfg.WriteBack && n.typ == typeFile {
+		n.keepCtime(unix.Timespec{Sec: int64(out.Ctime), Nsec: int64(out.Ctimensec)})
 	}
 	out.NodeId = n.node
 	out.Generation = 1 // node ids are never given twice

@@ -57,11 +57,22 @@ func (fs *FS) parent(node uint64, name string) (*inode, *dirs.Dir, error) {
 
 // found answers with the object of a name, and counts that the kernel knows it.
 func (fs *FS) found(parent *inode, d *dirs.Dir, e dirs.Entry, out *fuse.EntryOut) error {
-	return fs.foundNew(parent, d, e, 0, out)
+	var st unix.Stat_t
+	s, err := fs.look(d, e, &st)
+	if err != nil {
+		return err
+	}
+	n, err := fs.enter(parent, e, &st)
+	if err != nil {
+		return err
+	}
+	fs.learn(n, s)
+	return fs.answer(n, &st, out)
 }
 
-// foundNew is found; of an inode that is new, h is known already.
-func (fs *FS) foundNew(parent *inode, d *dirs.Dir, e dirs.Entry, h held, out *fuse.EntryOut) error {
+// made answers with an object that was just created with a mode.
+func (fs *FS) made(parent *inode, d *dirs.Dir, e dirs.Entry, mode uint32, out *fuse.EntryOut) error {
+	fs.changed(parent)
 	var st unix.Stat_t
 	if err := d.Stat(e.Name, e.ID, &st); err != nil {
 		return err
@@ -70,14 +81,8 @@ func (fs *FS) foundNew(parent *inode, d *dirs.Dir, e dirs.Entry, h held, out *fu
 	if err != nil {
 		return err
 	}
-	n.held.CompareAndSwap(0, uint32(h))
+	n.held.CompareAndSwap(0, uint32(fs.fresh(parent, e.Type, mode)))
 	return fs.answer(n, &st, out)
-}
-
-// made answers with an object that was just created with a mode.
-func (fs *FS) made(parent *inode, d *dirs.Dir, e dirs.Entry, mode uint32, out *fuse.EntryOut) error {
-	fs.changed(parent)
-	return fs.foundNew(parent, d, e, fs.fresh(parent, e.Type, mode), out)
 }
 
 // Mknod makes a regular file, FIFO, socket or device.

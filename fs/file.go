@@ -137,8 +137,12 @@ func (fs *FS) mayLackHeader(e dirs.Entry) bool {
 // attach gives n its open file, whose mtime is the host's so far. The caller holds mu.
 func (fs *FS) attach(n *inode, c *container.File, mtime unix.Timespec) {
 	n.track(c.Host(), mtime)
-	c.SetHooks(container.Hooks{Mtime: n.current, Applying: func() { n.beforeApply(c.Host()) }, Applied: func() { fs.applied(n, c) }})
-	n.file = fs.cfg.Cache.Open(c, cache.Hooks{Flushed: func() { fs.restoreTimes(n, c.Host()) }})
+	c.SetHooks(container.Hooks{Mtime: n.current, Applying: func() { fs.beforeApply(n, c.Host()) }, Applied: func() { fs.applied(n, c) }})
+	n.file = fs.cfg.Cache.Open(c, cache.Hooks{Flushed: func() {
+		if c.HostChanged() { // what is in the journal alone brings its mtime along
+			fs.restoreTimes(n, c.Host())
+		}
+	}})
 }
 
 // placeLocked tells a container by which host names a replay of the journal finds it. The caller holds loc.
@@ -174,7 +178,7 @@ func (n *inode) hostPath() []string {
 // applied is called when the journal's content of n was written to the host: the mtime is put back, and a file that was only open for that is closed.
 func (fs *FS) applied(n *inode, c *container.File) {
 	fs.restoreTimes(n, c.Host())
-	n.afterApply(c.Host())
+	fs.afterApply(n, c.Host())
 	if !n.lingering.Load() {
 		return
 	}
@@ -208,6 +212,7 @@ func (fs *FS) closeIdle(n *inode) (settled bool, err error) {
 		}
 	}
 	n.untrack() // before the close: a hand-over in the background may still be about to put the mtime back
+	fs.noteCtime(n, n.file.Container().Host())
 	err = errors.Join(flushErr, n.file.Close())
 	n.file = nil
 	n.closes++
@@ -258,8 +263,10 @@ func (fs *FS) discard(n *inode) error {
 	if f := n.file; f != nil {
 		if orphaned(f.Container().Host()) {
 			// Nobody can read it again: sealing what is dirty would be for nothing, and whether the close succeeds is nobody's business.
-			_ = f.Abandon()
+			n.untrack()
+			_ = f.Abandon()()
 		} else {
+			fs.noteCtime(n, f.Container().Host())
 			errs = append(errs, f.Close())
 		}
 		n.file = nil
@@ -283,6 +290,7 @@ func (fs *FS) nameless(n *inode) {
 	if !last {
 		return
 	}
+	fs.ctimes.forget(n.id)
 	n.mu.Lock()
 	if (n.file != nil || n.pinned != nil) && n.typ == typeFile && !n.orphan {
 		n.orphan = true
@@ -292,7 +300,7 @@ func (fs *FS) nameless(n *inode) {
 	if settled {
 		n.unlinger()
 		n.untrack()
-		_ = n.file.Abandon() // now, not when FORGET comes: the next write may need the room
+		fs.free(n.file.Container().Size(), n.file.Abandon())
 		n.file = nil
 		n.closes++
 	}
@@ -300,6 +308,27 @@ func (fs *FS) nameless(n *inode) {
 	if settled {
 		fs.release(n)
 	}
+}
+
+const (
+	smallFile   = 1 << 20  // to be freed in the background
+	roomyHost   = 64 << 20 // bytes that the host has left where that can wait
+	mostOrphans = 64
+)
+
+// free closes a file without a name, of so many bytes. That lasts as long as a sync where the host discards on the device what it frees, so that the caller
+// waits for it only where it matters: of a large file, or where the next write may need the room, it is not left to FORGET, or to the background.
+func (fs *FS) free(size int64, closeFile func() error) {
+	var st unix.Statfs_t
+	if size > smallFile || fs.orphans.Load() > mostOrphans || fs.cfg.Tree.Root().Statfs(&st) != nil || st.Bavail*uint64(st.Bsize) < roomyHost {
+		_ = closeFile()
+		return
+	}
+	fs.orphans.Add(1)
+	fs.closing.Go(func() {
+		_ = closeFile()
+		fs.orphans.Add(-1)
+	})
 }
 
 // reachable answers ErrStale for a file whose last name was removed between the kernel's look at it and this call, and that was given up at once: the kernel looks

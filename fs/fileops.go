@@ -242,11 +242,20 @@ func (fs *FS) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	}
 	n.users++
 	n.mu.Unlock()
-	err = fs.handOver(f)
+	err = fs.handOverSent(n, f)
+	return fs.status("flush", errors.Join(err, fs.unuse(n)))
+}
+
+// handOverSent flushes a file of which the kernel has sent all it knows, times included.
+func (fs *FS) handOverSent(n *inode, f *cache.File) error {
+	late := n.timesSent()
+	err := fs.handOver(f)
 	if err == nil {
 		fs.settleTimes(n, f.Container())
+	} else if late {
+		n.timesLate()
 	}
-	return fs.status("flush", errors.Join(err, fs.unuse(n)))
+	return err
 }
 
 // Fsync makes data, size and the links of a file durable. It acts on the inode, so that it works for an unlinked file.
@@ -258,10 +267,9 @@ func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	const dataOnly = 1
 	err = fs.with(n, func(f *cache.File) error {
 		// Hand over first: that puts the mtime right, and what follows makes it durable with the data.
-		if err := fs.handOver(f); err != nil {
+		if err := fs.handOverSent(n, f); err != nil {
 			return err
 		}
-		fs.settleTimes(n, f.Container())
 		if err := f.Sync(); err != nil {
 			return err
 		}

@@ -95,3 +95,31 @@ func (z *Freezer) Thaw() error {
 	}
 	return z.stack.Engine.Resume(z.stack.Vault.Journal().ID)
 }
+
+// Hold calls fn while no request changes anything: names and attributes stay as they are. An error says that fn was not called.
+func (z *Freezer) Hold(fn func()) error { return z.hold(fn, false) }
+
+// Settle is Hold when, besides, everything written so far is in its place on the host.
+func (z *Freezer) Settle(fn func()) error { return z.hold(fn, true) }
+
+func (z *Freezer) hold(fn func(), settle bool) error {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.thawed == nil { // else it is as still as can be
+		settle = settle && !z.stack.Vault.ReadOnly()
+		if settle { // most of it while requests still pass
+			if err := errors.Join(z.stack.Cache.FlushAll(), z.stack.Engine.Checkpoint()); err != nil {
+				return err
+			}
+		}
+		z.watch.changes.Lock()
+		defer z.watch.changes.Unlock()
+		if settle {
+			if err := errors.Join(z.stack.Cache.FlushAll(), z.stack.Engine.Checkpoint()); err != nil {
+				return err
+			}
+		}
+	}
+	fn()
+	return nil
+}

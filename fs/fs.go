@@ -15,6 +15,7 @@ import (
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/dirs"
 	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/vault"
 	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/internal/event"
 )
@@ -40,6 +41,8 @@ type Config struct {
 	// InSession reports whether a link with this sequence was made since the vault was opened (vault.InSession). Nil: none was.
 	InSession func(seq uint64) bool
 
+	Ctimes map[keys.ObjectID]vault.Ctime // of earlier sessions, taken over; nil: none
+
 	ReadOnly  bool
 	WriteBack bool          // the kernel's write-back cache is asked for
 	ACL       bool          // the host's POSIX ACLs count; those of Tree must, too
@@ -63,6 +66,8 @@ type FS struct {
 
 	closing sync.WaitGroup // files that are closed in the background; see applied
 
+	attrChanges atomic.Uint64 // how often mode, owner or extended attributes of anything were about to change
+
 	orphans atomic.Int64 // files without a name that the host still has because of us
 
 	mu       sync.RWMutex // guards the node table; see table.go
@@ -79,6 +84,8 @@ type FS struct {
 	syncMu   sync.Mutex // guards unsynced; see sync.go
 	unsynced map[keys.ObjectID]uint64
 	changes  uint64
+
+	ctimes ctimes
 }
 
 // New returns a filesystem ready for Mount. It holds a reference to the root directory until Close.
@@ -112,6 +119,9 @@ func New(c Config) *FS {
 		unsynced:      map[keys.ObjectID]uint64{},
 	}
 	fs.log.to = c.Log
+	if fs.ctimes.of = c.Ctimes; c.Ctimes == nil {
+		fs.ctimes.of = map[keys.ObjectID]vault.Ctime{}
+	}
 	fs.enterRoot(c.Tree.Root())
 	fs.noAttrs = !hasAttrs(c.Tree.Root())
 	return fs

@@ -40,7 +40,11 @@ func (n *inode) has(what held) bool { return held(n.held.Load())&what != 0 }
 
 // object is n as its attributes are sealed.
 func (n *inode) object() xattrs.Object {
-	return xattrs.Object{ID: n.id, Trusted: n.typ != typeDir && n.geometry == 0}
+	return objectOf(dirs.Entry{ID: n.id, Type: n.typ, Geometry: n.geometry})
+}
+
+func objectOf(e dirs.Entry) xattrs.Object {
+	return xattrs.Object{ID: e.ID, Trusted: e.Type != typeDir && e.Geometry == 0}
 }
 
 // heldBy returns what n holds, asking the host the first time.
@@ -111,6 +115,41 @@ func (fs *FS) readMode(x disk.Xattrs, o xattrs.Object) (held, error) {
 		return 0, err
 	}
 	return heldMode | held(mode)<<modeAt, nil
+}
+
+// sight is what look found an object to hold, 0 where it did not ask.
+type sight struct {
+	held held
+	seen uint64 // FS.attrChanges before
+}
+
+// look fills st with what the host says of an object, as dirs.Dir.Stat does. Of one that is not known yet it learns along with that what it holds.
+func (fs *FS) look(d *dirs.Dir, e dirs.Entry, st *unix.Stat_t) (s sight, err error) {
+	fs.mu.RLock()
+	n := fs.objects[e.ID]
+	fs.mu.RUnlock()
+	if fs.noAttrs || n != nil && n.has(heldKnown) || dirs.NeededMode(e.Type) == 0 {
+		return s, d.Stat(e.Name, e.ID, st)
+	}
+	s.seen = fs.attrChanges.Load()
+	err = d.Look(e.Name, e.ID, st, func(x disk.Xattrs) {
+		if h, err := fs.readHeld(x, objectOf(e)); err == nil { // an error comes again when it matters
+			s.held = h
+		}
+	})
+	return s, err
+}
+
+// learn notes what look found n to hold, unless attributes were changed since.
+func (fs *FS) learn(n *inode, s sight) {
+	if s.held == 0 || n.has(heldKnown) {
+		return
+	}
+	n.xattrMu.Lock()
+	defer n.xattrMu.Unlock()
+	if fs.attrChanges.Load() == s.seen {
+		n.held.CompareAndSwap(0, uint32(s.held))
+	}
 }
 
 // changeHeld sets and clears bits after the host was changed. The caller holds xattrMu.

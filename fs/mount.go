@@ -70,7 +70,7 @@ func (fs *FS) attachServer(raw fuse.RawFileSystem, o MountOptions, w mountWords)
 	direct := *opts
 	direct.DirectMountStrict = true
 	direct.DirectMountFlags = w.direct()
-	direct.Options = []string{"default_permissions"}
+	direct.Options = fs.checks(o, w)
 	server, err := fuse.NewServer(raw, o.Mountpoint, &direct)
 	if err == nil {
 		return server, nil
@@ -102,7 +102,7 @@ func (fs *FS) serverOptions(o MountOptions, w mountWords) *fuse.MountOptions {
 	}
 	return &fuse.MountOptions{
 		AllowOther:              o.AllowOther || w.allowOther,
-		Options:                 append([]string{"default_permissions"}, w.words...),
+		Options:                 append(fs.checks(o, w), w.words...),
 		FsName:                  name,
 		Name:                    w.subtypeOr(fs.String()),
 		MaxWrite:                maxRequest,
@@ -117,6 +117,15 @@ func (fs *FS) serverOptions(o MountOptions, w mountWords) *fuse.MountOptions {
 		Debug:                   o.Debug,
 		Logger:                  slog.NewLogLogger(fs.cfg.Log.Handler(), slog.LevelWarn),
 	}
+}
+
+// checks is the option that has the kernel check permissions. It goes without saying, but where nobody but root may enter: root may everything, and the kernel's check costs
+// one GETATTR of the directory before every name that is made, removed or looked up after the last such change. See Access.
+func (fs *FS) checks(o MountOptions, w mountWords) []string {
+	if fs.asRoot && !o.AllowOther && !w.allowOther && !fs.cfg.ACL && !w.checked {
+		return nil
+	}
+	return []string{"default_permissions"}
 }
 
 func (w *mountWords) subtypeOr(name string) string {

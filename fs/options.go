@@ -34,6 +34,7 @@ type mountWords struct {
 	flags      uintptr  // for mount(2)
 	words      []string // for fusermount3: every flag word as given, the last of contradicting ones winning
 	allowOther bool
+	checked    bool // the kernel is to check permissions in any case
 	fsName     string
 	subtype    string
 }
@@ -55,7 +56,10 @@ func parseWords(options []string) (mountWords, error) {
 func (w *mountWords) add(word string) error {
 	key, value, hasValue := strings.Cut(word, "=")
 	switch {
-	case word == "" || word == "default_permissions": // always in force
+	case word == "":
+		return nil
+	case word == "default_permissions":
+		w.checked = true
 		return nil
 	case word == "allow_other":
 		w.allowOther = true

@@ -78,9 +78,10 @@ func (fs *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList
 func (fs *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	return fs.status("readdirplus", fs.readDir(in, func(h *dirHandle, e *dirs.Entry, de fuse.DirEntry) bool {
 		var st unix.Stat_t
+		var s sight
 		var err error
 		if e != nil {
-			if err = h.dir.Stat(e.Name, e.ID, &st); errors.Is(err, dirs.ErrStale) {
+			if s, err = fs.look(h.dir, *e, &st); errors.Is(err, dirs.ErrStale) {
 				return true // gone since the snapshot
 			}
 			de.Ino = st.Ino
@@ -90,7 +91,11 @@ func (fs *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 			return slot != nil
 		}
 		n, err := fs.enter(h.node, *e, &st)
-		if err == nil && fs.answer(n, &st, slot) != nil {
+		if err != nil {
+			return true
+		}
+		fs.learn(n, s)
+		if fs.answer(n, &st, slot) != nil {
 			*slot = fuse.EntryOut{}
 		}
 		return true

@@ -24,6 +24,8 @@ type Stack struct {
 	Tree   *dirs.Tree
 	FS     *FS
 	Attrs  *xattrs.Codec
+
+	events event.Sink
 }
 
 // StackConfig of NewStack.
@@ -31,6 +33,7 @@ type StackConfig struct {
 	WriteBack   bool // see Config
 	ACL         bool
 	JournalSize int64 // 0: journal.DefaultSize
+	MaxNodes    int   // see Config
 	NoJournal   bool  // for who makes new files only, and none that anybody reads before it is synced
 	Workers     int   // of the frame pool; 0: as many as processors
 	Events      event.Sink
@@ -39,7 +42,7 @@ type StackConfig struct {
 
 // NewStack builds the layers over an open vault, which it takes over: on an error it is closed.
 func NewStack(v *vault.Vault, c StackConfig) (*Stack, error) {
-	s := &Stack{Vault: v}
+	s := &Stack{Vault: v, events: c.Events}
 	if err := s.build(c); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -73,7 +76,7 @@ func (s *Stack) build(c StackConfig) (err error) {
 	}
 	s.FS = New(Config{
 		Tree: s.Tree, Engine: s.Engine, Cache: s.Cache, Attrs: s.Attrs, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime, InSession: v.InSession,
-		ReadOnly: v.ReadOnly(), WriteBack: c.WriteBack, ACL: c.ACL, Events: c.Events, Log: c.Log,
+		Ctimes: v.Ctimes(), ReadOnly: v.ReadOnly(), WriteBack: c.WriteBack, ACL: c.ACL, MaxNodes: c.MaxNodes, Events: c.Events, Log: c.Log,
 	})
 	return nil
 }
@@ -115,5 +118,18 @@ func (s *Stack) Close() error {
 	if err := errors.Join(errs...); err != nil {
 		return errors.Join(fmt.Errorf("not everything could be handed to the host: %w", err), s.Vault.CloseUnclean())
 	}
+	s.saveCtimes()
 	return s.Vault.Close()
+}
+
+// saveCtimes tells the next session which ctimes files had. No data is lost by a failure.
+func (s *Stack) saveCtimes() {
+	if s.FS == nil || s.Vault.ReadOnly() {
+		return
+	}
+	if of := s.FS.Ctimes(); of != nil {
+		if err := s.Vault.SaveCtimes(of); err != nil {
+			s.events.Emit(event.Event{Kind: event.Failed, Offset: -1, Err: err, Note: "some files will show a later ctime"})
+		}
+	}
 }

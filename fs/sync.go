@@ -19,6 +19,7 @@ func (fs *FS) changed(dir *inode) {
 
 // metaChanged notes that mode, owner or extended attributes of n change: they come with the next full fsync of a file, and with any of a directory.
 func (fs *FS) metaChanged(n *inode) {
+	fs.attrChanges.Add(1)
 	n.metaDirty.Store(true)
 	n.changes.Add(1)
 	if n.typ == typeDir {

@@ -11,7 +11,10 @@ import (
 )
 
 // The mtime of a file that is open. Host writes happen when we flush, not when the application wrote, so the host's mtime is wrong after each of
-// them. The inode keeps the right one and puts it back after each hand-over to the host (cache.Hooks.Flushed).
+// them. The inode keeps the right one and puts it back after each hand-over that wrote to the host file (cache.Hooks.Flushed). One that goes to the journal
+// alone has the mtime in its transaction; on the host it is put when the applier has written there. That is no thrift: a host whose ctime was looked at
+// stamps its next change finely, and moves the clock of the whole kernel with it, so that under write-back each fsync would find an mtime that is new, and send a
+// SETATTR.
 //
 // Under write-back the right one is the kernel's: what it was told first, until it sends another by SETATTR, which it does only when it has
 // changed, and no later than before FLUSH and FSYNC. A WRITE that arrives says no more than that a SETATTR may follow: its arrival is put on the
@@ -25,51 +28,50 @@ type times struct {
 	arrived unix.Timespec // of the last change that the kernel has not put a time to
 	onHost  unix.Timespec // as put back last
 
-	// The journal's content comes to the host some seconds after it was written, and so does a ctime that means nothing. Nobody can put that back: it is
-	// shown as it was.
-	ctimeHost, ctimeShown unix.Timespec
-	changes               atomic.Uint64 // of attributes; a ctime of one that comes meanwhile counts
-	changesSeen           uint64
-	modeSeen              uint32 // of the host file, before the journal's content came
+	ctime unix.Timespec // as the kernel said last; zero: the host's counts, or what it stands for
+
+	changes     atomic.Uint64 // of attributes; a ctime of the host that comes meanwhile counts
+	changesSeen uint64        // what follows is of before the journal's content came to the host
+	ctimeSeen   unix.Timespec
+	modeSeen    uint32 // of the host file
 }
 
 // beforeApply and afterApply enclose what the journal does to a host file.
-func (t *times) beforeApply(h disk.File) {
+func (fs *FS) beforeApply(n *inode, h disk.File) {
 	var st unix.Stat_t
 	if h.Stat(&st) != nil {
 		return
 	}
-	t.timeMu.Lock()
-	defer t.timeMu.Unlock()
-	t.changesSeen, t.modeSeen = t.changes.Load(), st.Mode
-	if st.Ctim != t.ctimeHost {
-		t.ctimeShown = st.Ctim
+	n.timeMu.Lock()
+	defer n.timeMu.Unlock()
+	n.changesSeen, n.modeSeen = n.changes.Load(), st.Mode
+	fs.ctimes.show(n.id, &st)
+	n.ctimeSeen = st.Ctim
+	if later(n.arrived, n.ctimeSeen) {
+		n.ctimeSeen = n.arrived
 	}
 }
 
-func (t *times) afterApply(h disk.File) {
+func (fs *FS) afterApply(n *inode, h disk.File) {
 	var st unix.Stat_t
 	err := h.Stat(&st)
-	t.timeMu.Lock()
-	defer t.timeMu.Unlock()
-	t.ctimeHost = unix.Timespec{}
-	if lost := st.Mode ^ t.modeSeen; err == nil && lost != 0 && lost&^(suid|sgid) == 0 && t.changes.Load() == t.changesSeen {
+	n.timeMu.Lock()
+	defer n.timeMu.Unlock()
+	if n.changes.Load() != n.changesSeen {
+		return
+	}
+	if lost := st.Mode ^ n.modeSeen; err == nil && lost != 0 && lost&^(suid|sgid) == 0 {
 		// The host takes set-id bits away when a process writes that is not root's. The application set them after it had written.
-		if err = h.Chmod(t.modeSeen & 0o7777); err == nil {
+		if err = h.Chmod(n.modeSeen & 0o7777); err == nil {
 			err = h.Stat(&st)
 		}
 	}
-	if err == nil && t.changes.Load() == t.changesSeen {
-		t.ctimeHost = st.Ctim
-	}
-}
-
-// showCtime puts in the ctime that the host's stands for.
-func (t *times) showCtime(st *unix.Stat_t) {
-	t.timeMu.Lock()
-	defer t.timeMu.Unlock()
-	if st.Ctim == t.ctimeHost && t.changes.Load() == t.changesSeen {
-		st.Ctim = t.ctimeShown
+	switch {
+	case err != nil || n.changes.Load() != n.changesSeen:
+	case n.ctime != (unix.Timespec{}):
+		fs.ctimes.note(n.id, st.Ctim, n.ctime)
+	default:
+		fs.ctimes.note(n.id, st.Ctim, n.ctimeSeen)
 	}
 }
 
@@ -128,11 +130,13 @@ func (t *times) setOnHost(h disk.File, ts *[2]unix.Timespec) error {
 // show puts in the times of an open file. What was changed and is not handed over changes the host's ctime later; under write-back the kernel
 // has its own.
 func (t *times) show(st *unix.Stat_t) {
-	t.showCtime(st)
 	t.timeMu.Lock()
 	defer t.timeMu.Unlock()
 	st.Mtim = t.mtime
-	if later(t.arrived, st.Ctim) {
+	switch {
+	case t.ctime != (unix.Timespec{}):
+		st.Ctim = t.ctime
+	case later(t.arrived, st.Ctim):
 		st.Ctim = t.arrived
 	}
 }
@@ -160,16 +164,33 @@ func (fs *FS) restoreTimes(n *inode, h disk.File) {
 	}
 }
 
-// settleTimes is called when the kernel has sent all it knows, after the flush that followed: no SETATTR came, so the mtime is what it was.
+// timesSent notes that the kernel has sent all it knows, before the flush that follows: that puts on the host what stays there. late says that arrived counted.
+func (t *times) timesSent() (late bool) {
+	t.timeMu.Lock()
+	defer t.timeMu.Unlock()
+	late, t.pending = t.pending, false
+	return late
+}
+
+// timesLate takes timesSent back: the flush failed.
+func (t *times) timesLate() {
+	t.timeMu.Lock()
+	t.pending = true
+	t.timeMu.Unlock()
+}
+
+// settleTimes is called when the kernel has sent all it knows, after the flush that followed: no SETATTR came, so the mtime is what it was. It sees to it that
+// the host, or the journal, has that.
 func (fs *FS) settleTimes(n *inode, c *container.File) {
 	n.timeMu.Lock()
 	n.pending = false
-	ts, late := n.mtime, n.tracked == c.Host() && n.onHost != n.mtime
-	if late {
+	ts, waits := n.mtime, c.Waits()
+	late := n.tracked == c.Host() && n.onHost != n.mtime
+	if late && !waits { // else the applier puts it there: Hooks.Applied waits for timeMu
 		fs.putTime(n, c.Host(), ts)
 	}
 	n.timeMu.Unlock()
-	if late {
+	if late || waits {
 		_, err := c.NoteTime(ts)
 		fs.failed(n, err, "mtime could not be logged")
 	}

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -105,6 +106,68 @@ func TestCtimeOfOpenFile(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The ctime that stat showed is there after the kernel forgot the file, and after the next mount, though the host's moved when data, the journal's content and
+// the mtime were brought to it. One that something else moves on the host counts.
+func TestCtimeStays(t *testing.T) {
+	m := mount(t, options{})
+	m.write("new", []byte("x"))
+	m.write("large", make([]byte, 300000))
+	for _, name := range []string{"over", "renamed", "mode", "linked", "foreign", "attr"} {
+		m.write(name, make([]byte, 100000))
+	}
+	m.remount()
+	f, err := os.OpenFile(m.path("over"), os.O_RDWR, 0)
+	m.must(err)
+	for i := range 10 { // over stored data: by the journal
+		_, err = f.WriteAt([]byte("y"), int64(i)*9000)
+		m.must(err)
+		m.must(f.Sync())
+	}
+	m.must(f.Close())
+	time.Sleep(20 * time.Millisecond)
+	m.must(os.Rename(m.path("renamed"), m.path("moved")))
+	m.must(os.Chmod(m.path("mode"), 0o640))
+	m.must(os.Link(m.path("linked"), m.path("link")))
+	m.must(unix.Setxattr(m.path("attr"), "user.x", []byte("1"), 0))
+	was := map[string]unix.Timespec{}
+	for i := range 5 { // within one tick of the clock the kernel has nothing to send
+		name := fmt.Sprint("fresh", i)
+		f, err := os.Create(m.path(name))
+		m.must(err)
+		_, err = f.Write([]byte("data"))
+		m.must(err)
+		was[name] = lstat(t, m.path(name)).Ctim
+		m.must(f.Close())
+	}
+	for _, name := range []string{"new", "large", "over", "moved", "mode", "linked", "foreign", "attr"} {
+		was[name] = lstat(t, m.path(name)).Ctim
+	}
+	check := func(when string) {
+		t.Helper()
+		for name, ctime := range was {
+			if now := lstat(t, m.path(name)).Ctim; now != ctime {
+				t.Errorf("%s: %s: ctime %v, was %v", when, name, now, ctime)
+			}
+		}
+	}
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err == nil {
+		check("forgotten")
+	}
+	m.remount()
+	check("mounted again")
+	m.remount()
+	check("mounted a third time")
+	for _, host := range m.host() {
+		m.must(os.Chmod(host, 0o640)) // the daemon does not know
+	}
+	m.remount()
+	for name, ctime := range was {
+		if now := lstat(t, m.path(name)).Ctim; now.Nano() <= ctime.Nano() {
+			t.Errorf("%s was changed on the host, and shows the old ctime %v", name, now)
+		}
+	}
 }
 
 func TestModeAndOwner(t *testing.T) {
@@ -252,4 +315,30 @@ func TestPunchBehindEnd(t *testing.T) {
 		}
 		m.want(path, []byte("data"))
 	})
+}
+
+// access(2) answers root as on any filesystem, whoever checks: root may everything, but not run what nobody may run.
+func TestAccess(t *testing.T) {
+	for _, words := range [][]string{nil, {"default_permissions"}} {
+		m := mount(t, options{words: words})
+		m.write("f", nil)
+		m.must(os.Mkdir(m.path("d"), 0))
+		for mode, runs := range map[uint32]error{0: unix.EACCES, 0o644: unix.EACCES, 0o010: nil, 0o755: nil} {
+			m.must(unix.Chmod(m.path("f"), mode))
+			for mask, want := range map[uint32]error{unix.F_OK: nil, unix.R_OK | unix.W_OK: nil, unix.X_OK: runs} {
+				if os.Geteuid() != 0 && mask != unix.F_OK {
+					continue
+				}
+				if err := unix.Access(m.path("f"), mask); err != want {
+					t.Errorf("%v: mode %o, access %o: %v, want %v", words, mode, mask, err, want)
+				}
+			}
+		}
+		if os.Geteuid() == 0 {
+			m.must(unix.Access(m.path("d"), unix.X_OK))
+		}
+		if err := unix.Access(m.path("none"), unix.F_OK); err != unix.ENOENT {
+			t.Errorf("access of nothing: %v", err)
+		}
+	}
 }

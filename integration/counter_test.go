@@ -119,3 +119,38 @@ func (c *counter) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.Lsee
 	c.count("LSEEK")
 	return c.RawFileSystem.Lseek(cancel, in, out)
 }
+
+func (c *counter) Access(cancel <-chan struct{}, in *fuse.AccessIn) fuse.Status {
+	c.count("ACCESS")
+	return c.RawFileSystem.Access(cancel, in)
+}
+
+func (c *counter) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	c.count("MKDIR")
+	return c.RawFileSystem.Mkdir(cancel, in, name, out)
+}
+
+func (c *counter) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	c.count("SYMLINK")
+	return c.RawFileSystem.Symlink(cancel, h, target, name, out)
+}
+
+func (c *counter) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	c.count("LINK")
+	return c.RawFileSystem.Link(cancel, in, name, out)
+}
+
+func (c *counter) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	c.count("RENAME")
+	return c.RawFileSystem.Rename(cancel, in, oldName, newName)
+}
+
+func (c *counter) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	c.count("UNLINK")
+	return c.RawFileSystem.Unlink(cancel, h, name)
+}
+
+func (c *counter) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	c.count("RMDIR")
+	return c.RawFileSystem.Rmdir(cancel, h, name)
+}

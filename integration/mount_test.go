@@ -18,12 +18,8 @@ import (
 	"github.com/cofferfs/coffer/cache"
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/dirs"
-	"github.com/cofferfs/coffer/container/keys"
-	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/vault"
-	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/fs"
-	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
 )
 
@@ -60,6 +56,7 @@ type mounted struct {
 	findings *findings
 
 	v      *vault.Vault
+	stack  *fs.Stack
 	engine *container.Engine
 	cache  *cache.Cache
 	tree   *dirs.Tree
@@ -128,52 +125,17 @@ func (m *mounted) start() {
 	defer mk.Destroy()
 	m.v, err = vault.Open(m.vault, cfg, mk, vault.OpenOptions{ReadOnly: m.options.readOnly, Mountpoint: m.dir, Events: m.findings.event})
 	m.must(err)
-	v := m.v
-	engine := container.EngineConfig{Ring: v.Ring(), Params: v.Params(), Events: m.findings.event, View: v.View()}
-	if !v.ReadOnly() {
-		j := v.Journal()
-		engine.Journal, engine.Host = &j, v.Root()
-	}
-	m.engine, err = container.NewEngine(engine)
-	m.must(err)
-	m.cache = cache.New(cache.Config{Events: m.findings.event})
-	m.tree, err = dirs.New(dirs.Config{
-		Root: v.Root(), RootID: keys.ObjectID(v.Config().VaultID), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
-		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: m.headerless, ReadOnly: v.ReadOnly(), Events: m.findings.event, Seal: m.sealer(), ACL: m.options.acl,
-		Intend: m.engine.Intend(), Settled: func(seq uint64) bool { return !v.InSession(seq) && !v.UncleanSeq(seq) },
+	m.stack, err = fs.NewStack(m.v, fs.StackConfig{
+		WriteBack: !m.options.writeThrough, ACL: m.options.acl, MaxNodes: m.options.maxNodes, Events: m.findings.event, Log: slog.New(m.findings),
 	})
 	m.must(err)
-	m.fs = fs.New(fs.Config{
-		Tree: m.tree, Engine: m.engine, Cache: m.cache, Attrs: xattrs.New(v.Ring().Xattr()), NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime,
-		InSession: v.InSession, ReadOnly: v.ReadOnly(), WriteBack: !m.options.writeThrough, ACL: m.options.acl, MaxNodes: m.options.maxNodes, Events: m.findings.event, Log: slog.New(m.findings),
-	})
+	m.engine, m.cache, m.tree, m.fs = m.stack.Engine, m.stack.Cache, m.stack.Tree, m.stack.FS
 	m.counter = &counter{}
 	m.server, err = fs.Mount(m.fs, fs.MountOptions{
 		Mountpoint: m.dir, AllowOther: m.options.allowOther, NoXAttrs: m.options.noXattr, Options: m.options.words,
 		Wrap: func(raw fuse.RawFileSystem) fuse.RawFileSystem { m.counter.RawFileSystem = raw; return m.counter },
 	})
 	m.must(err)
-}
-
-// sealer is the codec of those who cannot work with every mode.
-func (m *mounted) sealer() *xattrs.Codec {
-	if os.Geteuid() == 0 {
-		return nil
-	}
-	return xattrs.New(m.v.Ring().Xattr())
-}
-
-func (m *mounted) headerless(l names.Link, d disk.Dir, host string) bool {
-	if !m.v.UncleanSeq(l.Seq) {
-		return false
-	}
-	f, err := d.Open(host, true)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	_, err = m.engine.ReadSize(f, l.ID)
-	return err != nil
 }
 
 // stop unmounts and closes everything.
@@ -193,16 +155,8 @@ func (m *mounted) stop() {
 	if n := m.fs.Panics(); n > 0 {
 		m.t.Errorf("%d requests panicked", n)
 	}
-	for _, err := range []error{m.fs.Close(), m.cache.Close(), m.tree.Close()} {
-		if err != nil {
-			m.t.Errorf("close: %v", err)
-		}
-	}
-	if err := m.engine.Close(true); err != nil {
+	if err := m.stack.Close(); err != nil {
 		m.t.Errorf("close: %v", err)
-	}
-	if err := m.v.Close(); err != nil {
-		m.t.Errorf("close the vault: %v", err)
 	}
 }
 

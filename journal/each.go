@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -41,7 +42,13 @@ type Log struct {
 	// Lost: a later record states that transactions beyond End had been durable. This is no crash: the host lost or changed what it had
 	// acknowledged, and what the log delivers is not the last state.
 	Lost bool
+	// Cut: the piece in which the log ends, or a later one, is shorter than it was made, or one has no header that says whose it is, which is synced before all
+	// else (J2). This is no crash either, and what was there nobody knows.
+	Cut bool
 }
+
+// Damaged reports whether the log may end before its end for a reason that is no crash.
+func (l *Log) Damaged() bool { return l.Lost || l.Cut }
 
 // place is a run of bulk bytes in a piece.
 type place struct {
@@ -62,10 +69,14 @@ type assembly struct {
 // Each calls fn with every complete transaction that was not recycled, in order of LSN. bulk reads len(p) bytes of its bulk at off, and is valid during the call
 // only. It may be called several times. Errors are fn's, unchanged, the host's, or ErrMalformed; the Log then says how far it came.
 func (r *Reader) Each(fn func(t *Transaction, bulk func(p []byte, off int64) error) error) (Log, error) {
-	a := assembly{fn: fn, log: Log{Recycled: r.recycled, End: r.recycled, Torn: r.torn, Lost: r.lost}}
+	a := assembly{fn: fn, log: Log{Recycled: r.recycled, End: r.recycled, Torn: r.torn, Lost: r.lost, Cut: r.cut}}
 	for _, s := range r.run {
 		r.window.f = nil // read anew: the bulk is read past it
 		end, _, err := r.scan(s, s.end, func(rec *record, head []byte) error { return a.add(s, rec, head) })
+		if r.c.Salvage && errors.Is(err, ErrMalformed) {
+			a.log.Lost = true
+			return a.log, nil
+		}
 		if err != nil {
 			return a.log, err
 		}

@@ -115,9 +115,10 @@ func pieceMAC(mac hash.Hash, b *[sector]byte, dst []byte) []byte {
 type headerState int
 
 const (
-	headerNone    headerState = iota // zeros, torn, or of another journal
-	headerGood                       //
+	headerNone    headerState = iota // zeros, or of another journal
+	headerTorn                       // something else
 	headerForged                     // whole and of this journal, but not authentic
+	headerGood                       //
 	headerUnknown                    // whole, of another version
 )
 
@@ -126,8 +127,11 @@ func decodeHeader(b *[sector]byte, mac hash.Hash, vault, id [16]byte) (*header, 
 	le := binary.LittleEndian
 	crc := le.Uint32(b[8:])
 	clear(b[8:12])
-	if string(b[:8]) != pieceMagic || crc32.Checksum(b[:], castagnoli) != crc {
+	switch {
+	case crc == 0 && allZero(b[:]):
 		return nil, headerNone
+	case string(b[:8]) != pieceMagic || crc32.Checksum(b[:], castagnoli) != crc:
+		return nil, headerTorn
 	}
 	if le.Uint16(b[12:]) != version {
 		return nil, headerUnknown

@@ -21,6 +21,8 @@ type Config struct {
 	// caller recycles on its own.
 	Pressed func(LSN) error
 	Events  event.Sink
+	// Salvage has a Reader make the best of pieces that contradict each other and of records that make no sense, which is Log.Lost then, no error.
+	Salvage bool
 
 	pieceSize int64 // tests make small ones
 }

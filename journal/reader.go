@@ -16,11 +16,13 @@ type Reader struct {
 	c        Config
 	names    []string  // of all pieces in the directory, this journal's or not
 	pieces   []*source // this journal's, by sequence
+	spare    []*source // of two of one sequence, the one that holds less; with Config.Salvage only
 	run      []*source // those that hold what is to be replayed
 	recycled LSN       // given up, as stated last
 	gap      LSN       // where the run ends, or recycled where that is beyond
 	torn     bool
 	lost     bool
+	cut      bool
 
 	sealer sealer
 	window window
@@ -33,7 +35,8 @@ type source struct {
 	f      disk.File
 	header header
 	place  int
-	end    LSN // of the last good record
+	cut    bool // the file is shorter than a piece, which no crash makes it (J1)
+	end    LSN  // of the last good record
 	chain  chain
 }
 
@@ -58,10 +61,10 @@ func (r *Reader) Pieces() int { return len(r.pieces) }
 
 // Close closes the pieces; they stay.
 func (r *Reader) Close() {
-	for _, s := range r.pieces {
+	for _, s := range append(r.pieces, r.spare...) {
 		s.f.Close()
 	}
-	r.pieces, r.run = nil, nil
+	r.pieces, r.run, r.spare = nil, nil, nil
 }
 
 // SyncAll makes the pieces durable as they read: after the death of a process they may still be page cache. Call it before anything is written that
@@ -126,11 +129,16 @@ func (r *Reader) findPieces() (err error) {
 	}
 	slices.SortFunc(r.pieces, func(a, b *source) int { return cmp.Compare(a.header.sequence, b.header.sequence) })
 	for i := range r.pieces {
-		if i > 0 && (r.pieces[i].header.sequence == r.pieces[i-1].header.sequence || r.pieces[i].header.size != r.pieces[0].header.size) {
+		if !r.c.Salvage && i > 0 && r.pieces[i].contradicts(r.pieces[i-1]) {
 			return fmt.Errorf("%s and %s: %w", r.pieces[i-1].name, r.pieces[i].name, ErrPieces)
 		}
 	}
 	return nil
+}
+
+// contradicts reports whether two pieces that follow one another cannot be of one log.
+func (s *source) contradicts(before *source) bool {
+	return s.header.sequence == before.header.sequence || s.header.size != before.header.size
 }
 
 // openPiece adds the piece of that name unless it is another journal's.
@@ -144,7 +152,15 @@ func (r *Reader) openPiece(name string) error {
 		return err
 	}
 	s := &source{name: name, f: f}
-	good, forged, err := r.readHeaders(s)
+	good, state, err := r.readHeaders(s)
+	if err == nil && good {
+		err = s.measure()
+	}
+	if err == nil && !good && state == headerTorn {
+		var used bool
+		used, err = s.used()
+		r.cut = r.cut || used
+	}
 	if err != nil || !good {
 		f.Close()
 	} else {
@@ -153,7 +169,7 @@ func (r *Reader) openPiece(name string) error {
 	switch {
 	case err != nil:
 		return err
-	case forged:
+	case state == headerForged:
 		r.c.Events.Emit(event.Event{Kind: event.Damage, Object: name, Offset: -1, Err: ErrMalformed, Note: "a header of this journal that is not authentic"})
 	case !good:
 		r.c.Events.Emit(event.Event{Kind: event.Info, Object: name, Offset: -1, Note: "a piece of another journal, or one that was never used, is ignored"})
@@ -161,21 +177,24 @@ func (r *Reader) openPiece(name string) error {
 	return nil
 }
 
-// readHeaders takes the newer of the two headers of a piece. What the older one says was given up still holds.
-func (r *Reader) readHeaders(s *source) (good, forged bool, err error) {
+// readHeaders takes the newer of the two headers of a piece. What the older one says was given up still holds. bad is the worst that stands there.
+func (r *Reader) readHeaders(s *source) (good bool, bad headerState, err error) {
 	for place := range headerPlaces {
 		var b [sector]byte
-		if _, err := s.f.ReadAt(b[:], int64(place)*headerStep); errors.Is(err, io.EOF) {
+		if n, err := s.f.ReadAt(b[:], int64(place)*headerStep); errors.Is(err, io.EOF) {
+			if !allZero(b[:n]) {
+				bad = max(bad, headerTorn)
+			}
 			continue
 		} else if err != nil {
-			return false, false, err
+			return false, bad, err
 		}
 		h, state := decodeHeader(&b, r.sealer.mac, r.c.Vault, r.c.ID)
 		switch state {
 		case headerUnknown:
-			return false, false, fmt.Errorf("%s: %w", s.name, ErrVersion)
-		case headerForged:
-			forged = true
+			return false, bad, fmt.Errorf("%s: %w", s.name, ErrVersion)
+		case headerForged, headerTorn:
+			bad = max(bad, state)
 		case headerGood:
 			r.recycled = max(r.recycled, h.recycled)
 			if !good || h.sequence > s.header.sequence || h.sequence == s.header.sequence && h.recycled > s.header.recycled {
@@ -184,5 +203,5 @@ func (r *Reader) readHeaders(s *source) (good, forged bool, err error) {
 			good = true
 		}
 	}
-	return good, forged, nil
+	return good, bad, nil
 }

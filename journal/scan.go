@@ -95,6 +95,7 @@ func (r *Reader) verify() error {
 			return err
 		}
 	}
+	r.reconcile()
 	r.gap = r.recycled
 	first := uint64(r.recycled / span(r.pieces[0].header.size))
 	for i, s := range r.pieces {
@@ -123,6 +124,7 @@ func (s *source) continues(next *source) bool {
 func (r *Reader) beyond(pieces []*source) error {
 	for _, s := range pieces {
 		r.lost = r.lost || s.header.durable > r.gap
+		r.cut = r.cut || s.cut
 		for pos := max(s.header.start(), r.gap); pos < s.header.limit(); pos += sector {
 			b, err := r.window.at(s.f, s.header.offset(pos), recordHeader)
 			if err != nil {
@@ -134,4 +136,20 @@ func (r *Reader) beyond(pieces []*source) error {
 		}
 	}
 	return nil
+}
+
+// reconcile sorts out pieces that contradict each other: of two of one sequence the longer one counts, and of two sizes that of the first.
+func (r *Reader) reconcile() {
+	kept := r.pieces[:0]
+	for _, s := range r.pieces {
+		switch n := len(kept); {
+		case n == 0 || !s.contradicts(kept[n-1]):
+			kept = append(kept, s)
+			continue
+		case s.header.size == kept[n-1].header.size && s.end > kept[n-1].end:
+			kept[n-1], s = s, kept[n-1]
+		}
+		r.spare, r.lost = append(r.spare, s), true
+	}
+	r.pieces = kept
 }

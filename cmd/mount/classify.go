@@ -36,6 +36,9 @@ func classify(err error) error {
 	return &exitError{code: exitOther, err: err}
 }
 
+// journalHint is for a journal that cannot be replayed as it is.
+const journalHint = "see what it lost: coffer verify VAULT; coffer verify --repair VAULT replays what is whole and puts it aside; mount -o ro shows what is whole"
+
 // errorTable is searched from the top: the host's errors last, since the classes of the layers above may wrap them.
 var errorTable = []struct {
 	is   error
@@ -71,12 +74,13 @@ var errorTable = []struct {
 	{vault.ErrNoContainer, exitVaultDir, "the vault must hold at least one file to rebuild the config from"},
 	{vault.ErrReadOnly, exitReadOnly, ""},
 	{vault.ErrJournal, exitOther, "mount the vault again: its journal is replayed"},
-	{redo.ErrLost, exitDamage, "save what there is by mounting for reading only: -o ro; without .coffer/journal.* the vault opens again, and what they hold is lost"},
+	{redo.ErrLost, exitDamage, journalHint},
+	{vault.ErrUnnamed, exitDamage, journalHint},
 	{redo.ErrKind, exitConfig, "its journal was written by a newer coffer: update this one"},
 	{journal.ErrVersion, exitConfig, "its journal was written by a newer coffer: update this one"},
-	{redo.ErrMalformed, exitDamage, "restore .coffer/journal.* of this very vault; without them it opens, and what they hold is lost"},
-	{journal.ErrMalformed, exitDamage, "restore .coffer/journal.* of this very vault; without them it opens, and what they hold is lost"},
-	{journal.ErrPieces, exitDamage, "remove copies among .coffer/journal.*, or restore them; without them the vault opens, and what they hold is lost"},
+	{redo.ErrMalformed, exitDamage, journalHint},
+	{journal.ErrMalformed, exitDamage, journalHint},
+	{journal.ErrPieces, exitDamage, journalHint},
 	{container.ErrVersion, exitConfig, "it was made by a newer coffer: update this one"},
 	{container.ErrGeometry, exitUsage, "see: coffer help init"},
 	{container.ErrAuth, exitDamage, "restore the files from a backup"},

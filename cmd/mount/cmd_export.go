@@ -31,7 +31,8 @@ func (a *app) exportCmd() *cobra.Command {
 name; / stands for everything. Modes, times, symlinks, hard links, user attributes and holes are kept; owners too for root. Sockets and devices are left out.
 
 Every byte is verified. A file is under its name only when all of it is there and durable; one that stands there already is replaced, unless it has the
-same size and mtime (with --checksum: the same bytes): then it is finished, so that an interrupted export goes on when it is called again.
+same size and mtime (with --checksum: the same bytes): then it is finished, so that an interrupted export goes on when it is called again. So does a file of more than
+64 MiB, at most 64 MiB or 2 seconds before where it was, if it has not changed since and --salvage is not given; until then its beginning is .coffer-export-*.part beside it.
 
 A damaged file is not copied, and the others are. With --salvage it is, with holes in the place of what is lost; what is lost is listed, and the copy keeps the
 time of its making.
@@ -149,7 +150,7 @@ func existingDir(dir string) (string, error) {
 func (a *app) runExport(s *source, dir string, jobs []bulk.Job, f exportFlags) error {
 	e := &bulk.Export{
 		Checksum: f.checksum, Salvage: f.salvage, Damage: isDamage,
-		Failed: func(path string, err error) { a.say("%s: %s", oneLine(path), oneLine(err.Error())) },
+		Failed: a.sayFailed,
 		Lost:   func(path string, from, to int64) { a.say("%s: bytes %d to %d are lost", oneLine(path), from, to) },
 	}
 	var files, size int64
@@ -160,16 +161,22 @@ func (a *app) runExport(s *source, dir string, jobs []bulk.Job, f exportFlags) e
 	err := e.Run(a.ctx, dir, jobs)
 	p.stop()
 	sum := e.Summary()
+	if s.vault != nil {
+		sum.Add(s.vault.Engine.Stats())
+	}
 	if f.json {
 		err = errors.Join(err, a.printJSON(sum))
 	} else {
 		a.say("%s", sum)
+		a.say("%s", sum.Effort())
 	}
 	hidden := s.damage()
 	switch {
 	case a.ctx.Err() != nil:
 		return failf(exitInterrupted, "call it again to go on", "interrupted; what is under its name is whole")
-	case errors.Is(err, unix.ENOSPC):
+	case errors.Is(err, unix.EROFS):
+		return failf(exitReadOnly, "export to another directory", "%w", err)
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return failf(exitHostFull, "make room and call it again to go on", "the destination is full: %w", err)
 	case err != nil:
 		return err

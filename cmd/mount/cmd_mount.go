@@ -41,7 +41,7 @@ The command returns when the mount can be used; a daemon serves it until ` + "`c
 long as --idle says. With --foreground readiness is told to systemd (sd_notify(3), Type=notify).
 
 Mount options (-o, separated by commas): ro rw allow_other default_permissions suid nosuid dev nodev exec noexec noatime
-fsname=NAME nowriteback noxattr acl. Mounts are rw,nosuid,nodev,default_permissions unless said otherwise; suid, dev are for root.`,
+fsname=NAME nowriteback noxattr acl. Mounts are rw,nosuid,nodev unless said otherwise, and default_permissions unless only root may enter; suid, dev are for root.`,
 		Args: exactArgs("VAULT", "MOUNTPOINT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.frameSet = cmd.Flags().Changed("frame-size")

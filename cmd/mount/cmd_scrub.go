@@ -12,6 +12,7 @@ import (
 
 func (a *app) scrubCmd() *cobra.Command {
 	var asJSON bool
+	var progress string
 	cmd := &cobra.Command{
 		Use:   "scrub VAULT",
 		Short: "Look for rot in a vault, without a key",
@@ -28,13 +29,17 @@ mounted for writing is refused, and cannot be mounted for writing meanwhile.
 
 `, exitPending) + findingsHelp,
 		Args: exactArgs("VAULT"),
-		RunE: func(_ *cobra.Command, args []string) error { return a.scrub(args[0], asJSON) },
+		RunE: func(_ *cobra.Command, args []string) error { return a.scrub(args[0], asJSON, progress) },
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object a line")
+	registerProgress(cmd.Flags(), &progress)
 	return cmd
 }
 
-func (a *app) scrub(path string, asJSON bool) error {
+func (a *app) scrub(path string, asJSON bool, mode string) error {
+	if err := checkProgress(mode); err != nil {
+		return err
+	}
 	path, err := absolute(path)
 	if err != nil {
 		return err
@@ -67,10 +72,10 @@ func (a *app) scrub(path string, asJSON bool) error {
 		out.early.Damage++
 		out.add(check.Finding{Kind: check.Damage, Host: ".coffer/config", What: err.Error(), Hint: "coffer recover makes a new one"})
 	}
-	progress := a.startChecking()
-	c.Progress = progress.counts
+	c.Progress = new(check.Progress)
+	p := a.showChecked(mode, c.Progress)
 	sum, err := check.Scrub(a.ctx, c)
-	progress.stop()
+	p.stop()
 	return out.end(sum, err, "see what is lost with: coffer verify "+quote(path))
 }
 

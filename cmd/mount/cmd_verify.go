@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -9,9 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cofferfs/coffer/container/check"
-	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/vault"
-	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/fs"
 )
 
@@ -34,14 +33,16 @@ func (a *app) verifyCmd() *cobra.Command {
 	var o verifyOptions
 	cmd := &cobra.Command{
 		Use:   "verify VAULT",
-		Short: "Check every byte of a vault that is not mounted",
+		Short: "Check every byte of a vault",
 		Long: `Check a vault with its key: every name, symlink and extended attribute, and every byte of every file, at the speed of disk or cipher. Nothing is
 changed. Exit code 26 says that there is damage. A journal that an unclean session left is
 seen as the next mount will replay it.
 
 A file that is gone together with its name leaves nothing to find, and so does what was put back as it once was.
 
-The vault must not be mounted for writing: a mount checks what it reads by itself, and what it has not written yet is not in the vault.
+A vault that is mounted is checked by the daemon that has it, which asks for no secret, while programs go on. What seems wrong is looked at again
+while all changes wait, for as long as that takes, most often a moment. What is made or moved to another directory meanwhile may be passed over. It is
+for the user who mounted it; --repair wants it unmounted.
 
 With --repair the vault is opened for writing, which finishes what an unclean session left, and what is damaged is saved as far as it can be:
 
@@ -51,6 +52,9 @@ With --repair the vault is opened for writing, which finishes what an unclean se
   finished  header or length of a file were put right after an unclean session
   removed   an unfinished file of an earlier repair
   kept      nothing could be done: symlinks whose target is lost, directories that nobody knows, files of which nothing opens
+
+A journal that is damaged is replayed as far as it is whole, before all else, and its pieces are kept in .coffer/lost of the vault, to be removed by hand. What it
+lost beyond that is lost: the files that are known to lack something are named.
 
 No file that can be read is changed, and new ones are whole on the disk before they take a name over, so that a repair can be interrupted and run again.
 Each of these is one line, or with --json one object with the keys kind, path, host, to, lost (a list of ranges) and what. With --dry-run nothing is
@@ -67,6 +71,7 @@ written there last. Do not repair what you think an attacker has changed: restor
 	fl := cmd.Flags()
 	from.register(fl)
 	fl.BoolVar(&o.json, "json", false, "print JSON, one object a line")
+	registerProgress(fl, &o.progress)
 	fl.BoolVar(&o.repair, "repair", false, "save what can be saved")
 	fl.BoolVar(&o.dryRun, "dry-run", false, "with --repair: change nothing, and say what would be done")
 	fl.BoolVar(&o.recover, "recover", false, "with --repair: also repair a copy of a vault that was not cleanly unmounted")
@@ -76,6 +81,7 @@ written there last. Do not repair what you think an attacker has changed: restor
 
 type verifyOptions struct {
 	json        bool
+	progress    string
 	repair      bool
 	dryRun      bool
 	recover     bool
@@ -86,18 +92,32 @@ type verifyOptions struct {
 func (o verifyOptions) writes() bool { return o.repair && !o.dryRun }
 
 func (a *app) verify(path string, from unlockFlags, o verifyOptions) error {
-	path, err := absolute(path)
-	if err != nil {
+	if err := checkProgress(o.progress); err != nil {
 		return err
 	}
-	cfg, err := a.loadConfig(path)
+	path, err := absolute(path)
 	if err != nil {
 		return err
 	}
 	if (o.dryRun || o.recover) && !o.repair {
 		return failf(exitUsage, "coffer verify alone changes nothing", "--dry-run and --recover belong to --repair")
 	}
+	out := &findings{w: a.stdout, json: o.json, dryRun: o.dryRun}
+	if err := checkVaultDir(path); err != nil {
+		return err
+	}
 	if err := checkUnused(path, !o.writes()); err != nil {
+		use, _ := asInUse(err)
+		switch {
+		case o.repair:
+			return fmt.Errorf("a mounted vault is not repaired: %w", err)
+		case use.Holder.PID != 0:
+			return a.verifyMounted(path, use.Holder, o.progress, out)
+		}
+		return err
+	}
+	cfg, err := a.loadConfig(path)
+	if err != nil {
 		return err
 	}
 	if o.writes() {
@@ -109,10 +129,9 @@ func (a *app) verify(path string, from unlockFlags, o verifyOptions) error {
 	if err != nil {
 		return err
 	}
-	out := &findings{w: a.stdout, json: o.json, dryRun: o.dryRun}
 	// A copy of a vault that was in use is looked at like any other, where nothing is written.
 	v, err := vault.Open(path, cfg, mk, vault.OpenOptions{
-		ReadOnly: !o.writes(), Recover: o.recover || !o.writes(), ForceUnlock: o.forceUnlock, Mountpoint: "coffer verify --repair", Events: out.event,
+		ReadOnly: !o.writes(), Recover: o.recover || !o.writes(), ForceUnlock: o.forceUnlock, Salvage: true, Mountpoint: "coffer verify --repair", Events: out.event,
 	})
 	mk.Destroy()
 	if err != nil {
@@ -129,13 +148,10 @@ func (a *app) verify(path string, from unlockFlags, o verifyOptions) error {
 
 // check runs what o says on an open vault.
 func (a *app) check(path string, s *fs.Stack, o verifyOptions, out *findings) error {
-	progress := a.startChecking()
-	defer progress.stop()
-	v := s.Vault
-	c := check.RepairConfig{Done: out.action, Config: check.Config{
-		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Attrs: xattrs.New(v.Ring().Xattr()), Engine: s.Engine,
-		UncleanSeq: v.UncleanSeq, UncleanTime: v.UncleanTime, Unclean: v.Unclean(), Found: out.add, Progress: progress.counts,
-	}}
+	counts := new(check.Progress)
+	defer a.showChecked(o.progress, counts).stop()
+	c := check.RepairConfig{Done: out.action, Config: checkConfig(s)}
+	c.Found, c.Progress = out.add, counts
 	if !o.repair {
 		sum, err := check.Verify(a.ctx, c.Config)
 		return out.end(sum, err, "see what can be saved: coffer verify --repair --dry-run "+quote(path))
@@ -145,6 +161,11 @@ func (a *app) check(path string, s *fs.Stack, o verifyOptions, out *findings) er
 	}
 	sum, kept, err := check.Repair(a.ctx, c)
 	return out.repaired(sum, kept, err)
+}
+
+// showChecked shows how far a check is. Of how much nobody knows before.
+func (a *app) showChecked(mode string, counts *check.Progress) *progress {
+	return a.showProgress(mode, 0, 0, func() (int64, int64, string) { return counts.Objects.Load(), counts.Bytes.Load(), "" })
 }
 
 // journalPieces are the pieces of a journal that lie in a vault, whoever left them.

@@ -1,18 +1,22 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cofferfs/coffer/fs"
 )
 
-// A daemon takes orders on a second abstract socket, from its own user and root: one JSON document each way.
+// A daemon takes orders on a second abstract socket, from its own user and root: one JSON document each way;
+// while it verifies it sends what it finds before.
 
 const (
 	orderTimeout = 10 * time.Second // to send or read an order
@@ -22,6 +26,7 @@ const (
 const (
 	orderFreeze = "freeze"
 	orderThaw   = "thaw"
+	orderVerify = "verify"
 )
 
 // order is what a daemon is asked to do.
@@ -41,8 +46,16 @@ func controlAddr(m mountEntry) *net.UnixAddr {
 	return &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("@coffer-control-%d:%d", m.major, m.minor)}
 }
 
-// serveControl takes orders until the listener is closed, each in a goroutine of its own: a freeze takes as long as the host needs.
-func serveControl(l *net.UnixListener, z *fs.Freezer) {
+// controller carries out orders.
+type controller struct {
+	stack  *stack
+	ctx    context.Context // of orders that take long; done when the vault is about to be closed
+	orders sync.WaitGroup
+	checks atomic.Int32 // that run
+}
+
+// serve takes orders until the listener is closed, each in a goroutine of its own: a freeze takes as long as the host needs.
+func (o *controller) serve(l *net.UnixListener) {
 	for {
 		c, err := l.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
@@ -52,24 +65,24 @@ func serveControl(l *net.UnixListener, z *fs.Freezer) {
 			time.Sleep(100 * time.Millisecond) // out of descriptors, most likely
 			continue
 		}
-		go func() {
-			takeOrder(c, z)
+		o.orders.Go(func() {
+			o.take(c)
 			_ = c.Close()
-		}()
+		})
 	}
 }
 
-func takeOrder(c *net.UnixConn, z *fs.Freezer) {
+func (o *controller) take(c *net.UnixConn) {
 	uid, err := peerUID(c)
 	if err != nil {
 		return
 	}
 	reply := orderReply{Error: "only the user who mounted it and root may do that", Code: exitPermission}
-	if uid == uint32(os.Geteuid()) || uid == 0 {
-		var o order
+	if own := uid == uint32(os.Geteuid()); own || uid == 0 {
+		var x order
 		_ = c.SetReadDeadline(time.Now().Add(orderTimeout))
-		if err = json.NewDecoder(io.LimitReader(c, maxOrder)).Decode(&o); err == nil {
-			err = o.do(z)
+		if err = json.NewDecoder(io.LimitReader(c, maxOrder)).Decode(&x); err == nil {
+			err = o.do(c, x, own)
 		}
 		reply = orderReply{}
 		if err != nil {
@@ -81,14 +94,19 @@ func takeOrder(c *net.UnixConn, z *fs.Freezer) {
 	_ = json.NewEncoder(c).Encode(reply)
 }
 
-func (o order) do(z *fs.Freezer) error {
-	switch o.Do {
-	case orderFreeze:
-		return z.Freeze(o.Timeout)
-	case orderThaw:
-		return z.Thaw()
+// do carries out an order; own tells whether it is that of the daemon's user.
+func (o *controller) do(c *net.UnixConn, x order, own bool) error {
+	switch {
+	case x.Do == orderFreeze:
+		return o.stack.freezer.Freeze(x.Timeout)
+	case x.Do == orderThaw:
+		return o.stack.freezer.Thaw()
+	case x.Do == orderVerify && !own:
+		return failf(exitPermission, "", "what it says names files: only the user who mounted it may do that")
+	case x.Do == orderVerify:
+		return o.verify(c)
 	}
-	return fmt.Errorf("the daemon knows no order %q", o.Do)
+	return fmt.Errorf("the daemon knows no order %q", x.Do)
 }
 
 func orderCode(err error) Code {
@@ -104,28 +122,45 @@ func orderCode(err error) Code {
 
 // give has the daemon of a mount do something.
 func give(m mountEntry, o order, hint string) error {
-	conn, err := net.DialTimeout("unix", controlAddr(m).Name, orderTimeout)
-	if err != nil {
-		return failf(exitDaemon, "run it where the daemon runs (not in another container)", "the daemon of %s does not answer: %w", m.mountpoint, err)
-	}
-	defer func() { _ = conn.Close() }()
-	c := conn.(*net.UnixConn)
-	uid, err := peerUID(c)
+	c, err := sendOrder(m, o)
 	if err != nil {
 		return err
 	}
-	if uid != m.owner && uid != 0 {
-		return failf(exitPermission, "", "user %d answers for a mount of user %d", uid, m.owner)
-	}
+	defer func() { _ = c.Close() }()
 	var r orderReply
-	if err = json.NewEncoder(c).Encode(o); err == nil {
-		err = json.NewDecoder(io.LimitReader(c, maxOrder)).Decode(&r)
-	}
-	switch {
-	case err != nil:
+	if err := json.NewDecoder(io.LimitReader(c, maxOrder)).Decode(&r); err != nil {
 		return failf(exitDaemon, "", "the daemon of %s: %w", m.mountpoint, err)
-	case r.Error != "":
-		return failf(r.Code, hint, "%s: %s", m.mountpoint, r.Error)
 	}
-	return nil
+	return r.failed(m, hint)
+}
+
+// failed is the error that a daemon answered.
+func (r *orderReply) failed(m mountEntry, hint string) error {
+	if r.Error == "" {
+		return nil
+	}
+	return failf(r.Code, hint, "%s: %s", m.mountpoint, r.Error)
+}
+
+// sendOrder gives an order to the daemon of a mount, which answers on the connection. The caller closes it.
+func sendOrder(m mountEntry, o order) (*net.UnixConn, error) {
+	conn, err := net.DialTimeout("unix", controlAddr(m).Name, orderTimeout)
+	if err != nil {
+		return nil, failf(exitDaemon, "run it where the daemon runs (not in another container)", "the daemon of %s does not answer: %w", m.mountpoint, err)
+	}
+	c := conn.(*net.UnixConn)
+	uid, err := peerUID(c)
+	switch {
+	case err == nil && uid != m.owner && uid != 0:
+		err = failf(exitPermission, "", "user %d answers for a mount of user %d", uid, m.owner)
+	case err == nil:
+		if err = json.NewEncoder(c).Encode(o); err != nil {
+			err = failf(exitDaemon, "", "the daemon of %s: %w", m.mountpoint, err)
+		}
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
 }

@@ -325,3 +325,71 @@ func TestExportKilled(t *testing.T) {
 	sameTree(t, want, out)
 	t.Logf("%d kills", kills)
 }
+
+// killHalfway runs the program and kills it when 150 MiB of a large file are on their way in dir.
+func (b *box) killHalfway(dir string, args ...string) {
+	b.t.Helper()
+	cmd := b.command(context.Background(), args...)
+	if err := cmd.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	half := func() bool {
+		var st unix.Stat_t
+		all, err := filepath.Glob(filepath.Join(dir, ".coffer-export-*.part"))
+		return err == nil && len(all) == 1 && unix.Stat(all[0], &st) == nil && st.Blocks*512 > 150<<20
+	}
+	for end := time.Now().Add(20 * time.Second); !half() && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
+	_ = cmd.Process.Signal(syscall.SIGKILL)
+	if err := cmd.Wait(); err == nil {
+		b.t.Fatalf("%s: it was not killed", args)
+	}
+}
+
+// TestExportGoesOn kills an export, and one through the mount, in the middle of a large file: the next one goes on there.
+func TestExportGoesOn(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	mp := b.mount(v, "plain")
+	large := filepath.Join(mp, "large")
+	f, err := os.Create(large)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 60 {
+		if _, err := f.Write(randomBytes(byte(i), 5<<20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.Close()
+	want := mustRead(t, large)
+	key := b.path("key")
+	for _, how := range []string{"mounted", "offline"} {
+		out := b.mkdir(how)
+		if how == "offline" {
+			b.ok("", "umount", mp)
+			b.ok(passphrase+"\n", "key", "add", "--keyfile", key, v)
+		}
+		args := []string{"export", "--progress", "none", "--json", "--keyfile", key, v, "/", out}
+		b.killHalfway(out, args...)
+		if all, err := os.ReadDir(out); err != nil || len(all) != 1 || !strings.HasPrefix(all[0].Name(), ".coffer-export-") {
+			t.Errorf("%s: after the kill: %v, %v", how, all, err)
+		}
+		var s bulk.Summary
+		if err := json.Unmarshal([]byte(b.ok("", args...).stdout), &s); err != nil {
+			t.Fatal(err)
+		}
+		if s.Files != 1 || s.Reused < 64<<20 || s.Bytes+s.Reused != int64(len(want)) {
+			t.Errorf("%s: it did not go on: %+v", how, s)
+		}
+		const frame = 4 << 10
+		if how == "offline" && (s.Frames*frame != s.Bytes || s.ReusedFrames*frame != s.Reused || s.Segments*16 != s.Frames || s.VaultBytes < s.Bytes || s.Sealing <= 0) ||
+			how == "mounted" && (s.Frames != 0 || s.VaultBytes != 0) || s.Reading <= 0 || s.Writing <= 0 || s.Syncing <= 0 {
+			t.Errorf("%s: the summary: %+v", how, s)
+		}
+		if all, err := os.ReadDir(out); err != nil || len(all) != 1 || !bytes.Equal(mustRead(t, filepath.Join(out, "large")), want) {
+			t.Errorf("%s: other bytes, or leftovers: %v, %v", how, all, err)
+		}
+		os.RemoveAll(out)
+	}
+}

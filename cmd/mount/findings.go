@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/cofferfs/coffer/container/check"
+	"github.com/cofferfs/coffer/container/redo"
 	"github.com/cofferfs/coffer/container/vault"
 	"github.com/cofferfs/coffer/internal/event"
 )
@@ -91,9 +92,33 @@ func (f *findings) event(e event.Event) {
 // vault reports what an open vault has besides its files.
 func (f *findings) vault(v *vault.Vault) {
 	f.config(v.Config())
+	if d := v.JournalDamage(); d != nil {
+		f.journal(d)
+	}
+	if v.View().Torn() {
+		f.early.Leftover++
+		f.add(check.Finding{Kind: check.Leftover, Host: ".coffer/journal.*", What: "its end is torn, as a power cut leaves what was not synced yet"})
+	}
 	if v.View() != nil {
 		f.early.Leftover++
 		f.add(check.Finding{Kind: check.Leftover, Host: ".coffer/journal.*", What: "the journal of a session that did not end cleanly waits to be replayed", Hint: "the next mount does"})
+	}
+}
+
+// journal reports a journal that is damaged.
+func (f *findings) journal(d *redo.Damage) {
+	add := func(x check.Finding) {
+		f.early.Damage++
+		f.add(x)
+	}
+	add(check.Finding{Kind: check.Damage, Host: ".coffer/journal.*", What: d.String(), Hint: "a repair replays those, and puts the journal aside in .coffer/lost"})
+	for _, l := range d.Files {
+		x := check.Finding{Kind: check.Damage, Path: l.Plain, Host: strings.Join(l.Path, "/")}
+		if x.Host == "" {
+			x.Host = "object " + l.ID.String()
+		}
+		x.What = fmt.Sprintf("%s of it lost with the journal: the file may be as it was before", count(l.Transactions, "change"))
+		add(x)
 	}
 }
 

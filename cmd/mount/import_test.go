@@ -68,7 +68,6 @@ func TestImport(t *testing.T) {
 	// The mount sees the same, clean.
 	mp := b.mount(v, "plain")
 	sameTree(t, tree, mp)
-	b.fails(exitInUse, "it is mounted", "", "import", v, tree)
 	b.ok("", "umount", mp)
 
 	if s := b.importInto(v, tree+"/."); s.Files != 0 || s.Others != 0 || s.Skipped != 15 {
@@ -120,6 +119,7 @@ func TestImportErrors(t *testing.T) {
 	b.fails(exitUsage, "is in the vault", "", "import", v, filepath.Join(v, ".coffer"))
 	b.fails(exitOther, "no such file", in, "import", v, tree, "a/b")
 	b.fails(exitUsage, "not a directory", in, "import", v, tree, tree, "nowhere")
+	b.fails(exitUsage, "does not exist", "", "import", "--segment-size", "1M", "--frame-size", "4K", v, tree)
 	b.fails(exitUsage, "one more to import", in, "import", v, tree, "tree")
 	b.fails(exitPassphrase, "wrong passphrase", "wrong\n", "import", v, tree)
 	b.fails(exitVaultDir, "not a coffer vault", in, "import", b.mkdir("no-vault"), tree)
@@ -158,10 +158,8 @@ func TestImportDeletesSource(t *testing.T) {
 	b.importInto(v, tree+"/.")
 	keep := b.exported(v)
 	b.importInto("--delete-source", v, tree+"/.") // finished files are compared, and go too
-	for _, name := range []string{"small", "big", "sub/deep/file", "sparse"} {
-		if _, err := os.Lstat(filepath.Join(tree, name)); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s is still there: %v", name, err)
-		}
+	if left, err := os.ReadDir(tree); err != nil || len(left) != 0 {
+		t.Errorf("still there: %v, %v", left, err)
 	}
 	if err := os.WriteFile(filepath.Join(tree, "fresh"), randomBytes(9, 100_000), 0o600); err != nil {
 		t.Fatal(err)
@@ -170,7 +168,31 @@ func TestImportDeletesSource(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(tree, "fresh")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a new file is still there: %v", err)
 	}
+	// What is not in the vault as it is stays, and so do the directories above it.
+	other := b.mkdir("other/sub")
+	if err := os.Symlink("elsewhere", filepath.Join(other, "link")); err != nil {
+		t.Fatal(err)
+	}
+	sock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(sock)
+	if err := unix.Bind(sock, &unix.SockaddrUnix{Name: filepath.Join(other, "socket")}); err != nil {
+		t.Fatal(err)
+	}
+	gone := b.mkdir("other/sub/gone")
+	r := b.run(passphrase+"\n", "import", "--delete-source", v, other, "/other")
+	if r.code != int(exitOther) || !strings.Contains(r.stderr, "1 objects were not copied") {
+		t.Errorf("exit %d\n%s", r.code, r.stderr)
+	}
+	if left, err := os.ReadDir(other); err != nil || len(left) != 1 || left[0].Name() != "socket" {
+		t.Errorf("left of %s (%s among it): %v, %v", other, gone, left, err)
+	}
 	out := b.exported(v)
+	if got := readlink(t, filepath.Join(out, "other/link")); got != "elsewhere" {
+		t.Errorf("the link: %q", got)
+	}
 	if got, err := os.ReadFile(filepath.Join(out, "sub/fresh")); err != nil || !bytes.Equal(got, randomBytes(9, 100_000)) {
 		t.Errorf("the copy: %d bytes, %v", len(got), err)
 	}
@@ -261,6 +283,7 @@ func TestImportKilled(t *testing.T) {
 	}
 	t.Logf("%d kills; the large file was gone on with: %v", kills, resumed)
 	noLeftovers(t, v)
+	b.ok(passphrase+"\n", "verify", v)
 	sameTree(t, tree, b.exported(v))
 }
 
@@ -295,8 +318,12 @@ func TestImportGoesOn(t *testing.T) {
 	for range 2 {
 		stop(200<<10, "")
 	}
+	const frame = 32 << 10
 	if s := b.importInto(v, src); s.Files != 1 || s.Bytes > 250<<20-100<<20 {
 		t.Errorf("it did not go on: %+v", s)
+	} else if (s.Frames-1)*frame != s.Bytes || s.ReusedFrames*frame != s.Reused || s.Bytes+s.Reused != 250<<20 || (s.Segments-1)*32 != s.Frames-1 || // one was opened, to try it
+		s.VaultBytes < s.Bytes || s.VaultBytes > s.Bytes+s.Bytes/100 || s.Reading <= 0 || s.Sealing <= 0 || s.Writing <= 0 || s.Syncing <= 0 {
+		t.Errorf("the summary: %+v", s)
 	}
 	noLeftovers(t, v)
 	out := b.exported(v)
@@ -402,7 +429,7 @@ func TestImportAsUser(t *testing.T) {
 	}
 }
 
-// TestProgressAtTerminal: a bar that is gone at the end, and a summary.
+// TestProgressAtTerminal: a bar that is gone at the end, and a summary; and what is shown of work of which nobody knows how much there is.
 func TestProgressAtTerminal(t *testing.T) {
 	b := newBox(t)
 	v, _ := b.newVault("vault")
@@ -428,6 +455,19 @@ func TestProgressAtTerminal(t *testing.T) {
 	}
 	if !strings.Contains(text, "MiB") || !strings.Contains(text, "source") {
 		t.Errorf("no bar: %q", text)
+	}
+	for _, args := range [][]string{{"verify", "--keyfile", key, v}, {"scrub", v}} {
+		tm := b.start(args...)
+		if code := tm.wait(); code != 0 || tm.text() != "" && !strings.HasSuffix(tm.text(), "\x1b[2K\r") {
+			t.Errorf("%s: exit %d\n%q", args[0], code, tm.text())
+		}
+		r := b.ok("", append(args, "--progress", "json")...)
+		lines := strings.Split(strings.TrimSpace(r.stderr), "\n")
+		var last progressReport
+		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || last.Files < 1 || last.Bytes < 419430400 || last.FilesTotal != 0 || last.SecondsLeft != 0 {
+			t.Errorf("%s: %+v, %v", args[0], last, err)
+		}
+		b.fails(exitUsage, "unknown kind of progress", "", append(args, "--progress", "loud")...)
 	}
 }
 
@@ -494,4 +534,32 @@ func TestFullDisks(t *testing.T) {
 	growOut(64)
 	b.export(passphrase+"\n", v, "/", out)
 	sameTree(t, tree, out)
+}
+
+// TestExportFullGoesOn fills the destination within a large file: its beginning stays, and is gone on with when there is room.
+func TestExportFullGoesOn(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	src := b.path("source")
+	if err := os.WriteFile(src, bytes.Repeat(randomBytes(1, 5<<20), 24), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.importInto(v, src)
+	out, grow := b.smallDisk("out", 100)
+	for range 2 { // twice at the same place
+		r := b.run(passphrase+"\n", "export", v, "/", out)
+		if r.code != int(exitHostFull) || !strings.Contains(r.stderr, "the destination is full") {
+			t.Fatalf("exit %d\n%s", r.code, r.stderr)
+		}
+		if _, err := os.Lstat(filepath.Join(out, "source")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("half a file has its name: %v", err)
+		}
+	}
+	grow(200)
+	if s := b.export(passphrase+"\n", v, "/", out); s.Files != 1 || s.Reused < 32<<20 || s.Bytes+s.Reused != 120<<20 {
+		t.Errorf("it did not go on: %+v", s)
+	}
+	if all, err := os.ReadDir(out); err != nil || len(all) != 1 || !bytes.Equal(mustRead(t, filepath.Join(out, "source")), mustRead(t, src)) {
+		t.Errorf("other bytes, or leftovers: %v, %v", all, err)
+	}
 }

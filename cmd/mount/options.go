@@ -6,13 +6,14 @@ import (
 )
 
 // mountWords are the generic mount words of -o, in their effect. The zero value is the default mount: read-write, nosuid,nodev,
-// only for its owner, default_permissions always.
+// only for its owner, with the kernel checking permissions unless that is root.
 type mountWords struct {
 	ReadOnly    bool
 	AllowOther  bool
 	Suid        bool
 	Dev         bool
 	NoExec      bool
+	Checked     bool // by the kernel, though only root may enter
 	NoAtime     bool
 	NoWriteBack bool
 	NoXAttr     bool
@@ -62,7 +63,8 @@ func (w *mountWords) set(word string) error {
 		w.ReadOnly = false
 	case "allow_other":
 		w.AllowOther = true
-	case "default_permissions": // always in force
+	case "default_permissions":
+		w.Checked = true
 	case "suid":
 		w.Suid = true
 	case "nosuid":
@@ -101,7 +103,7 @@ func (w mountWords) flags() []string {
 	for _, f := range []struct {
 		on   bool
 		word string
-	}{{w.ReadOnly, "ro"}, {w.Suid, "suid"}, {w.Dev, "dev"}, {w.NoExec, "noexec"}, {w.NoAtime, "noatime"}} {
+	}{{w.ReadOnly, "ro"}, {w.Suid, "suid"}, {w.Dev, "dev"}, {w.NoExec, "noexec"}, {w.NoAtime, "noatime"}, {w.Checked, "default_permissions"}} {
 		if f.on {
 			out = append(out, f.word)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"path/filepath"
 	"time"
@@ -30,7 +31,7 @@ const (
 type progressReport struct {
 	Files        int64   `json:"files"` // done
 	Bytes        int64   `json:"bytes"`
-	FilesTotal   int64   `json:"files_total"`
+	FilesTotal   int64   `json:"files_total"` // 0: not known
 	BytesTotal   int64   `json:"bytes_total"`
 	BytesPerSec  float64 `json:"bytes_per_second"` // since the start
 	SecondsSpent float64 `json:"seconds"`
@@ -62,15 +63,18 @@ type progress struct {
 	ended  chan struct{}
 }
 
-// showProgress starts to show. files and size are the totals.
+// showProgress starts to show. files and size are the totals, both 0 where they are not known.
 func (a *app) showProgress(mode string, files, size int64, now func() (files, size int64, path string)) *progress {
 	p := &progress{a: a, mode: mode, totals: progressReport{FilesTotal: files, BytesTotal: size}, now: now, began: time.Now(), quit: make(chan struct{}), ended: make(chan struct{})}
 	every := lineEvery
 	switch {
 	case mode == progressJSON:
 		every = jsonEvery
-	case mode == progressAuto && isTerminalOut(a.stderr) && size > 0:
+	case mode == progressAuto && isTerminalOut(a.stderr) && (size > 0 || files == 0):
 		every = barEvery
+		if size == 0 {
+			size = -1 // a spinner
+		}
 		p.bar = progressbar.NewOptions64(size, progressbar.OptionSetWriter(a.stderr), progressbar.OptionShowBytes(true), progressbar.OptionUseIECUnits(true),
 			progressbar.OptionShowTotalBytes(true), progressbar.OptionSetWidth(20), progressbar.OptionClearOnFinish(), progressbar.OptionUseANSICodes(true))
 	}
@@ -112,10 +116,17 @@ func (p *progress) show() {
 	r := p.report()
 	switch {
 	case p.bar != nil:
-		p.bar.Describe(shorten(oneLine(filepath.Base(r.Path)), 24))
-		_ = p.bar.Set64(min(r.Bytes, r.BytesTotal)) // its only errors are those of a terminal that is gone
+		if r.BytesTotal == 0 {
+			p.bar.Describe(fmt.Sprintf("%d files, %d MiB", r.Files, r.Bytes>>20))
+		} else {
+			p.bar.Describe(shorten(oneLine(filepath.Base(r.Path)), 24))
+			r.Bytes = min(r.Bytes, r.BytesTotal)
+		}
+		_ = p.bar.Set64(r.Bytes) // its only errors are those of a terminal that is gone
 	case p.mode == progressJSON:
 		_ = writeJSONLine(p.a.stderr, r) // nobody is there to tell
+	case r.FilesTotal == 0:
+		p.a.say("%d files, %d MiB, %.0f MiB/s %s", r.Files, r.Bytes>>20, r.BytesPerSec/(1<<20), oneLine(r.Path))
 	default:
 		p.a.say("%d of %d files, %d of %d MiB, %.0f MiB/s, %s left: %s", r.Files, r.FilesTotal, r.Bytes>>20, r.BytesTotal>>20, r.BytesPerSec/(1<<20),
 			seconds(int64(r.SecondsLeft)), oneLine(r.Path))

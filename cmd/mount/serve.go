@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,11 +56,14 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 		defer func() { _ = l.Close() }()
 		go mon.serveStatus(l)
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	control := &controller{stack: s, ctx: ctx}
 	if l, err := net.ListenUnix("unix", controlAddr(m)); err != nil {
-		log.Info("it cannot be frozen", "err", err)
+		log.Info("it cannot be frozen and not verified", "err", err)
 	} else {
 		defer func() { _ = l.Close() }()
-		go serveControl(l, s.freezer)
+		go control.serve(l)
 	}
 	ready()
 
@@ -68,7 +72,7 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 		server.Wait()
 		close(ended)
 	}()
-	idle := idler{after: job.Idle, quiet: s.watch.Quiet, inUse: s.FS.InUse}
+	idle := idler{after: job.Idle, quiet: s.watch.Quiet, inUse: func() bool { return s.FS.InUse() || control.checks.Load() > 0 }}
 	alarm := time.NewTimer(job.Idle)
 	if job.Idle == 0 {
 		alarm.Stop()
@@ -87,6 +91,8 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 			}
 		}
 	}
+	cancel()
+	control.orders.Wait()
 	if err := s.Close(); err != nil {
 		return err
 	}

@@ -95,21 +95,34 @@ func (a *app) openSource(path string, f unlockFlags) (*source, error) {
 	if err := checkVaultDir(path); err != nil {
 		return nil, err
 	}
-	if s := peekLock(path); s.Writer {
-		use := inUse(&vault.InUseError{Holder: s.Holder, Reason: "it is mounted"})
-		if s.Holder.Mountpoint == "" {
-			return nil, use
-		}
-		if err := checkReadable(s.Holder.Mountpoint); err != nil {
-			return nil, fmt.Errorf("%w; reading through the mount: %w", use, err)
-		}
-		return &source{root: mounted{path: s.Holder.Mountpoint}}, nil
+	mountpoint, err := writersMount(path)
+	if err != nil {
+		return nil, err
+	}
+	if mountpoint != "" {
+		return &source{root: mounted{path: mountpoint}}, nil
 	}
 	o, err := a.openOffline(path, f, false)
 	if err != nil {
 		return nil, err
 	}
 	return &source{root: o.view().Root(), vault: o}, nil
+}
+
+// writersMount is where a writer of this host has a vault mounted: "" where there is none. One that this user cannot use, for whatever reason, is an error.
+func writersMount(path string) (string, error) {
+	s := peekLock(path)
+	if !s.Writer || s.leaving() {
+		return "", nil
+	}
+	use := inUse(&vault.InUseError{Holder: s.Holder, Reason: "it is mounted"})
+	if s.Holder.Mountpoint == "" {
+		return "", use
+	}
+	if err := checkReadable(s.Holder.Mountpoint); err != nil {
+		return "", fmt.Errorf("%w; through the mount: %w", use, err)
+	}
+	return s.Holder.Mountpoint, nil
 }
 
 // view is the plain tree.

@@ -22,9 +22,6 @@ func (r *repairer) rebuild(ctx context.Context, o *object) (Action, error) {
 	if r.done[o.inode()] {
 		return Action{}, nil
 	}
-	if o.link.Type != names.File {
-		return Action{Result: Kept, What: "the target of a symlink is lost"}, nil
-	}
 	h, err := r.open(o)
 	if err != nil {
 		return Action{}, err
@@ -33,6 +30,9 @@ func (r *repairer) rebuild(ctx context.Context, o *object) (Action, error) {
 	w, got, a, err := r.survey(ctx, h, o.link.ID, o.link.Geometry)
 	if err != nil || a.Result == Kept {
 		return a, err
+	}
+	if o.link.Type == names.Symlink && len(a.Lost) > 0 {
+		return Action{Result: Kept, What: "the target of a symlink is lost"}, nil
 	}
 	if !damageOnly(got) {
 		// It may be read tomorrow, or from another disk: nothing of the original is to go.
@@ -66,7 +66,7 @@ func (r *repairer) replace(ctx context.Context, o *object, all []*object, w *con
 	}
 	defer d.Release()
 	temp := r.tempName()
-	if lost, err = r.build(ctx, d, temp, w, frames, h, o.link.ID); err != nil {
+	if lost, err = r.build(ctx, d, temp, o.link.Type, w, frames, h, o.link.ID); err != nil {
 		return "", err
 	}
 	defer func() { _ = unlink(d, temp) }() // a later run finds what is left
@@ -91,6 +91,7 @@ func (r *repairer) release(o *object) {
 	for _, x := range r.more[id] {
 		if x.inode() != o.inode() && !r.done[x.inode()] {
 			r.ids[id] = seen{at: x.at, name: x.link.Name, dev: x.st.Dev, ino: x.st.Ino, object: x}
+			return
 		}
 	}
 }
@@ -174,8 +175,8 @@ func (r *repairer) survey(ctx context.Context, h disk.File, id keys.ObjectID, ge
 
 func (r *repairer) tempName() string { return fmt.Sprintf("%s%016x", tempPrefix, rand.Uint64()) }
 
-// build makes a new file called name in d of what is left of h, which is that many frames, durable with its name, and returns what else was lost.
-func (r *repairer) build(ctx context.Context, d *dirs.Dir, name string, w *container.Wreck, frames uint64, h disk.File, id keys.ObjectID) (lost string, err error) {
+// build makes a new container called name in d of what is left of h, which is that many frames, durable with its name, and returns what else was lost.
+func (r *repairer) build(ctx context.Context, d *dirs.Dir, name string, typ names.Type, w *container.Wreck, frames uint64, h disk.File, id keys.ObjectID) (lost string, err error) {
 	var st unix.Stat_t
 	if err := h.Stat(&st); err != nil {
 		return "", err
@@ -184,11 +185,11 @@ func (r *repairer) build(ctx context.Context, d *dirs.Dir, name string, w *conta
 	if err != nil {
 		return "", err
 	}
-	to, e, err := d.CreateFileAs(name, w.Geometry().ID, st.Mode&0o7777, -1, -1)
+	to, e, err := d.CreateContainer(name, typ, w.Geometry().ID, st.Mode&0o7777, -1, -1)
 	if err != nil {
 		return "", err
 	}
-	f, err := eng.Create(to, e.ID, container.ObjectFile)
+	f, err := eng.Create(to, e.ID, objectKind(typ))
 	if err != nil {
 		to.Close()
 		return "", errors.Join(err, unlink(d, name))

@@ -55,10 +55,12 @@ func Repair(ctx context.Context, cfg RepairConfig) (sum Summary, kept int, err e
 	r := &repairer{RepairConfig: cfg, told: map[string]bool{}}
 	for pass := 0; ; pass++ {
 		var all []*trouble
-		r.walked, r.done = new(walked), map[inode]bool{}
+		r.walked, r.done, r.troubled = new(walked), map[inode]bool{}, map[inode]bool{}
 		r.moved, r.kept = false, 0
 		if pass > 0 { // what was moved shows now, and may be damaged itself
-			r.Found, r.only = nil, LostFound
+			if r.Found, r.only = nil, LostFound; r.merged {
+				r.only = "" // in any place
+			}
 		}
 		got, err := verify(ctx, r.Config, r.walked, &all)
 		if pass == 0 {
@@ -77,6 +79,11 @@ func Repair(ctx context.Context, cfg RepairConfig) (sum Summary, kept int, err e
 // all looks at all troubles.
 func (r *repairer) all(ctx context.Context, all []*trouble) error {
 	slices.SortStableFunc(all, func(a, b *trouble) int { return int(a.what) - int(b.what) })
+	for _, t := range all {
+		if t.what != spoiled && t.what != unfinished {
+			r.troubled[t.object.inode()] = true
+		}
+	}
 	for _, t := range all {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -132,10 +139,12 @@ func (o *object) inode() inode { return inode{o.st.Dev, o.st.Ino} }
 type repairer struct {
 	RepairConfig
 	*walked
-	done  map[inode]bool  // rebuilt: no name leads to it any more
-	told  map[string]bool // what Done was told, in earlier passes too
-	moved bool            // something shows that did not
-	kept  int
+	done     map[inode]bool  // rebuilt: no name leads to it any more
+	troubled map[inode]bool  // with more than attributes
+	told     map[string]bool // what Done was told, in earlier passes too
+	merged   bool            // directories were: what was in one of them was not looked at
+	moved    bool            // something shows that did not
+	kept     int
 }
 
 // path is the plain path of what is wrong, or that of its directory.
@@ -162,6 +171,8 @@ func (r *repairer) one(ctx context.Context, t *trouble) (Action, error) {
 		return r.stray(ctx, t.object)
 	case misplaced:
 		return r.misplaced(ctx, t.object)
+	case spoiled:
+		return r.strip(t)
 	}
 	if r.done[t.object.inode()] {
 		return Action{}, nil // the new file has only what opens

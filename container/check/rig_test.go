@@ -34,9 +34,11 @@ type rig struct {
 	mk   *keys.MasterKey
 	root func() disk.Dir
 
-	v    *vault.Vault
-	tree *dirs.Tree
-	eng  *container.Engine
+	strict bool // open as a mount does
+	v      *vault.Vault
+	tree   *dirs.Tree
+	eng    *container.Engine
+	unread func(path string, off int64) // told of frames that content cannot read; may be nil
 }
 
 var cheap = vault.Options{Params: vault.Params{SegmentSize: 16 << 10, FrameSize: 4 << 10}, KDF: vault.KDF{Time: 1, MemoryKiB: 8, Threads: 1}}
@@ -92,7 +94,7 @@ func (r *rig) open(readOnly bool) {
 func (r *rig) tryOpen(readOnly bool) (err error) {
 	d := r.root()
 	cfg := r.unlock(d)
-	if r.v, err = vault.OpenDir(d, cfg, r.mk, vault.OpenOptions{ReadOnly: readOnly, Recover: true, Events: r.event}); err != nil {
+	if r.v, err = vault.OpenDir(d, cfg, r.mk, vault.OpenOptions{ReadOnly: readOnly, Recover: true, Salvage: !r.strict, ForceUnlock: !r.strict, Events: r.event}); err != nil {
 		return err
 	}
 	c := container.EngineConfig{Ring: r.v.Ring(), Params: r.v.Params(), Events: r.event, View: r.v.View()}
@@ -247,10 +249,27 @@ func (r *rig) read(d *dirs.Dir, path string, out map[string]string) {
 			if target, err := d.Readlink(e.Name, e.ID); err == nil {
 				out[p+"@"] = target
 			}
-		case e.Type == names.File:
+		default:
 			r.readFile(d, e, p, out)
 		}
+		r.readAttributes(d, e, p, out)
 	}
+}
+
+// readAttributes reads what is sealed of user.a and user.b as "path#user.a".
+func (r *rig) readAttributes(d *dirs.Dir, e dirs.Entry, path string, out map[string]string) {
+	if e.Type != names.File && e.Type != names.Dir {
+		return
+	}
+	codec := xattrs.New(r.v.Ring().Xattr())
+	_ = d.Xattrs(e.Name, e.ID, false, func(x disk.Xattrs) error {
+		for _, name := range []string{"user.a", "user.b"} {
+			if v, err := codec.Get(x, xattrs.Object{ID: e.ID}, name); err == nil {
+				out[path+"#"+name] = string(v)
+			}
+		}
+		return nil
+	})
 }
 
 func (r *rig) readFile(d *dirs.Dir, e dirs.Entry, path string, out map[string]string) {
@@ -259,7 +278,7 @@ func (r *rig) readFile(d *dirs.Dir, e dirs.Entry, path string, out map[string]st
 		return
 	}
 	f, err := r.eng.Open(h, e.ID, container.OpenOptions{
-		ReadOnly: true, MayLackHeader: e.Flags&names.NoHeader != 0 && r.v.UncleanSeq(e.Seq), TrustLength: !r.v.Unclean(),
+		ReadOnly: true, MayLackHeader: e.Flags&names.NoHeader != 0 && r.v.UncleanSeq(e.Seq), TrustLength: !r.v.Unclean(), Object: objectKind(e.Type),
 	})
 	if err != nil {
 		return
@@ -271,6 +290,8 @@ func (r *rig) readFile(d *dirs.Dir, e dirs.Entry, path string, out map[string]st
 		p := make([]byte, min(F, f.Size()-off))
 		if f.ReadAt(p, off) == nil {
 			out[fmt.Sprintf("%s:%d", path, off)] = string(p)
+		} else if r.unread != nil {
+			r.unread(path, off)
 		}
 	}
 }

@@ -72,11 +72,7 @@ func (r *repairer) finish(ctx context.Context, o *object) (Action, error) {
 	if err != nil {
 		return Action{}, err
 	}
-	kind := uint8(container.ObjectFile)
-	if o.link.Type == names.Symlink {
-		kind = container.ObjectSymlink
-	}
-	f, err := r.Engine.Open(h, o.link.ID, container.OpenOptions{MayLackHeader: o.link.Flags&names.NoHeader != 0 && r.UncleanSeq(o.link.Seq), Object: kind})
+	f, err := r.Engine.Open(h, o.link.ID, container.OpenOptions{MayLackHeader: o.link.Flags&names.NoHeader != 0 && r.UncleanSeq(o.link.Seq), Object: objectKind(o.link.Type)})
 	if err != nil {
 		return Action{}, err
 	}
@@ -85,16 +81,28 @@ func (r *repairer) finish(ctx context.Context, o *object) (Action, error) {
 	return a, errors.Join(err, f.Close())
 }
 
-// separate gives the older of two files under one id an id of its own.
+// separate gives the older of two files or symlinks under one id an id of its own, and makes one of two directories.
 func (r *repairer) separate(ctx context.Context, t *trouble) (Action, error) {
-	if t.object.link.Type != names.File {
+	older, first := t.object, r.ids[t.object.link.ID].object // not that of the trouble: it may have an id of its own by now
+	if first == nil || first.inode() == older.inode() {
+		return Action{}, nil
+	}
+	if older.link.Type == names.Dir {
+		return r.merge(ctx, older, first)
+	}
+	if first.link.Seq < older.link.Seq {
+		older = first
+	}
+	var a Action
+	var err error
+	switch {
+	case older.link.IsContainer():
+		a, err = r.rebuild(ctx, older)
+	case older.link.Type == names.Symlink:
+		a, err = r.relink(older)
+	default:
 		return Action{Result: Kept, What: "two objects under one id: look at both, and remove one"}, nil
 	}
-	older := t.object
-	if t.first.object != nil && t.first.object.link.Seq < older.link.Seq {
-		older = t.first.object
-	}
-	a, err := r.rebuild(ctx, older)
 	if a.Result == Rebuilt {
 		a.What = "it has an id of its own now: " + a.What
 	}
@@ -261,7 +269,7 @@ func (r *repairer) copy(ctx context.Context, o *object, id keys.ObjectID, geomet
 		return a, nil
 	}
 	temp := r.tempName()
-	lost, err := r.build(ctx, lf, temp, w, got.Frames, h, id)
+	lost, err := r.build(ctx, lf, temp, names.File, w, got.Frames, h, id)
 	if err != nil {
 		return Action{}, err
 	}

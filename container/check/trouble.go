@@ -14,6 +14,7 @@ const (
 	nameless               // an object that is known and whose long name is lost: to lost+found
 	stray                  // a name that was sealed elsewhere: to lost+found, if it can be told what it is
 	misplaced              // the container of another object: a copy goes to lost+found
+	spoiled                // extended attributes that do not open: removed
 	hopeless               // nothing
 )
 
@@ -21,8 +22,9 @@ const (
 type trouble struct {
 	what   fate
 	object *object
-	first  seen   // of a duplicate
-	why    string // of a hopeless one
+	first  seen     // of a duplicate
+	why    string   // of a hopeless one
+	attrs  []string // host names of spoiled ones
 }
 
 // trouble notes something for Repair.

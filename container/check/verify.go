@@ -29,7 +29,8 @@ type Config struct {
 	// UncleanSeq and UncleanTime tell what an unclean session may have made and touched: those of package vault.
 	UncleanSeq  func(seq uint64) bool
 	UncleanTime func(ctime unix.Timespec) bool
-	Unclean     bool // there was such a session
+	Unclean     bool  // there was such a session
+	Live        *Live // for a vault that is in use; nil: nobody else has it open
 
 	Found    func(Finding) // called one at a time; may be nil
 	Progress *Progress     // may be nil
@@ -43,6 +44,7 @@ type checker struct {
 	jobs jobs
 	// troubles collects what Repair works on; nil where nothing is to be repaired.
 	troubles *[]*trouble
+	doubts   doubts // of a vault that is in use
 }
 
 // Verify goes through the vault. The error is that of ctx; whatever else goes wrong is a finding.
@@ -64,6 +66,7 @@ func verify(ctx context.Context, cfg Config, w *walked, troubles *[]*trouble) (S
 	w.places = append(w.places, root)
 	err := c.directory(ctx, cfg.Root, root)
 	c.jobs.Wait()
+	c.settle(ctx, 1)
 	if err == nil {
 		err = ctx.Err() // which a job may have met
 	}
@@ -106,7 +109,7 @@ func (c *checker) object(ctx context.Context, fd disk.Dir, o *object) error {
 		c.add(o.finding(Leftover, "a file that an interrupted repair was building"))
 		c.trouble(&trouble{what: leftover, object: o})
 		return nil
-	case isExchange(o.link.Name):
+	case isExchange(o.link.Name) && !c.Live.made(o.link):
 		c.add(o.finding(Leftover, "a name that an interrupted exchange of two names left"))
 	}
 	first, again := c.ids[o.link.ID]
@@ -143,7 +146,7 @@ func (c *checker) object(ctx context.Context, fd disk.Dir, o *object) error {
 		if err == nil {
 			_, err = c.Codec.OpenTarget(o.link.ID, target)
 		}
-		if err != nil {
+		if err != nil && !c.Live.gone(err) {
 			c.add(o.finding(kindOf(err), "the target of the symlink cannot be read: %v", err))
 			c.lost(o, "the target of a symlink is lost: remove it")
 		}
@@ -172,6 +175,9 @@ func (c *checker) enter(ctx context.Context, fd disk.Dir, o *object) error {
 		return nil // the second directory of an id: nothing in it can be reached
 	}
 	sub, err := fd.OpenDir(o.host)
+	if c.Live.gone(err) {
+		return nil
+	}
 	if err != nil {
 		c.add(o.finding(kindOf(err), "the directory cannot be opened: %v", err))
 		c.unread(o, "a directory that cannot be opened: what is in it was not looked at")
@@ -187,16 +193,27 @@ func (c *checker) enter(ctx context.Context, fd disk.Dir, o *object) error {
 
 // attributes checks the sealed extended attributes of an object.
 func (c *checker) attributes(fd disk.Dir, o *object) {
-	if c.Attrs == nil {
-		return
+	if c.Attrs != nil {
+		c.sure(func(c *checker) { c.lookAtAttributes(fd, o) })
 	}
+}
+
+func (c *checker) lookAtAttributes(fd disk.Dir, o *object) {
 	x := xattrs.Object{ID: o.link.ID, Trusted: o.link.Type != names.File && o.link.Type != names.Dir}
+	var spoiledBy []string
 	err := c.Attrs.Check(fd.Xattrs(o.host), x, func(host string, err error) {
 		c.add(o.finding(Damage, "extended attribute %s of the host: %v", host, err))
-		c.lost(o, "an extended attribute is lost: remove or set it anew")
+		if errors.Is(err, xattrs.ErrBadAttr) || errors.Is(err, xattrs.ErrForeign) {
+			spoiledBy = append(spoiledBy, host)
+			return
+		}
+		c.lost(o, "an extended attribute cannot be read: remove or set it anew")
 	})
+	if len(spoiledBy) > 0 {
+		c.trouble(&trouble{what: spoiled, object: o, attrs: spoiledBy})
+	}
 	switch {
-	case err == nil, errors.Is(err, unix.EOPNOTSUPP):
+	case err == nil, errors.Is(err, unix.EOPNOTSUPP), c.Live.gone(err):
 	case errors.Is(err, fs.ErrPermission):
 		c.add(o.finding(Unchecked, "extended attributes: %v", err))
 	default:
@@ -211,6 +228,9 @@ func (c *checker) container(ctx context.Context, fd disk.Dir, o *object) error {
 		return err
 	}
 	h, err := fd.Open(o.host, true)
+	if c.Live.gone(err) {
+		return nil
+	}
 	if err != nil {
 		c.add(o.finding(kindOf(err), "the host file cannot be opened: %v", err))
 		c.lost(o, "the host cannot open it")
@@ -220,32 +240,68 @@ func (c *checker) container(ctx context.Context, fd disk.Dir, o *object) error {
 	return nil
 }
 
+// looked is what one look at a container came to. Where its header cannot be used, err says so and nothing else counts.
+type looked struct {
+	container.Checked
+	geo *container.Geometry
+	err error
+}
+
+func (x *looked) good() bool { return x.err == nil && x.Good() }
+
 // content checks a container; h is its own to close.
 func (c *checker) content(ctx context.Context, h disk.File, o *object) {
-	kind := uint8(container.ObjectFile)
-	if o.link.Type == names.Symlink {
-		kind = container.ObjectSymlink
-	}
-	f, err := c.Engine.Open(h, o.link.ID, container.OpenOptions{ReadOnly: true, Object: kind})
-	if err == nil && f.Geometry().ID != o.link.Geometry {
-		_ = f.Close()
-		err = fmt.Errorf("geometry %v, and %d in its name: %w", f.Geometry(), o.link.Geometry, container.ErrIdentity)
-	}
-	if err != nil {
-		c.headerless(o, err)
+	x := c.look(ctx, h, o, nil)
+	if !x.good() && c.Live != nil && ctx.Err() == nil {
+		c.doubt(ctx, &doubt{o: o, h: h, looked: x})
 		return
 	}
-	defer func() { _ = f.Close() }()
-	got, err := f.Verify(ctx, func(n int64) { c.Progress.Bytes.Add(n) })
-	if err != nil {
-		return // ctx: the walk says so
+	h.Close()
+	if ctx.Err() == nil { // else the walk says so
+		c.judge(o, &x)
 	}
-	c.count(func(s *Summary) { s.Bytes += got.Bytes })
+}
+
+// look opens a container and checks those ranges of it; nil: all. h stays open.
+func (c *checker) look(ctx context.Context, h disk.File, o *object, only []container.LostRange) (x looked) {
+	f, err := c.Engine.Open(unclosed{h}, o.link.ID, container.OpenOptions{ReadOnly: true, Object: objectKind(o.link.Type)})
+	if err != nil {
+		return looked{err: err}
+	}
+	defer func() { _ = f.Close() }()
+	if x.geo = f.Geometry(); x.geo.ID != o.link.Geometry {
+		return looked{err: fmt.Errorf("geometry %v, and %d in its name: %w", x.geo, o.link.Geometry, container.ErrIdentity)}
+	}
+	if x.Checked, err = f.Verify(ctx, only, func(n int64) { c.Progress.Bytes.Add(n) }); err == nil { // else ctx's
+		c.count(func(s *Summary) { s.Bytes += x.Bytes })
+	}
+	return x
+}
+
+// objectKind is what the header of the container of a name of that type says.
+func objectKind(typ names.Type) uint8 {
+	if typ == names.Symlink {
+		return container.ObjectSymlink
+	}
+	return container.ObjectFile
+}
+
+// unclosed is a file that somebody else closes.
+type unclosed struct{ disk.File }
+
+func (unclosed) Close() error { return nil }
+
+// judge reports what was found in a container.
+func (c *checker) judge(o *object, got *looked) {
+	if got.err != nil {
+		c.headerless(o, got.err)
+		return
+	}
 	unsynced := got.Unsynced && c.mayLackHeader(o)
 	for _, l := range got.Lost {
 		fi := o.finding(kindOf(l.Err), "%v", l.Err)
 		fi.Bytes = &Range{l.From, l.To, got.Size}
-		fi.locate(f.Geometry(), l)
+		fi.locate(got.geo, l)
 		if unsynced && fi.Kind == Damage {
 			fi.Kind, fi.Hint = Leftover, "never synced before an unclean end; reads as zeros once the file was opened"
 		}

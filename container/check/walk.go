@@ -59,6 +59,19 @@ func (c *checker) directory(ctx context.Context, fd disk.Dir, at *place) error {
 		return err
 	}
 	c.count(func(s *Summary) { s.Directories++ })
+	var all []*object
+	c.sure(func(c *checker) { all = c.names(fd, at) })
+	for i, o := range all {
+		if err := c.object(ctx, fd, o); err != nil {
+			return err
+		}
+		all[i] = nil
+	}
+	return nil
+}
+
+// names answers the objects that show in a directory, and reports what else is there.
+func (c *checker) names(fd disk.Dir, at *place) (shown []*object) {
 	var all []string
 	err := fd.List(func(name string, _ uint64, _ uint8) error {
 		if at.up != nil || name != configDir {
@@ -95,12 +108,9 @@ func (c *checker) directory(ctx context.Context, fd disk.Dir, at *place) error {
 		}
 	}
 	for _, name := range order {
-		if err := c.object(ctx, fd, c.winner(fd, byName[name])); err != nil {
-			return err
-		}
-		delete(byName, name)
+		shown = append(shown, c.winner(fd, byName[name]))
 	}
-	return nil
+	return shown
 }
 
 // orphan reports a sidecar that belongs to no object.
@@ -196,6 +206,9 @@ func (c *checker) winner(fd disk.Dir, all []*object) *object {
 	for i, o := range all {
 		if i != win {
 			all[win].losers = append(all[win].losers, o)
+			if c.Live.made(all[win].link) { // removed as soon as the winner is durable
+				continue
+			}
 			c.add(o.finding(Leftover, "an older link under a name that another object took over; hidden until the next use of the name removes it"))
 		}
 	}

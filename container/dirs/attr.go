@@ -73,9 +73,17 @@ func (d *Dir) change(name string, id keys.ObjectID, f func(fd disk.Dir, host str
 // Stat fills st with what the host says of the object, but for these: the size of a symlink is that of its plain target, the
 // mode of a container symlink is a symlink's, and links that are losers are not counted. The size of a container is the host's.
 func (d *Dir) Stat(name string, id keys.ObjectID, st *unix.Stat_t) error {
+	return d.Look(name, id, st, nil)
+}
+
+// Look is Stat, and then runs f, if there is one, on the extended attributes of the host object: for less than the two cost one after the other.
+func (d *Dir) Look(name string, id keys.ObjectID, st *unix.Stat_t, f func(x disk.Xattrs)) error {
 	return d.at(name, id, func(fd disk.Dir, host string, n link) error {
 		if err := fd.Stat(host, st); err != nil {
 			return d.hostError(err, host)
+		}
+		if f != nil {
+			f(fd.Xattrs(host))
 		}
 		if want := n.open(name).HostMode(); st.Mode&unix.S_IFMT != want {
 			return d.damage(host, fmt.Errorf("%w: a %s of host mode %o", ErrName, n.typ, st.Mode&unix.S_IFMT))

@@ -18,7 +18,7 @@ import (
 
 // CreateFile creates a file and answers its host file, which is empty and the caller's. The name has flag NoHeader.
 func (d *Dir) CreateFile(name string, mode uint32, uid, gid int) (f disk.File, e Entry, err error) {
-	return d.CreateFileAs(name, d.t.cfg.Geometry, mode, uid, gid)
+	return d.CreateContainer(name, names.File, d.t.cfg.Geometry, mode, uid, gid)
 }
 
 // Mkdir creates a directory.

@@ -12,11 +12,14 @@ import (
 
 // What follows is for a repair: it puts files in the place of others, and gives names to what has none.
 
-// CreateFileAs is CreateFile with a geometry of its own.
-func (d *Dir) CreateFileAs(name string, geometry uint8, mode uint32, uid, gid int) (f disk.File, e Entry, err error) {
-	n := link{typ: names.File, geometry: geometry, flags: names.NoHeader}
+// CreateContainer is CreateFile with a geometry of its own, and for a symlink whose target is to be in a container as well.
+func (d *Dir) CreateContainer(name string, typ names.Type, geometry uint8, mode uint32, uid, gid int) (f disk.File, e Entry, err error) {
+	n := link{typ: typ, geometry: geometry, flags: names.NoHeader}
+	if typ == names.Symlink {
+		n.flags |= names.ContainerSymlink
+	}
 	e, err = d.create(name, n, func(fd disk.Dir, host string, id keys.ObjectID) error {
-		f, err = d.createFile(fd, host, want{id, names.File, mode, uid, gid})
+		f, err = d.createFile(fd, host, want{id, typ, mode, uid, gid})
 		return err
 	})
 	if err != nil {

@@ -16,7 +16,7 @@ func TestSupersede(t *testing.T) {
 	old := v.create(root, "a")
 	_, err := sub.Link(longName, root, "a", old.ID, true)
 	ok(t, err)
-	f, e, err := sub.CreateFileAs("new", 3, 0o600, -1, -1)
+	f, e, err := sub.CreateContainer("new", names.File, 3, 0o600, -1, -1)
 	ok(t, err)
 	_, err = f.WriteAt([]byte("new"), 0)
 	ok(t, err)

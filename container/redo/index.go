@@ -1,6 +1,7 @@
 package redo
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -47,7 +48,7 @@ type extent struct {
 
 // makeIndex reads the heads of the log. A later image of a block takes the place of an earlier one, and what was freed or cut off takes the image
 // away. Errors are the host's, ErrMalformed, ErrKind.
-func makeIndex(r *journal.Reader) (*index, error) {
+func (c *Config) makeIndex(r *journal.Reader) (*index, error) {
 	x := &index{files: map[keys.ObjectID]*file{}}
 	log, err := r.Each(func(t *journal.Transaction, _ func([]byte, int64) error) error {
 		if err := x.add(t); err != nil {
@@ -55,6 +56,9 @@ func makeIndex(r *journal.Reader) (*index, error) {
 		}
 		return nil
 	})
+	if c.Salvage && errors.Is(err, ErrMalformed) {
+		log.Lost, err = true, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -23,15 +23,24 @@ type Config struct {
 	Names   *names.Codec
 	Journal journal.Config
 	Events  event.Sink
+	// Salvage replays a journal that is damaged up to where it is, and puts its pieces aside in place of removing them. What is in a file may be newer than what
+	// is left of the journal.
+	Salvage bool
+	// Doubtful: that the journal is the last session's is a guess, as the state that named it is lost.
+	Doubtful bool
+	// Better tells, in a vault whose journal is damaged or doubtful, whether a file is to stay as it stands on the host: more of it opens, or it is newer, than with
+	// what the journal has of it. Neither is kept. nil: the journal counts.
+	Better func(id keys.ObjectID, host, replayed disk.File) bool
 }
 
 // Result says what a replay did.
 type Result struct {
 	Log       journal.Log
-	Files     int   // written to
-	Unlinked  int   // had transactions, but no name any more
-	Exchanges int   // that were not over
-	Written   int64 // bytes
+	Damage    *Damage // nil: none
+	Files     int     // written to
+	Unlinked  int     // had transactions, but no name any more
+	Exchanges int     // that were not over
+	Written   int64   // bytes
 	Elapsed   time.Duration
 }
 
@@ -65,23 +74,27 @@ func (r Result) String() string {
 }
 
 func (c *Config) replay() (res Result, err error) {
-	r, err := journal.Open(c.Journal) // R1
+	r, err := c.openJournal() // R1
 	if err != nil {
 		return res, err
 	}
 	defer r.Close()
-	if r.Pieces() == 0 {
-		return res, nil
-	}
 	if err := r.SyncAll(); err != nil { // R2
 		return res, err
 	}
-	x, err := makeIndex(r) // R3
+	x, err := c.makeIndex(r) // R3
 	if err != nil {
 		return res, err
 	}
-	if x.log.Lost {
+	switch {
+	case x.log.Damaged() && !c.Salvage:
 		return res, ErrLost
+	case r.Pieces() == 0 && !x.log.Damaged() && !c.Doubtful:
+		return res, nil
+	}
+	damage, err := c.damage(r, x)
+	if err != nil {
+		return res, err
 	}
 	for _, e := range x.exchanges { // R4
 		if err := c.finish(e); err != nil {
@@ -92,10 +105,11 @@ func (c *Config) replay() (res Result, err error) {
 	if err != nil {
 		return res, err
 	}
-	res = Result{Log: x.log, Files: len(files), Unlinked: unlinked, Exchanges: len(x.exchanges)}
+	res = Result{Log: x.log, Damage: damage, Files: len(files), Unlinked: unlinked, Exchanges: len(x.exchanges)}
+	view := c.view(r, x)
 	buf := make([]byte, writeSize)
 	for _, f := range files {
-		n, err := c.restore(x, f, buf)
+		n, err := c.restore(view, f, buf)
 		if err != nil {
 			return res, fmt.Errorf("file %s: %w", f.id, err)
 		}
@@ -104,11 +118,14 @@ func (c *Config) replay() (res Result, err error) {
 	if err := c.Root.SyncAll(); err != nil { // R8
 		return res, err
 	}
+	if damage != nil || c.Doubtful && c.Salvage {
+		return res, r.SetAside()
+	}
 	return res, r.Remove() // R9
 }
 
 // restore brings one file to its last state (R6, R7), and answers how many bytes it wrote. buf is scratch memory.
-func (c *Config) restore(x *index, f *file, buf []byte) (written int64, err error) {
+func (c *Config) restore(v *View, f *file, buf []byte) (written int64, err error) {
 	err = c.inParent(f.path, f.id, func(d disk.Dir, name string) error {
 		host, err := d.Open(name, false)
 		if err != nil {
@@ -121,6 +138,9 @@ func (c *Config) restore(x *index, f *file, buf []byte) (written int64, err erro
 			}
 			return err
 		}
+		if v.stays(f.id, host) {
+			return nil
+		}
 		var before, after unix.Stat_t
 		if err := host.Stat(&before); err != nil {
 			return err
@@ -130,7 +150,7 @@ func (c *Config) restore(x *index, f *file, buf []byte) (written int64, err erro
 				return err
 			}
 		}
-		if written, err = x.write(f, host, buf); err != nil {
+		if written, err = v.x.write(f, host, buf); err != nil {
 			return err
 		}
 		// The host takes set-id bits away when a process writes that is not root's.

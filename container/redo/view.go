@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"sort"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -18,18 +19,37 @@ import (
 // View shows the files of a vault as Replay would leave them, out of the journal, and changes nothing on the host. A nil View shows them as they are.
 // Safe for concurrent use.
 type View struct {
-	r *journal.Reader
-	x *index
+	r      *journal.Reader
+	x      *index
+	torn   bool
+	damage *Damage
+
+	better func(id keys.ObjectID, host, replayed disk.File) bool // nil: the journal counts
+	mu     sync.Mutex                                            // guards stay
+	stay   map[keys.ObjectID]bool                                // what better said
+}
+
+// view is what shows files as x has them.
+func (c *Config) view(r *journal.Reader, x *index) *View {
+	v := &View{r: r, x: x, torn: x.log.Torn, stay: map[keys.ObjectID]bool{}}
+	if x.log.Damaged() || c.Doubtful {
+		v.better = c.Better
+	}
+	return v
 }
 
 // Load reads the journal for a View, which is nil where there is nothing to replay. Exchanges that were not over are not shown as if they
 // were, and where the journal has lost something what is left of it is shown; events say so. Errors are those of Replay but for ErrLost.
 func Load(c Config) (*View, error) {
-	r, err := journal.Open(c.Journal)
+	r, err := c.openJournal()
 	if err != nil {
 		return nil, fmt.Errorf("redo: load: %w", err)
 	}
-	x, err := makeIndex(r)
+	x, err := c.makeIndex(r)
+	var damage *Damage
+	if err == nil {
+		damage, err = c.damage(r, x)
+	}
 	if err != nil {
 		r.Close()
 		return nil, fmt.Errorf("redo: load: %w", err)
@@ -37,18 +57,46 @@ func Load(c Config) (*View, error) {
 	emit := func(kind event.Kind, err error, note string) {
 		c.Events.Emit(event.Event{Kind: kind, Object: c.RootID.String(), Offset: -1, Err: err, Note: note})
 	}
-	if x.log.Lost {
+	if damage != nil && !c.Salvage { // who salvages asks for Damage
 		emit(event.Damage, ErrLost, "what is left of the journal is shown")
 	}
 	for _, e := range x.exchanges {
 		emit(event.Info, nil, fmt.Sprintf("exchange %d of two names may have been under way: names show as they stand", e.ID))
 	}
-	if x.log.Transactions == 0 {
+	if x.log.Transactions == 0 && damage == nil {
 		r.Close()
 		return nil, nil
 	}
 	emit(event.Info, nil, fmt.Sprintf("%d transactions of the journal are shown and not written", x.log.Transactions))
-	return &View{r, x}, nil
+	v := c.view(r, x)
+	v.damage = damage
+	return v, nil
+}
+
+// Damage says what is wrong with the journal; nil: nothing, or v is nil.
+func (v *View) Damage() *Damage {
+	if v == nil {
+		return nil
+	}
+	return v.damage
+}
+
+// Torn reports whether the end of the journal is torn, as a power cut leaves what was not synced yet.
+func (v *View) Torn() bool { return v != nil && v.torn }
+
+// stays reports whether the file id is to be left as it stands on the host.
+func (v *View) stays(id keys.ObjectID, host disk.File) bool {
+	if v.better == nil {
+		return false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	stay, known := v.stay[id]
+	if !known {
+		stay = v.better(id, host, &viewFile{File: host, v: v, f: v.x.files[id]})
+		v.stay[id] = stay
+	}
+	return stay
 }
 
 // Close closes the pieces of the journal: files of the View cannot be read any more.
@@ -76,7 +124,7 @@ func (v *View) Wrap(id keys.ObjectID, f disk.File) disk.File {
 	if v == nil || v.x.files[id] == nil {
 		return f
 	}
-	if other, err := foreign(f, id); err == nil && other {
+	if other, err := foreign(f, id); err == nil && other || v.stays(id, f) {
 		return f
 	}
 	return &viewFile{File: f, v: v, f: v.x.files[id]}

@@ -57,6 +57,8 @@ var (
 	ErrClosed = errors.New("vault is closed")
 	// ErrJournal: the journal of the session was not removed before Close: the session stays open, to be replayed.
 	ErrJournal = errors.New("the journal of the session is still there")
+	// ErrUnnamed: the state is lost, and with it which journal is to be replayed; OpenOptions.Salvage finds out.
+	ErrUnnamed = errors.New("the state is lost, and there is a journal that it named")
 	// ErrExhausted: the link sequences are used up, which no honest use reaches.
 	ErrExhausted = errors.New("link sequences are used up")
 	// ErrRecoveryKey: the recovery key is well formed but belongs to another vault.

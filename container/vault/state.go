@@ -52,8 +52,9 @@ type state struct {
 // stateOptions are what openState needs to know of the vault.
 type stateOptions struct {
 	readOnly bool
-	recover  bool                   // accept a copied or inauthentic state
-	scan     func() (uint64, error) // the highest link sequence in the tree, for a lost state
+	recover  bool                            // accept a copied or inauthentic state
+	scan     func() (uint64, error)          // the highest link sequence in the tree, for a lost state
+	orphaned func(id [16]byte) (bool, error) // whether there is a journal, and none of id
 	events   event.Sink
 }
 
@@ -130,13 +131,7 @@ func (s *state) load(o stateOptions) error {
 		}
 	default:
 		s.cur = *best
-		if broken != nil {
-			// The torn slot was being written, and nothing it reserved was given out; rot looks the same and may have
-			// hit a slot that was in use, so what one slot can have reserved more is skipped.
-			s.cur.nextLink = min(s.cur.nextLink, lastLink) + 2*reserveBlock
-			o.events.Emit(event.Event{Kind: event.Damage, Object: stateName, Offset: -1, Err: broken, Note: "one of two state slots is damaged; the other is used"})
-		}
-		if err := s.checkIdentity(o); err != nil {
+		if err := s.believe(o, broken); err != nil {
 			return err
 		}
 	}
@@ -151,6 +146,26 @@ func (s *state) load(o stateOptions) error {
 	past := slices.Clone(s.cur.sessions)
 	s.unclean.Store(&past)
 	return nil
+}
+
+// believe takes cur, whose slot is good, for the state; broken says what is wrong with the other slot. Where that was the newer one, which named a journal that is there,
+// the state is rebuilt.
+func (s *state) believe(o stateOptions, broken error) error {
+	if broken == nil {
+		return s.checkIdentity(o)
+	}
+	if o.orphaned != nil {
+		if lost, err := o.orphaned(s.cur.journal); err != nil {
+			return err
+		} else if lost {
+			return s.rebuild(o, broken)
+		}
+	}
+	// The torn slot was being written, and nothing it reserved was given out; rot looks the same and may have
+	// hit a slot that was in use, so what one slot can have reserved more is skipped.
+	s.cur.nextLink = min(s.cur.nextLink, lastLink) + 2*reserveBlock
+	o.events.Emit(event.Event{Kind: event.Damage, Object: stateName, Offset: -1, Err: broken, Note: "one of two state slots is damaged; the other is used"})
+	return s.checkIdentity(o)
 }
 
 // readSlots returns the valid slot with the higher sequence, nil where there is none. broken says why a slot that was written

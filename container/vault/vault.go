@@ -26,6 +26,7 @@ type Vault struct {
 	lock     *lockFile // nil: opened for reading and there is no lock file
 	state    *state
 	view     *redo.View // of a journal that was not replayed; nil: none
+	damage   *redo.Damage
 	events   event.Sink
 	readOnly bool
 	closed   atomic.Bool
@@ -38,6 +39,7 @@ type OpenOptions struct {
 	NoAtime     bool // leave access times on the host alone, as far as the files are this user's
 	Recover     bool // open a copy that was not closed cleanly, or one whose state is not authentic
 	ForceUnlock bool // ignore the note of another host
+	Salvage     bool // make the best of a journal that is damaged, or that no state names any more, and put its pieces aside; see JournalDamage
 	Mountpoint  string
 	Events      event.Sink
 }
@@ -110,12 +112,13 @@ func (v *Vault) open(o OpenOptions) error {
 	}
 	v.state, err = openState(v.dir, v.ring, stateOptions{
 		readOnly: o.ReadOnly, recover: o.Recover, events: o.Events,
-		scan: func() (uint64, error) { return scanNames(v.root, v.ring) },
+		scan:     func() (uint64, error) { return scanNames(v.root, v.ring) },
+		orphaned: v.orphaned,
 	})
 	if err != nil {
 		return err
 	}
-	if err := v.takeJournal(o.NoView); err != nil || o.ReadOnly {
+	if err := v.takeJournal(o); err != nil || o.ReadOnly {
 		return err
 	}
 	if err := repairConfigs(v.path, v.dir, v.cfg, v.ring, o.Events); err != nil {

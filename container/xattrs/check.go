@@ -40,7 +40,7 @@ func (c *Codec) read(x disk.Xattrs, o Object, host string) (name string, value [
 }
 
 // Carry gives dst, which is of the object to, all attributes of src, which is of from: sealed ones sealed anew, others as they are. lost has the host
-// names of those that do not open, or that the host does not take.
+// names of those that do not open, or that the host never takes. What it could not read or take this time is an error.
 func (c *Codec) Carry(dst disk.Xattrs, to Object, src disk.Xattrs, from Object) (lost []string, err error) {
 	all, err := HostList(src, from)
 	if errors.Is(err, unix.EOPNOTSUPP) {
@@ -50,8 +50,12 @@ func (c *Codec) Carry(dst disk.Xattrs, to Object, src disk.Xattrs, from Object) 
 		return nil, err
 	}
 	for _, host := range all {
-		if err := c.carry(dst, to, src, from, host); err != nil && !errors.Is(err, unix.ENODATA) {
+		switch err := c.carry(dst, to, src, from, host); {
+		case err == nil, errors.Is(err, unix.ENODATA):
+		case errors.Is(err, ErrBadAttr), errors.Is(err, ErrForeign), errors.Is(err, unix.EPERM), errors.Is(err, unix.EOPNOTSUPP):
 			lost = append(lost, host)
+		default: // the host may be able to tomorrow
+			return lost, err
 		}
 	}
 	return lost, nil
@@ -77,4 +81,25 @@ func (c *Codec) carry(dst disk.Xattrs, to Object, src disk.Xattrs, from Object, 
 		return err
 	}
 	return dst.Setxattr(host, value, 0)
+}
+
+// Add gives dst the attributes of src that it has none of, as they are: both are of one object.
+func Add(dst, src disk.Xattrs, o Object) error {
+	all, err := HostList(src, o)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, host := range all {
+		value, err := read(func(b []byte) (int, error) { return src.Getxattr(host, b) })
+		if err == nil {
+			err = dst.Setxattr(host, value, unix.XATTR_CREATE)
+		}
+		if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+	}
+	return nil
 }

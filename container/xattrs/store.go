@@ -11,24 +11,23 @@ import (
 
 // Errors of the calls below are those of the host with its errno, ErrForeign and ErrBadAttr, with the object's id.
 
-// usualSize is enough for what most hosts can hold in an attribute or a list of them, in bytes; maxSize for all that Linux can.
-const (
-	usualSize = 4096
-	maxSize   = 1 << 16
-)
+// sizes are what is tried for an attribute or a list of them, in bytes: enough for the list of an object with none or one, for what most hosts can hold, and for
+// all that Linux can.
+var sizes = [...]int{256, 4096, 1 << 16}
 
 // read calls get with room for the whole answer.
-func read(get func(dst []byte) (int, error)) ([]byte, error) {
-	for size := usualSize; ; size = maxSize {
-		b := make([]byte, size)
-		n, err := get(b)
-		if err == nil {
+func read(get func(dst []byte) (int, error)) (b []byte, err error) {
+	for _, size := range sizes {
+		var n int
+		b = make([]byte, size)
+		if n, err = get(b); err == nil {
 			return b[:n], nil
 		}
-		if size == maxSize || !errors.Is(err, unix.ERANGE) {
-			return nil, err
+		if !errors.Is(err, unix.ERANGE) {
+			break
 		}
 	}
+	return nil, err
 }
 
 func (o Object) wrap(err error) error {

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Measure coffer beside gocryptfs and the bare filesystem, in one run.
+"""Measure coffer beside gocryptfs, securefs and the bare filesystem, in one run.
 
-    sudo apt install fio gocryptfs git sqlite3      # and fuse3
+    sudo apt install fuse3 fio git sqlite3 rsync dbench gocryptfs securefs
     go build -o coffer ./cmd/mount
-    sudo integration/bench/compare.py --coffer ./coffer --dir /some/disk [--reps 3] [--size 512] [--only write,sqlite]
+    sudo integration/bench/compare.py --coffer ./coffer --dir /some/disk [--reps 3] [--size 512] [--only write,sqlite] [--systems coffer,gocryptfs]
 
 Needs root, to drop caches. Every repetition runs all systems one after the other, so that a slow moment of the machine hits all of them; the table has
-medians, and coffer's ratio to the others (above 1 is better). Everything is made below --dir and removed again.
+medians, and coffer's ratio to the better of gocryptfs and securefs, and to the bare filesystem (above 1 is better). Below it stand what the daemons took:
+processor time for each GiB that fio wrote or read in a row, and the most memory. Everything is made below --dir and removed again.
 """
 
 import argparse
@@ -46,8 +47,40 @@ class System:
         self.mount()
 
     def unmount(self):
+        self.peak = max(self.peak, self.memory())
         sh("fusermount3", "-u", self.mnt)
         time.sleep(0.3)
+
+    peak = 0
+
+    def daemon(self):
+        """The process that serves the mount: it was told of the mount point, and is older than its children."""
+        for pid in sorted((int(p) for p in os.listdir("/proc") if p.isdigit())):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as f:
+                    words = f.read().split(b"\0")
+            except OSError:
+                continue
+            if os.fsencode(self.mnt) in words and os.path.basename(words[0]).decode() in (self.name, os.path.basename(Coffer.program)):
+                return pid
+        return None
+
+    def cpu(self):
+        """Seconds of processor that the daemon has used."""
+        pid = self.daemon()
+        if pid is None:
+            return 0
+        with open(f"/proc/{pid}/stat") as f:
+            fields = f.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self):
+        """Most resident MiB of the daemon so far."""
+        pid = self.daemon()
+        if pid is None:
+            return 0
+        with open(f"/proc/{pid}/status") as f:
+            return next((int(line.split()[1]) / 1024 for line in f if line.startswith("VmHWM")), 0)
 
 
 class Coffer(System):
@@ -60,6 +93,7 @@ class Coffer(System):
         sh(Coffer.program, "mount", "--passfile", self.passfile, self.store, self.mnt, stderr=subprocess.DEVNULL)
 
     def unmount(self):
+        self.peak = max(self.peak, self.memory())
         sh(Coffer.program, "umount", self.mnt)
 
 
@@ -72,6 +106,22 @@ class Gocryptfs(System):
 
     def mount(self):
         sh("gocryptfs", "-q", "-passfile", self.passfile, self.store, self.mnt, stderr=subprocess.DEVNULL)
+
+
+class Securefs(System):
+    name = "securefs"
+
+    def init(self):
+        os.makedirs(self.store)
+        sh("securefs", "create", "--pass", PASSPHRASE.strip(), self.store, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+
+    def mount(self):
+        sh("securefs", "mount", "-b", "--pass", PASSPHRASE.strip(), "--log", self.passfile + ".log", self.store, self.mnt, stderr=subprocess.DEVNULL)
+        for _ in range(50):
+            if os.path.ismount(self.mnt):
+                return
+            time.sleep(0.1)
+        raise OSError("securefs did not mount")
 
 
 class Native(System):
@@ -88,34 +138,51 @@ class Native(System):
 
 
 def fio(mnt, rw, size, **kw):
-    args = ["fio", "--name=x", "--output-format=json", "--ioengine=psync", f"--directory={mnt}", "--filename=fio", f"--rw={rw}", f"--size={size}M"]
+    """Run fio; return its figures, bytes moved included."""
+    args = ["fio", "--name=x", "--output-format=json", "--ioengine=psync", "--group_reporting", f"--directory={mnt}", "--filename=fio", f"--rw={rw}", f"--size={size}M"]
     args += [f"--{k}={v}" for k, v in kw.items()]
     job = json.loads(sh(*args))["jobs"][0]
-    return job["write" if "write" in rw else "read"]
+    fio.moved = job["write"]["io_bytes"] + job["read"]["io_bytes"]
+    return job["read"] if rw in ("read", "randread", "randrw") else job["write"]
+
+
+fio.moved = 0
 
 
 def workloads(size, seconds, source):
-    """Each row: name, unit, whether more is better, whether the mount is fresh and caches are cold, function of a directory."""
+    """Each row: name, unit, whether more is better, what is dropped before (cold: all caches; mount: those of the mount), function of a directory."""
     mib = 1 << 20
     rows = []
 
-    def row(name, unit, more, cold=False):
-        return lambda fn: rows.append((name, unit, more, cold, fn))
+    def row(name, unit, more, fresh=None):
+        return lambda fn: rows.append((name, unit, more, fresh, fn))
 
-    timed = {"runtime": seconds, "time_based": 1}
-    def new(d):
-        if os.path.exists(f"{d}/fio"):
-            os.remove(f"{d}/fio")
-        return fio(d, "write", size, bs="1M", end_fsync=1)["bw_bytes"] / mib
+    def write(bs, **kw):
+        def run(d):
+            if os.path.exists(f"{d}/fio"):
+                os.remove(f"{d}/fio")
+            return fio(d, "write", size, bs=bs, end_fsync=1, **kw)["bw_bytes"] / mib
+        return run
 
-    row("write 1M + fsync", "MiB/s", True)(new)
+    def rate(rw, bs, **kw):
+        return lambda d: fio(d, rw, size, bs=bs, runtime=seconds, time_based=1, **kw)["iops"]
+
+    read = lambda d: fio(d, "read", size, bs="1M")["bw_bytes"] / mib
+    row("write 4K + fsync", "MiB/s", True)(write("4k"))
+    row("write 128K + fsync", "MiB/s", True)(write("128k"))
+    row("write 1M + fsync", "MiB/s", True)(write("1M"))
     row("overwrite 1M + fsync", "MiB/s", True)(lambda d: fio(d, "write", size, bs="1M", end_fsync=1, overwrite=1)["bw_bytes"] / mib)
-    row("read 1M, cold", "MiB/s", True, True)(lambda d: fio(d, "read", size, bs="1M")["bw_bytes"] / mib)
-    row("read 1M again", "MiB/s", True)(lambda d: fio(d, "read", size, bs="1M")["bw_bytes"] / mib)
-    row("random read 4K, cold", "IOPS", True, True)(lambda d: fio(d, "randread", size, bs="4k", **timed)["iops"])
-    row("random write 4K", "IOPS", True)(lambda d: fio(d, "randwrite", size, bs="4k", **timed)["iops"])
-    row("random write 64K", "IOPS", True)(lambda d: fio(d, "randwrite", size, bs="64k", **timed)["iops"])
-    row("random write 4K, fdatasync each", "IOPS", True)(lambda d: fio(d, "randwrite", size, bs="4k", fdatasync=1, **timed)["iops"])
+    row("read 1M, cold", "MiB/s", True, "cold")(read)
+    row("read 1M, host's cache warm", "MiB/s", True, "mount")(read)
+    row("read 1M again", "MiB/s", True)(read)
+    row("random read 4K, cold", "IOPS", True, "cold")(rate("randread", "4k"))
+    row("random read 4K, 4 jobs, cold", "IOPS", True, "cold")(rate("randread", "4k", numjobs=4))
+    row("random read 16K, cold", "IOPS", True, "cold")(rate("randread", "16k"))
+    row("random read 64K, 4 jobs, cold", "IOPS", True, "cold")(rate("randread", "64k", numjobs=4))
+    row("random write 4K", "IOPS", True)(rate("randwrite", "4k"))
+    row("random write 64K", "IOPS", True)(rate("randwrite", "64k"))
+    row("random write 4K, fdatasync each", "IOPS", True)(rate("randwrite", "4k", fdatasync=1))
+    row("mixed 70/30 16K, 4 jobs", "IOPS", True)(rate("randrw", "16k", rwmixread=70, numjobs=4))
 
     def clocked(fn):
         def run(d):
@@ -127,23 +194,42 @@ def workloads(size, seconds, source):
     def small(d):
         os.makedirs(f"{d}/small", exist_ok=True)
         data = os.urandom(4096)
-        for i in range(3000):
+        for i in range(5000):
             with open(f"{d}/small/{i}", "wb") as f:
                 f.write(data)
 
     def read_small(d):
-        for i in range(3000):
+        for i in range(5000):
             with open(f"{d}/small/{i}", "rb") as f:
                 f.read()
 
-    row("create 3000 files of 4K", "s", False)(clocked(small))
-    row("read them, cold", "s", False, True)(clocked(read_small))
+    def stat_small(d):
+        for i in range(5000):
+            os.stat(f"{d}/small/{i}")
+
+    def rename_small(d):
+        for i in range(5000):
+            os.rename(f"{d}/small/{i}", f"{d}/small/renamed-{i}")
+
+    def quiet(*args):
+        return clocked(lambda d: subprocess.run([a.replace("%", d) for a in args], stdout=subprocess.DEVNULL, check=args[0] != "grep"))
+
+    row("create 5000 files of 4K", "s", False)(clocked(small))
+    row("stat them, cold", "s", False, "cold")(clocked(stat_small))
+    row("read them, cold", "s", False, "cold")(clocked(read_small))
+    row("read them again", "s", False)(clocked(read_small))
+    row("ls -lR, warm", "s", False)(quiet("ls", "-lR", "%/small"))
+    row("rename them", "s", False)(clocked(rename_small))
     row("remove them", "s", False)(clocked(lambda d: shutil.rmtree(f"{d}/small")))
-    row("untar a source tree", "s", False)(clocked(lambda d: sh("tar", "-xf", source, "-C", d)))
-    row("grep -r, warm", "s", False)(clocked(lambda d: subprocess.run(["grep", "-rc", "no such words", f"{d}/tree"], stdout=subprocess.DEVNULL)))
+    row("untar a source tree", "s", False)(quiet("tar", "-xf", source, "-C", "%"))
+    row("grep -r, warm", "s", False)(quiet("grep", "-rc", "no such words", "%/tree"))
+    row("tar of it", "s", False)(quiet("tar", "-cf", "/dev/stdout", "-C", "%", "tree"))
+    row("cp -a of it", "s", False)(quiet("cp", "-a", "%/tree", "%/copy"))
+    row("rsync of it", "s", False)(quiet("rsync", "-a", "%/tree/", "%/synced"))
     row("git init and add", "s", False)(clocked(lambda d: (sh("git", "init", "-q", f"{d}/tree"), sh("git", "-C", f"{d}/tree", "add", "."))))
-    row("git status, cold", "s", False, True)(clocked(lambda d: sh("git", "-C", f"{d}/tree", "status", "--short")))
-    row("rm -r of it", "s", False)(clocked(lambda d: shutil.rmtree(f"{d}/tree")))
+    row("git status, warm", "s", False)(quiet("git", "-C", "%/tree", "status", "--short"))
+    row("git status, cold", "s", False, "cold")(quiet("git", "-C", "%/tree", "status", "--short"))
+    row("rm -rf of all", "s", False)(quiet("rm", "-rf", "%/tree", "%/copy", "%/synced"))
 
     def sqlite(mode):
         def run(d):
@@ -158,9 +244,55 @@ def workloads(size, seconds, source):
             return 300 / spent
         return run
 
+    def bulk(d):
+        rows = 200000
+        make = f"WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c WHERE i<{rows}) INSERT INTO t SELECT i, hex(randomblob(50)) FROM c;"
+        begin = time.monotonic()
+        sh("sqlite3", f"{d}/bulk", input=f"CREATE TABLE t(a INTEGER PRIMARY KEY,b);BEGIN;{make}COMMIT;".encode())
+        return rows / (time.monotonic() - begin)
+
+    def select(d):
+        asked = "".join(f"SELECT length(b) FROM t WHERE a={i * 7919 % 200000 + 1};" for i in range(40000))
+        begin = time.monotonic()
+        sh("sqlite3", f"{d}/bulk", input=asked.encode())
+        spent = time.monotonic() - begin
+        os.remove(f"{d}/bulk")
+        return 40000 / spent
+
     row("sqlite, one-row transactions, DELETE", "/s", True)(sqlite("DELETE"))
     row("sqlite, one-row transactions, WAL", "/s", True)(sqlite("WAL"))
+    row("sqlite, rows at once", "/s", True)(bulk)
+    row("sqlite, random selects", "/s", True)(select)
+
+    def dbench(d):
+        out = sh("dbench", "-t", str(max(seconds, 5)), "-D", d, "4", stderr=subprocess.DEVNULL)
+        shutil.rmtree(f"{d}/clients", ignore_errors=True)
+        return float(next(line.split()[1] for line in out.splitlines() if line.startswith("Throughput")))
+
+    row("dbench 4", "MB/s", True)(dbench)
     return rows
+
+
+def report(rows, systems, results, costs):
+    peers = [s.name for s in systems if s.name not in ("coffer", "native")]
+    cells = lambda got: " | ".join(f"{got[s.name]:.3g}" if s.name in got else "" for s in systems)
+    medians = lambda of: {k: statistics.median(v) for k, v in of.items() if v}
+    head = " | ".join(s.name for s in systems)
+    print(f"| workload | unit | {head} | to the best peer | to native |")
+    print("|---" * (4 + len(systems)) + "|")
+    for name, unit, more, _, _ in rows:
+        got = medians(results[name])
+        if not got:
+            continue
+        best = max if more else min
+        ratio = lambda other: f"{got['coffer'] / other if more else other / got['coffer']:.2f}" if other and got["coffer"] else ""
+        print(f"| {name} | {unit} | {cells(got)} | {ratio(best(got[p] for p in peers)) if peers else ''} | {ratio(got['native']) if 'native' in got else ''} |")
+    print(f"\n| processor | unit | {head} |")
+    print("|---" * (2 + len(systems)) + "|")
+    for name, *_ in rows:
+        if got := medians(costs[name]):
+            print(f"| {name} | s/GiB | {cells(got)} |")
+    print(f"| most memory | MiB | {cells({s.name: max(s.peak, s.memory()) for s in systems})} |")
 
 
 def main():
@@ -170,6 +302,7 @@ def main():
     p.add_argument("--reps", type=int, default=3)
     p.add_argument("--size", type=int, default=512, help="MiB of the large file")
     p.add_argument("--seconds", type=int, default=5, help="of each random workload")
+    p.add_argument("--systems", default="coffer,gocryptfs,securefs,native", help="with commas; coffer is always there")
     p.add_argument("--only", default="", help="words of the rows to run, with commas")
     a = p.parse_args()
     if os.geteuid() != 0:
@@ -182,29 +315,29 @@ def main():
         shutil.copytree(os.path.join(sh("go", "env", "GOROOT").strip(), "src", "cmd", "compile"), tree, symlinks=True)
         source = os.path.join(work, "tree.tar")
         sh("tar", "-cf", source, "-C", work, "tree")
-        for s in (Coffer, Gocryptfs, Native):
-            systems.append(s(os.path.join(work, s.name)))
+        for s in (Coffer, Gocryptfs, Securefs, Native):
+            if s is Coffer or s.name in a.systems.split(","):
+                systems.append(s(os.path.join(work, s.name)))
         rows = workloads(a.size, a.seconds, source)
         wanted = [w for w in a.only.split(",") if w]
         results = {r[0]: {s.name: [] for s in systems} for r in rows}
+        costs = {r[0]: {s.name: [] for s in systems} for r in rows}
         for rep in range(a.reps):
-            for name, _, _, cold, fn in rows:
+            for name, _, _, fresh, fn in rows:
                 if wanted and not any(w in name for w in wanted):
                     continue
                 for s in systems:
-                    if cold:
+                    if fresh == "cold":
                         s.remount()
+                    elif fresh:
+                        s.unmount()
+                        s.mount()
+                    fio.moved, before = 0, s.cpu()
                     results[name][s.name].append(fn(s.mnt))
+                    if fio.moved:
+                        costs[name][s.name].append((s.cpu() - before) / (fio.moved / (1 << 30)))
                 print(f"{rep + 1}/{a.reps} {name}", file=sys.stderr)
-        print("| workload | unit | " + " | ".join(s.name for s in systems) + " | to gocryptfs | to native |")
-        print("|---" * (4 + len(systems)) + "|")
-        for name, unit, more, _, _ in rows:
-            got = {k: statistics.median(v) for k, v in results[name].items() if v}
-            if not got:
-                continue
-            ratio = lambda other: got["coffer"] / got[other] if more else got[other] / got["coffer"]
-            cells = [f"{got[s.name]:.3g}" for s in systems]
-            print(f"| {name} | {unit} | " + " | ".join(cells) + f" | {ratio('gocryptfs'):.2f} | {ratio('native'):.2f} |")
+        report(rows, systems, results, costs)
     finally:
         for s in systems:
             try:

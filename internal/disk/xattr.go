@@ -1,11 +1,15 @@
 package disk
 
 import (
+	"sync/atomic"
+	"unsafe"
+
 	"golang.org/x/sys/unix"
 )
 
 // osXattrs are the attributes of a descriptor, or of a name in the directory that it is. They are reached through the descriptor's link in /proc:
-// that serves O_PATH descriptors, unlinked files and names alike, and before Linux 6.13 there is no other way for all of them.
+// that serves O_PATH descriptors, unlinked files and names alike, and before Linux 6.13 there is no other way for all of them. Listing those of a name,
+// which every object that is looked up needs, takes the shorter way where there is one.
 type osXattrs struct {
 	h    *handle
 	name string // "": the descriptor itself
@@ -48,9 +52,43 @@ func (x osXattrs) Setxattr(attr string, value []byte, flags int) error {
 }
 
 func (x osXattrs) Listxattr(dst []byte) (n int, err error) {
+	if x.err == nil && x.name != "" && len(dst) > 0 && !noListxattrat.Load() {
+		n, err = x.listAt(dst)
+		if err != unix.ENOSYS && err != unix.EPERM {
+			return n, wrap("listxattr", x.name, err)
+		}
+		noListxattrat.Store(true)
+	}
 	list := either(x, unix.Listxattr, unix.Llistxattr)
 	err = x.do("listxattr", func(path string) (err error) { n, err = list(path, dst); return err })
 	return max(n, 0), err
+}
+
+// noListxattrat is set once the kernel has said that it has no listxattrat(2), or a filter of system calls that does not know it has.
+var noListxattrat atomic.Bool
+
+// listAt is listxattrat(2) of a name; it answers bare errors.
+func (x osXattrs) listAt(dst []byte) (int, error) {
+	path, err := unix.BytePtrFromString(x.name)
+	if err != nil {
+		return 0, err
+	}
+	fd, err := x.h.use()
+	if err != nil {
+		return 0, err
+	}
+	defer x.h.done()
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_LISTXATTRAT, uintptr(fd), uintptr(unsafe.Pointer(path)), unix.AT_SYMLINK_NOFOLLOW,
+			uintptr(unsafe.Pointer(&dst[0])), uintptr(len(dst)), 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
 }
 
 func (x osXattrs) Removexattr(attr string) error {

@@ -37,11 +37,9 @@ type piece struct {
 	back []byte
 }
 
-// copy writes all data of src to dst, which is empty, at its place, with holes where src has some. Reading goes on while writing.
-func (c *copier) copy(dst *os.File, src plain.File) error {
-	if err := dst.Truncate(src.Size()); err != nil {
-		return err
-	}
+// copy writes all data of src from an offset on to dst, which has nothing there, at its place, with holes where src has some. Reading goes on while writing. points may
+// be nil.
+func (c *copier) copy(dst *os.File, src plain.File, from int64, points *checkpoints) error {
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
 	free, full := make(chan []byte, 2), make(chan piece, 2)
@@ -52,21 +50,15 @@ func (c *copier) copy(dst *os.File, src plain.File) error {
 	failed := make(chan error, 1)
 	go func() {
 		defer close(full)
-		failed <- c.read(ctx, src, free, full)
+		failed <- c.read(ctx, src, from, free, full)
 	}()
 	var err error
 	for p := range full {
-		if err != nil {
-			continue
+		if err == nil && p.data != nil {
+			if err = c.write(dst, p, points); err != nil {
+				cancel()
+			}
 		}
-		start := time.Now()
-		_, err = dst.WriteAt(p.data, p.at)
-		c.stats.writing.Add(int64(time.Since(start)))
-		if err != nil {
-			cancel()
-			continue
-		}
-		c.stats.bytes.Add(int64(len(p.data)))
 		if p.back != nil {
 			free <- p.back
 		}
@@ -74,12 +66,30 @@ func (c *copier) copy(dst *os.File, src plain.File) error {
 	if rerr := <-failed; err == nil {
 		err = rerr
 	}
+	if perr := points.wait(); err == nil {
+		err = perr
+	}
 	return err
 }
 
+func (c *copier) write(dst *os.File, p piece, points *checkpoints) error {
+	if err := points.at(p.at); err != nil {
+		return err
+	}
+	start := time.Now()
+	_, err := dst.WriteAt(p.data, p.at)
+	c.stats.writing.Add(int64(time.Since(start)))
+	if err != nil {
+		return err
+	}
+	points.wrote(len(p.data))
+	c.stats.bytes.Add(int64(len(p.data)))
+	return nil
+}
+
 // read sends the data of src piece by piece.
-func (c *copier) read(ctx context.Context, src plain.File, free chan []byte, full chan<- piece) error {
-	for at := int64(0); at < src.Size(); {
+func (c *copier) read(ctx context.Context, src plain.File, at int64, free chan []byte, full chan<- piece) error {
+	for at < src.Size() {
 		from, to, err := c.data(src, at)
 		if err != nil {
 			return err

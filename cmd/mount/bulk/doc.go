@@ -1,12 +1,14 @@
-// Package bulk copies whole trees out of a vault, with or without a mount (package plain), to the host, and from the host into a vault that is open for writing.
+// Package bulk copies whole trees out of a vault, with or without a mount (package plain), to the host, and from the host into a vault that is open for writing. The
+// mount of a vault is a directory of the host: what goes into a mounted one is an export to there.
 //
 //	export: plain.Node ── walk ──> directories made at once, files handed to a few workers
 //	          worker: file without a name ── data, attributes, fsync ──> its name, at once
+//	          large: TEMP.part; each 32 MiB or 1 s, beside the copying: sync, then a resume point behind the data
 //	          last one out of a directory: attributes of the directory, fsync
 //
-//	import: host tree ── walk ──> one file at a time: .coffer/import/NAME.part ── sealed in parallel, attributes
-//	          large: each 64 MiB or 2 s: sync, then NAME.record, a resume point
-//	          whole: sync (small ones many at a time) ── rename ──> its sealed name, at once
+//	import: host tree ── walk ──> .coffer/import/NAME.part ── sealed in parallel, attributes; small files some at a time, large ones alone
+//	          large: each 32 MiB or 1 s, beside the copying: sync, then NAME.record, a resume point
+//	          whole: sync, thousands of small ones at a time, beside what comes next ── rename ──> its sealed name, at once
 //
 // It promises that nothing stands under its final name before it is whole and durable, and, of what comes out of a vault, verified, as every byte that is read from one
 // is. So what was interrupted is done again by the same call, which leaves alone what it finds finished. At a destination on the host it works on directory

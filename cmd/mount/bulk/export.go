@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,20 +16,23 @@ import (
 // workers is how many files are copied at a time: enough that the fsync of one does not hold up the others.
 const workers = 8
 
-// Export copies out of a vault. The fields are set before Run.
+// Export copies plain trees to a directory of the host: out of a vault, or into the mount of one. The fields are set before Run.
 type Export struct {
 	Checksum bool // a file at the destination is finished when its bytes are the same, and not when size and mtime are
 	Salvage  bool // copy damaged files, with holes for what is lost
+	// Within says why an open directory, the destination, is not the one that is meant. It may be nil.
+	Within func(fd int) error
 	// Damage reports whether an error says that stored bytes are not what they were.
 	Damage func(error) bool
 	// Failed is told what could not be copied. Lost, with Salvage, which bytes of a file are holes now. Both may be called concurrently.
 	Failed func(path string, err error)
 	Lost   func(path string, from, to int64)
 
+	large    int64 // files of more bytes are gone on with
 	counters counters
 	links    linkTable
-	full     atomic.Bool  // the destination takes no more
-	current  atomic.Value // string: the file that was begun last
+	fatal    atomic.Pointer[error] // why the destination takes no more
+	current  atomic.Value          // string: the file that was begun last
 	sem      chan struct{}
 	wg       sync.WaitGroup
 }
@@ -60,22 +62,30 @@ var errExists = errors.New("a directory stands in the way, or something else whe
 // destination that takes no more; all others are told to Failed.
 func (e *Export) Run(ctx context.Context, dest string, jobs []Job) error {
 	e.sem = make(chan struct{}, workers)
+	if e.large == 0 {
+		e.large = checkpointBytes
+	}
 	d, err := openDest(dest, e.fail)
 	if err != nil {
 		return err
 	}
-	for _, j := range jobs {
-		e.tree(ctx, d, j.Node, j.Name)
+	if e.Within != nil {
+		err = e.Within(d.fd)
+	}
+	if err == nil {
+		for _, j := range jobs {
+			e.tree(ctx, d, j.Node, j.Name)
+		}
 	}
 	e.wg.Wait()
 	d.release()
-	switch {
+	switch fatal := e.fatal.Load(); {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case e.full.Load():
-		return &os.PathError{Op: "write", Path: dest, Err: unix.ENOSPC}
+	case fatal != nil:
+		return *fatal
 	}
-	return nil
+	return err
 }
 
 // fail tells of one object.
@@ -83,8 +93,8 @@ func (e *Export) fail(path string, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		if e.full.Swap(true) {
+	for _, end := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.ENOTCONN} {
+		if errors.Is(err, end) && !e.fatal.CompareAndSwap(nil, &err) {
 			return // once is enough
 		}
 	}
@@ -95,7 +105,7 @@ func (e *Export) fail(path string, err error) {
 	e.Failed(path, err)
 }
 
-func (e *Export) stopped(ctx context.Context) bool { return ctx.Err() != nil || e.full.Load() }
+func (e *Export) stopped(ctx context.Context) bool { return ctx.Err() != nil || e.fatal.Load() != nil }
 
 // tree copies n to name in d.
 func (e *Export) tree(ctx context.Context, d *destDir, n plain.Node, name string) {
@@ -180,88 +190,6 @@ func (e *Export) spawn(ctx context.Context, d *destDir, n plain.Node, st plain.S
 			e.fail(filepath.Join(d.path, name), err)
 		}
 	})
-}
-
-// file copies one file, unless it is there.
-func (e *Export) file(ctx context.Context, d *destDir, n plain.Node, st plain.Stat, name string) error {
-	have, ok, err := d.stat(name)
-	if err != nil {
-		return err
-	}
-	if ok && have.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return errExists
-	}
-	src, err := n.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = src.Close() }() // it was only read
-	e.current.Store(filepath.Join(d.path, name))
-	attrs, err := attributesOf(n, st)
-	if err != nil && !(e.Salvage && e.Damage(err)) {
-		return err
-	}
-	if ok && have.Mode&unix.S_IFMT == unix.S_IFREG && have.Size == src.Size() {
-		done, err := e.finished(ctx, d, name, &have, src, &attrs)
-		if err != nil && !e.Damage(err) {
-			return err
-		}
-		if done {
-			e.counters.skipped.Add(1)
-			e.counters.done.Add(src.Size())
-			return nil
-		}
-	}
-	t, err := d.create(name)
-	if err != nil {
-		return err
-	}
-	defer t.discard()
-	c := &copier{ctx: ctx, stats: &e.counters, salvage: func(err error) bool { return e.Salvage && e.Damage(err) }}
-	if err := c.copy(t.File, src); err != nil {
-		return err
-	}
-	attrs.now = len(c.lost) > 0 // what was salvaged is never taken for finished
-	if err := attrs.apply(int(t.Fd()), filepath.Join(d.path, name)); err != nil {
-		return err
-	}
-	start := time.Now()
-	err = t.Sync()
-	e.counters.syncing.Add(int64(time.Since(start)))
-	if err != nil {
-		return err
-	}
-	if err := t.publish(name); err != nil {
-		return err
-	}
-	e.counters.files.Add(1)
-	for _, s := range c.lost {
-		e.counters.lost.Add(s.to - s.from)
-		e.Lost(filepath.Join(d.path, name), s.from, s.to)
-	}
-	if len(c.lost) > 0 {
-		e.counters.damaged.Add(1)
-	}
-	return nil
-}
-
-// finished reports whether a file of the right size at the destination is the copy already: by its mtime, or with Checksum by its bytes; its attributes are
-// set again then.
-func (e *Export) finished(ctx context.Context, d *destDir, name string, have *unix.Stat_t, src plain.File, attrs *attributes) (bool, error) {
-	if !e.Checksum {
-		return have.Mtim == attrs.stat.Mtime, nil
-	}
-	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false, pathError("open", filepath.Join(d.path, name), err)
-	}
-	f := os.NewFile(uintptr(fd), filepath.Join(d.path, name))
-	defer f.Close()
-	ok, err := same(ctx, f, src)
-	if err != nil || !ok {
-		return false, err
-	}
-	return true, attrs.apply(fd, f.Name())
 }
 
 // special copies a symlink or a FIFO.

@@ -30,17 +30,16 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 		defer close(full)
 		failed <- m.readSource(ctx, src, st.Size, from, sparse, free, full)
 	}()
+	var points *checkpoints
+	if large {
+		points = m.checkpoints(c, st, stem)
+	}
 	var err error
-	since, last := int64(0), time.Now()
 	for s := range full {
 		if err != nil {
 			continue
 		}
-		if large && (since >= m.sizes.checkpoint || time.Since(last) >= checkpointTime && since > 0) {
-			err = m.checkpoint(c, st, s.at, stem)
-			since, last = 0, time.Now()
-		}
-		if err == nil {
+		if err = inVault(points.at(s.at)); err == nil {
 			start := time.Now()
 			err = inVault(c.WriteFrames(s.at+int64(s.n), s.writes(s.at, s.n, sparse)))
 			m.counters.writing.Add(int64(time.Since(start)))
@@ -49,7 +48,7 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 			cancel()
 			continue
 		}
-		since += int64(s.n)
+		points.wrote(s.n)
 		m.counters.bytes.Add(int64(s.n))
 		m.counters.done.Add(int64(s.n))
 		free <- s
@@ -57,23 +56,30 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 	if rerr := <-failed; err == nil {
 		err = rerr
 	}
+	if perr := inVault(points.wait()); err == nil {
+		err = perr
+	}
 	if err == nil && c.Size() < st.Size {
 		err = inVault(c.SetSize(st.Size))
 	}
 	return err
 }
 
-// fillSmall is fill of a file that is read at once, into a buffer that all of them share.
+// fillSmall is fill of a file that is read at once, into a buffer that another one may have had before.
 func (m *Import) fillSmall(c *container.File, src *os.File, st *unix.Stat_t, sparse bool) error {
 	if st.Size > 0 {
-		if m.buf == nil || m.buf.geo != c.Geometry() {
-			m.buf = newSegments(c.Geometry(), int(m.sizes.small)+c.Geometry().SegmentSize)
+		var buf *segments
+		select {
+		case buf = <-m.bufs:
+		default:
+			buf = newSegments(c.Geometry(), int(m.sizes.small)+c.Geometry().SegmentSize)
 		}
-		if err := m.buf.read(src, 0, int(st.Size), &m.counters); err != nil {
+		defer func() { m.bufs <- buf }()
+		if err := buf.read(src, 0, int(st.Size), &m.counters); err != nil {
 			return err
 		}
 		start := time.Now()
-		err := c.WriteFrames(st.Size, m.buf.writes(0, int(st.Size), sparse))
+		err := c.WriteFrames(st.Size, buf.writes(0, int(st.Size), sparse))
 		m.counters.writing.Add(int64(time.Since(start)))
 		if err != nil {
 			return inVault(err)
@@ -87,19 +93,25 @@ func (m *Import) fillSmall(c *container.File, src *os.File, st *unix.Stat_t, spa
 	return nil
 }
 
-// checkpoint makes what was written durable, and then the record that says so. at is a multiple of the chunk size.
-func (m *Import) checkpoint(c *container.File, st *unix.Stat_t, at int64, stem string) error {
-	start := time.Now()
-	defer func() { m.counters.syncing.Add(int64(time.Since(start))) }()
-	if c.Size() < at { // a hole came last
-		if err := c.SetSize(at); err != nil {
-			return inVault(err)
-		}
+// checkpoints are those of one file: a record each. What is written meanwhile lies behind them in slots that nothing on the host speaks of yet.
+func (m *Import) checkpoints(c *container.File, st *unix.Stat_t, stem string) *checkpoints {
+	return &checkpoints{
+		every: m.sizes.checkpoint, syncing: &m.counters.syncing, last: time.Now(),
+		ready: func(off int64) error {
+			if c.Size() < off { // a hole came last
+				if err := c.SetSize(off); err != nil {
+					return err
+				}
+			}
+			return c.Flush()
+		},
+		save: func(off int64) error { // off is a multiple of the chunk size
+			if err := c.Host().Datasync(); err != nil {
+				return err
+			}
+			return m.partials.write(stem, record{id: c.ID(), source: identityOf(st), geometry: c.Geometry().ID, durable: uint64(off)})
+		},
 	}
-	if err := c.Sync(); err != nil {
-		return inVault(err)
-	}
-	return inVault(m.partials.write(stem, record{id: c.ID(), source: identityOf(st), geometry: c.Geometry().ID, durable: uint64(at)}))
 }
 
 // readSource sends the source chunk by chunk; of a sparse one those that are holes are left out.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -20,8 +21,8 @@ import (
 	"github.com/cofferfs/coffer/internal/disk"
 )
 
-// Import copies host files and trees into a vault that is open for writing. The fields are set before Run; the layers stay the caller's. One file is copied at a
-// time, its frames sealed in parallel.
+// Import copies host files and trees into a vault that is open for writing. The fields are set before Run; the layers stay the caller's. One
+// large file is copied at a time, its frames sealed in parallel; of small ones some.
 //
 // A file stands in .coffer/import until it is whole and durable; then it gets its name at once. Small ones are made durable many at a time.
 type Import struct {
@@ -30,22 +31,24 @@ type Import struct {
 	Key    []byte       // K_state; wiped by the caller after Run
 	SyncOf func() error // makes all of the host's filesystem durable
 
+	// Geometry is that of the files that are made. nil: the vault's, but of files that are gone on with that of streams, 1M/32K, where that is larger: it costs less
+	// space and time.
+	Geometry *container.Geometry
+
 	Checksum bool // a file in the vault is finished when its bytes are the same, and not when size and mtime are
-	Delete   bool // remove each source file when its copy was read back, compared and is durable
 	// Failed is told what could not be copied.
 	Failed func(path string, err error)
 
 	sizes    limits
+	engines  [2]*container.Engine // of files, and of large ones
 	counters counters
 	current  atomic.Value // string
 	partials *partials
-	batch    []whole
-	pending  int64 // plain bytes in batch
-	began    time.Time
-	left     []leftDir
-	buf      *segments          // of small files
+	open     *batch // what is whole is added to it
+	settling *batch // the one before, which becomes durable; nil where there is none
+	making   making
+	bufs     chan *segments     // of small files
 	links    map[identity]*name // sources with several names, by device and inode
-	gone     []string           // sources to delete once what is written is durable
 	fatal    error              // why nothing more can be written
 }
 
@@ -60,7 +63,15 @@ type name struct {
 type Source struct{ Path, Name string }
 
 // Summary returns the counts so far.
-func (m *Import) Summary() Summary { return m.counters.summary() }
+func (m *Import) Summary() Summary {
+	s := m.counters.summary()
+	for i, e := range m.engines {
+		if e != nil && (i == 0 || e != m.engines[0]) {
+			s.Add(e.Stats())
+		}
+	}
+	return s
+}
 
 // Progress says how far Run is, as Export.Progress does.
 func (m *Import) Progress() (files, size int64, path string) {
@@ -77,12 +88,17 @@ func (m *Import) Run(ctx context.Context, to *dirs.Dir, sources []Source) (err e
 	if m.sizes == (limits{}) {
 		m.sizes = limits{checkpoint: checkpointBytes, chunk: chunkBytes, small: smallFile}
 	}
-	m.links, m.began = map[identity]*name{}, time.Now()
+	if err := m.chooseEngines(); err != nil {
+		m.partials.close()
+		return err
+	}
+	m.links, m.open = map[identity]*name{}, &batch{began: time.Now()}
+	beside := min(workers, runtime.GOMAXPROCS(0)+1) // more of them wait for each other, in one directory of the host
+	m.making.done, m.bufs = make(chan made, beside), make(chan *segments, beside)
 	for _, s := range sources {
 		m.tree(ctx, to, s.Path, s.Name)
 	}
-	m.settleBatch()
-	m.deleteSources()
+	m.settle()
 	for _, l := range m.links {
 		l.dir.Release()
 	}
@@ -94,6 +110,37 @@ func (m *Import) Run(ctx context.Context, to *dirs.Dir, sources []Source) (err e
 		return ctx.Err()
 	}
 	return m.SyncOf()
+}
+
+// chooseEngines makes the engines of the geometries that are wanted.
+func (m *Import) chooseEngines() (err error) {
+	small, large := m.Geometry, m.Geometry
+	if m.Geometry == nil {
+		small = m.View.Engine.Geometry()
+		if large, err = container.GeometryFor(largeSegment, 0); err != nil {
+			return err
+		}
+		if small.SegmentSize >= largeSegment {
+			large = small
+		}
+	}
+	for i, g := range []*container.Geometry{small, large} {
+		m.engines[i] = m.View.Engine
+		if g != m.View.Engine.Geometry() {
+			if m.engines[i], err = m.View.Engine.Builder(g); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// engine is the one that makes a file.
+func (m *Import) engine(large bool) *container.Engine {
+	if large {
+		return m.engines[1]
+	}
+	return m.engines[0]
 }
 
 // fail tells of one object. What the vault's host answers to a write ends the run; what the source does, does not.
@@ -209,7 +256,7 @@ func (m *Import) directory(ctx context.Context, d *dirs.Dir, path, name string, 
 		return err
 	}
 	sub.Retain()
-	m.left = append(m.left, leftDir{sub, path, attrs, [2]unix.Timespec{st.Atim, st.Mtim}})
+	m.open.left = append(m.open.left, leftDir{sub, path, attrs, [2]unix.Timespec{st.Atim, st.Mtim}})
 	return nil
 }
 
@@ -222,8 +269,8 @@ type leftDir struct {
 }
 
 // settleDirs gives directories their attributes; each name that is added changes the mtime.
-func (m *Import) settleDirs() {
-	for _, l := range m.left {
+func (m *Import) settleDirs(left []leftDir) {
+	for _, l := range left {
 		err := l.dir.XattrsSelf(true, func(x disk.Xattrs) error { return m.setXattrs(x, xattrs.Object{ID: l.dir.ID()}, l.attrs) })
 		if err == nil {
 			err = l.dir.UtimesSelf(&l.times)
@@ -231,7 +278,6 @@ func (m *Import) settleDirs() {
 		m.check(l.path, inVault(err))
 		l.dir.Release()
 	}
-	m.left = nil
 }
 
 // hostAttributes are the user attributes of a host object.

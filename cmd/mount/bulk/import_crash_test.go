@@ -85,7 +85,7 @@ func (o *opened) close(clean bool) error {
 var sizes = limits{checkpoint: 256 << 10, chunk: 128 << 10, small: 64 << 10}
 
 func (o *opened) importer(failed func(path string, err error)) *Import {
-	return &Import{View: o.view, Root: o.v.Root(), Key: o.v.Ring().State(), SyncOf: o.v.Root().SyncAll, Failed: failed, sizes: sizes}
+	return &Import{View: o.view, Root: o.v.Root(), Key: o.v.Ring().State(), SyncOf: o.v.Root().SyncAll, Geometry: o.view.Engine.Geometry(), Failed: failed, sizes: sizes}
 }
 
 // sourceTree has files of all sizes that matter.
@@ -162,6 +162,7 @@ func again(m *disktest.Memory, mk *keys.MasterKey, dir string, files map[string]
 // TestImportCuts cuts the power, or kills the process, after every host call of an import, with every model of what is lost: what shows is whole, and the
 // same import makes the rest.
 func TestImportCuts(t *testing.T) {
+	noLeaks(t)
 	m, mk := newDisk(t)
 	dir, files := sourceTree(t)
 	m.Record()
@@ -206,6 +207,7 @@ func TestImportCuts(t *testing.T) {
 
 // TestImportFaults fails each host call of an import, once and from then on: it is told, nothing that shows is less than whole, and the same import makes the rest.
 func TestImportFaults(t *testing.T) {
+	noLeaks(t)
 	base, mk := newDisk(t)
 	dir, files := sourceTree(t)
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -245,6 +247,47 @@ func TestImportFaults(t *testing.T) {
 			if _, aerr := again(m.Cut(disktest.Killed, rng), mk, dir, files); aerr != nil {
 				t.Errorf("%s, call %d (answered %v, told %v): %v", c.name, n, err, told, aerr)
 			}
+		}
+	}
+}
+
+// TestImportGeometry: large files get that of streams, others the vault's; or all of them what is asked for.
+func TestImportGeometry(t *testing.T) {
+	base, mk := newDisk(t)
+	dir := t.TempDir()
+	files := map[string][]byte{"small": make([]byte, 10_000), "large": make([]byte, 9<<20+5)}
+	for name, p := range files {
+		rand.NewChaCha8([32]byte{1}).Read(p)
+		if err := os.WriteFile(filepath.Join(dir, name), p, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ segment, frame, small, large int }{{0, 0, 64 << 10, 1 << 20}, {4 << 20, 64 << 10, 4 << 20, 4 << 20}, {64 << 10, 4 << 10, 64 << 10, 64 << 10}} {
+		o, err := openDisk(base.Cut(disktest.LoseNothing, rand.New(rand.NewPCG(1, 1))), mk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := o.importer(func(path string, err error) { t.Error(path, err) })
+		m.sizes, m.Geometry = limits{checkpoint: 8 << 20, chunk: chunkBytes, small: smallFile}, nil
+		if c.segment != 0 {
+			if m.Geometry, err = container.GeometryFor(c.segment, c.frame); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := m.Run(context.Background(), o.tree.Root(), []Source{{Path: dir}}); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]int{"small": c.small, "large": c.large} {
+			e, err := o.tree.Root().Lookup(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if g, err := container.GeometryByID(e.Geometry); err != nil || g.SegmentSize != want {
+				t.Errorf("%+v: %s has %v, %v", c, name, g, err)
+			}
+		}
+		if err := errors.Join(o.check(files, true), o.close(true)); err != nil {
+			t.Errorf("%+v: %v", c, err)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 // TestImportSourceChanges changes a file while it is read: it is told and does not show, the others do, and the next import has it.
 func TestImportSourceChanges(t *testing.T) {
+	noLeaks(t)
 	base, mk := newDisk(t)
 	for _, c := range []struct {
 		name   string

@@ -14,21 +14,23 @@ import (
 	"github.com/cofferfs/coffer/container/dirs"
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/container/stream"
 	"github.com/cofferfs/coffer/container/xattrs"
 )
 
 // How much may be lost to an interruption, and how much is made durable at a time.
 const (
-	checkpointBytes = 64 << 20
+	checkpointBytes = 64 << 20 // half of it is copied while the other is being made durable
 	checkpointTime  = 2 * time.Second
 	chunkBytes      = 4 << 20 // read, sealed and written at a time: a multiple of every segment size
 	smallFile       = 1 << 20 // up to here files are made durable many at a time
-	batchFiles      = 256
+	batchFiles      = 2048
+	largeSegment    = stream.DefaultSegmentSize
 )
 
 // limits are those that tests choose smaller.
 type limits struct {
-	checkpoint int64 // bytes between resume points; a larger file has them
+	checkpoint int64 // bytes that may be lost; a larger file has resume points
 	chunk      int64
 	small      int64
 }
@@ -52,9 +54,11 @@ func (m *Import) regular(ctx context.Context, d *dirs.Dir, path, to string, st *
 	if err != nil {
 		return err
 	}
-	defer src.Close()
 	if ok && e.Type == names.File {
 		done, err := m.finished(ctx, d, to, src, st)
+		if done || err != nil {
+			src.Close()
+		}
 		if err != nil {
 			return err
 		}
@@ -66,12 +70,6 @@ func (m *Import) regular(ctx context.Context, d *dirs.Dir, path, to string, st *
 			}
 			m.counters.skipped.Add(1)
 			m.remember(d, to, e, st)
-			if m.Delete {
-				if err := m.compare(ctx, d, to, src, st); err != nil {
-					return err
-				}
-				m.gone = append(m.gone, path)
-			}
 			return nil
 		}
 	}
@@ -132,30 +130,11 @@ func (m *Import) finished(ctx context.Context, d *dirs.Dir, to string, src io.Re
 	return ok, err
 }
 
-// compare says why a copy in the vault is not that of its source: it is read back and verified.
-func (m *Import) compare(ctx context.Context, d *dirs.Dir, to string, src io.ReaderAt, st *unix.Stat_t) error {
-	n, err := m.View.In(d, to)
-	if err != nil {
-		return inVault(err)
-	}
-	defer n.Release()
-	f, err := n.Open()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }() // it was only read
-	ok, err := same(ctx, src, f)
-	if err == nil && (!ok || f.Size() != st.Size) {
-		err = errors.New("the copy differs from its source, which is kept")
-	}
-	return err
-}
-
 // link makes a further name of a file that was copied under its first one.
 func (m *Import) link(d *dirs.Dir, to string, e dirs.Entry, taken bool, st *unix.Stat_t) (done bool, err error) {
 	first := m.links[identityOf(st)]
 	if first == nil {
-		m.settleBatch() // it may be waiting there
+		m.settle() // it may be waiting there
 		if first = m.links[identityOf(st)]; first == nil {
 			return false, nil
 		}
@@ -190,64 +169,93 @@ func (m *Import) rememberIdentity(d *dirs.Dir, to string, e dirs.Entry, ident id
 	}
 }
 
-// copyFile makes the container of a source in .coffer/import, going on with one that is there, and puts it on its way to its name.
+// copyFile puts a source on its way to its name, and closes it. A small one beside others.
 func (m *Import) copyFile(ctx context.Context, d *dirs.Dir, path, to string, src *os.File, st *unix.Stat_t) error {
+	d.Retain()
+	if st.Size <= m.sizes.small {
+		m.making.begin(m, func() made {
+			w, err := m.makeFile(ctx, d, path, to, src, st)
+			return made{w, err}
+		})
+		return nil
+	}
+	w, err := m.makeFile(ctx, d, path, to, src, st)
+	m.add(made{w, err})
+	m.turn()
+	return nil
+}
+
+// makeFile makes the container of a source in .coffer/import, going on with one that is there, and closes the source. What it answers has a reference of d.
+func (m *Import) makeFile(ctx context.Context, d *dirs.Dir, path, to string, src *os.File, st *unix.Stat_t) (w whole, err error) {
+	defer src.Close()
+	w = whole{to: name{dir: d, name: to}, path: path, size: st.Size, ident: identityOf(st), links: st.Nlink > 1, large: st.Size > m.sizes.checkpoint}
 	attrs, err := hostAttributes(path)
 	if err != nil {
-		return err
+		return w, err
 	}
-	stem, large := m.partials.fresh(), st.Size > m.sizes.checkpoint
 	var c *container.File
 	var from int64
-	if large {
-		stem = m.partials.stem(d.ID(), to)
-		if c, from, err = m.resume(stem, st); err == nil && c == nil {
-			err = m.partials.drop(stem)
+	w.stem = m.partials.fresh()
+	if w.large {
+		w.stem = m.partials.stem(d.ID(), to)
+		if c, from, err = m.resume(w.stem, st); err == nil && c == nil {
+			err = m.partials.drop(w.stem)
 		}
 		if err != nil {
-			return inVault(err)
+			return w, inVault(err)
 		}
 	}
 	if c == nil {
-		if c, err = m.begin(stem); err != nil {
-			return inVault(err)
+		if c, err = m.begin(m.engine(w.large), w.stem, st.Mode&0o777|0o600); err != nil {
+			return w, inVault(err)
 		}
 	}
+	w.to.entry = dirs.Entry{Type: names.File, ID: c.ID(), Geometry: c.Geometry().ID}
 	m.counters.done.Add(from)
 	m.counters.reused.Add(from)
-	err = m.fill(ctx, c, src, st, from, stem, large)
+	m.counters.frames.Add(from / int64(c.Geometry().FrameSize))
+	err = m.fill(ctx, c, src, st, from, w.stem, w.large)
 	if err == nil {
 		err = unchangedSource(src, st)
 	}
 	if err == nil {
 		err = inVault(m.dress(c, st, attrs))
 	}
-	if err != nil {
-		err = errors.Join(err, c.Close())
-		if !large || errors.Is(err, errChanged) { // nothing will go on with it
-			err = errors.Join(err, m.partials.drop(stem))
+	switch {
+	case err == nil && st.Size > m.sizes.small:
+		w.file = c
+		return w, nil
+	case err == nil: // there may be thousands
+		if err = inVault(c.Close()); err == nil {
+			return w, nil
 		}
-		return err
+	default:
+		err = errors.Join(err, c.Close())
 	}
-	d.Retain()
-	m.batch = append(m.batch, whole{
-		to: name{dir: d, name: to, entry: dirs.Entry{Type: names.File, ID: c.ID(), Geometry: c.Geometry().ID}}, file: c, stem: stem, path: path,
-		ident: identityOf(st), links: st.Nlink > 1, large: large,
-	})
-	m.pending += st.Size
-	if st.Size > m.sizes.small || len(m.batch) >= batchFiles || m.pending > m.sizes.checkpoint || time.Since(m.began) > checkpointTime {
-		m.settleBatch()
+	if !w.large || errors.Is(err, errChanged) { // nothing will go on with it
+		err = errors.Join(err, m.partials.drop(w.stem))
 	}
-	return nil
+	return w, err
+}
+
+// add puts a file that was made into the open batch.
+func (m *Import) add(f made) {
+	if f.err != nil {
+		m.check(f.path, f.err)
+		f.to.dir.Release()
+		return
+	}
+	m.open.files = append(m.open.files, f.whole)
+	m.open.bytes += f.size
 }
 
 // begin makes a new, empty container.
-func (m *Import) begin(stem string) (*container.File, error) {
-	h, err := m.partials.dir.Create(stem+partSuffix, 0o600)
+func (m *Import) begin(e *container.Engine, stem string, mode uint32) (*container.File, error) {
+	h, err := m.partials.dir.Create(stem+partSuffix, mode)
 	if err != nil {
 		return nil, err
 	}
-	c, err := m.View.Engine.Create(h, keys.RandomObjectID(), container.ObjectFile)
+	c, err := e.Create(h, keys.RandomObjectID(), container.ObjectFile)
 	if err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
@@ -257,8 +265,8 @@ func (m *Import) begin(stem string) (*container.File, error) {
 // resume opens the container that a record speaks of, cut to what is durable. It answers nil where there is none for this source, or it is not good.
 func (m *Import) resume(stem string, st *unix.Stat_t) (c *container.File, from int64, err error) {
 	r, ok, err := m.partials.read(stem)
-	g := m.View.Engine.Geometry()
-	if err != nil || !ok || r.source != identityOf(st) || r.geometry != g.ID || r.durable%uint64(m.sizes.chunk) != 0 || r.durable > r.source.size {
+	e := m.engine(true)
+	if err != nil || !ok || r.source != identityOf(st) || r.geometry != e.Geometry().ID || r.durable%uint64(m.sizes.chunk) != 0 || r.durable > r.source.size {
 		return nil, 0, err
 	}
 	h, err := m.partials.dir.Open(stem+partSuffix, false)
@@ -268,7 +276,7 @@ func (m *Import) resume(stem string, st *unix.Stat_t) (c *container.File, from i
 	if err != nil {
 		return nil, 0, err
 	}
-	c, err = m.View.Engine.Open(h, r.id, container.OpenOptions{})
+	c, err = e.Open(h, r.id, container.OpenOptions{})
 	if err != nil {
 		return nil, 0, nil // it is begun anew
 	}

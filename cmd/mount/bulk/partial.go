@@ -107,7 +107,7 @@ func decodeRecord(b, key []byte) (r record, ok bool) {
 	return r, bytes.Equal(r.encode(key), b)
 }
 
-// partials is .coffer/import of a vault that is open for writing. Not for concurrent use.
+// partials is .coffer/import of a vault that is open for writing. One record is written at a time; all else may run concurrently.
 type partials struct {
 	coffer, dir disk.Dir
 	key         []byte // K_state

@@ -1,12 +1,8 @@
 package bulk
 
 import (
-	"context"
 	"fmt"
-	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container"
 )
@@ -14,42 +10,117 @@ import (
 // whole is a file that has all of its bytes and attributes and waits to be durable and named.
 type whole struct {
 	to    name
-	file  *container.File
+	file  *container.File // nil where it is closed already
 	stem  string
+	size  int64  // plain
 	path  string // of the source
 	ident identity
 	links bool // the source has other names
 	large bool // there may be a record
 }
 
-// settleBatch makes the files of the batch durable and then gives them their names.
-func (m *Import) settleBatch() {
-	batch := m.batch
-	m.batch, m.pending, m.began = nil, 0, time.Now()
-	defer m.settleDirs()
-	if len(batch) == 0 {
+// batch is files that become durable together, and the directories that were left since the one before.
+type batch struct {
+	files  []whole
+	left   []leftDir
+	bytes  int64 // plain
+	began  time.Time
+	synced chan error // told once, when all of files is durable
+}
+
+// made is what became of a source.
+type made struct {
+	whole
+	err error
+}
+
+// making is small files that are made at the same time.
+type making struct {
+	done chan made
+	n    int // not yet taken from done
+}
+
+// begin runs make beside others, of which it waits for one where there are enough.
+func (k *making) begin(m *Import, make func() made) {
+	if k.n == cap(k.done) {
+		k.take(m)
+		if b := m.open; len(b.files) >= batchFiles || b.bytes > m.sizes.checkpoint || time.Since(b.began) > checkpointTime {
+			m.turn()
+		}
+	}
+	k.n++
+	go func() { k.done <- make() }()
+}
+
+func (k *making) take(m *Import) {
+	f := <-k.done
+	k.n--
+	m.add(f)
+}
+
+// end returns when none is being made any more.
+func (k *making) end(m *Import) {
+	for k.n > 0 {
+		k.take(m)
+	}
+}
+
+// turn begins to make the open batch durable, which goes on beside what comes next, and gives the files of the one before their names.
+func (m *Import) turn() {
+	m.making.end(m)
+	b, before := m.open, m.settling
+	m.open, m.settling = &batch{began: time.Now()}, b
+	b.synced = make(chan error, 1)
+	err := before.wait()
+	go func() { b.synced <- m.sync(b) }()
+	m.name(before, err)
+}
+
+// settle makes everything that is whole durable and gives it its name.
+func (m *Import) settle() {
+	m.turn()
+	m.name(m.settling, m.settling.wait())
+	m.settling = nil
+}
+
+// wait returns the error of the sync; b may be nil.
+func (b *batch) wait() error {
+	if b == nil {
+		return nil
+	}
+	return <-b.synced
+}
+
+func (m *Import) sync(b *batch) error {
+	start := time.Now()
+	defer func() { m.counters.syncing.Add(int64(time.Since(start))) }()
+	switch {
+	case len(b.files) == 0:
+		return nil
+	case len(b.files) == 1 && b.files[0].file != nil:
+		return b.files[0].file.Host().Sync()
+	}
+	return m.SyncOf()
+}
+
+// name gives the files of a batch their names and its directories their attributes, where err, of its sync, is nil; b may be nil.
+func (m *Import) name(b *batch, err error) {
+	if b == nil {
 		return
 	}
-	start := time.Now()
-	var err error
-	if len(batch) == 1 {
-		err = batch[0].file.Host().Sync()
-	} else {
-		err = m.SyncOf()
-	}
-	m.counters.syncing.Add(int64(time.Since(start)))
-	for _, w := range batch {
+	for _, w := range b.files {
 		if err == nil && m.fatal == nil {
 			m.check(w.path, m.publish(w))
 		}
-		if cerr := w.file.Close(); cerr != nil {
-			m.check(w.path, inVault(cerr))
+		if w.file != nil {
+			m.check(w.path, inVault(w.file.Close()))
 		}
 		w.to.dir.Release()
 	}
 	if err != nil {
-		m.check(batch[0].path, inVault(fmt.Errorf("make durable: %w", err)))
+		m.check(b.files[0].path, inVault(fmt.Errorf("make durable: %w", err)))
 	}
+	m.settleDirs(b.left)
 }
 
 // publish gives a durable file its name, in place of what has it.
@@ -66,45 +137,5 @@ func (m *Import) publish(w whole) error {
 	if w.links {
 		m.rememberIdentity(d, to, e, w.ident)
 	}
-	if m.Delete {
-		return m.verifySource(w)
-	}
 	return nil
-}
-
-// verifySource compares a copy with its source, which may be deleted then.
-func (m *Import) verifySource(w whole) error {
-	src, err := os.Open(w.path)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(src.Fd()), &st); err != nil {
-		return pathError("stat", w.path, err)
-	}
-	if identityOf(&st) != w.ident {
-		return errChanged
-	}
-	if err := m.compare(context.Background(), w.to.dir, w.to.name, src, &st); err != nil {
-		return err
-	}
-	m.gone = append(m.gone, w.path)
-	return nil
-}
-
-// deleteSources removes the sources whose copies are verified, once those are durable under their names.
-func (m *Import) deleteSources() {
-	if len(m.gone) == 0 || m.fatal != nil {
-		return
-	}
-	if err := m.SyncOf(); err != nil {
-		m.check(m.gone[0], inVault(err))
-		return
-	}
-	for _, path := range m.gone {
-		if err := os.Remove(path); err != nil {
-			m.fail(path, err)
-		}
-	}
 }

@@ -1,0 +1,108 @@
+package fs
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/vault"
+)
+
+// BenchmarkSmallFiles is what the daemon does for files of 4 KiB in one directory, as the requests come: each is created, looked up, read and removed once,
+// and forgotten in between. The kernel and its round trips are not in it.
+func BenchmarkSmallFiles(b *testing.B) {
+	passphrase := []byte("passphrase")
+	dir := b.TempDir()
+	must := func(err error) {
+		b.Helper()
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	ok := func(s fuse.Status) {
+		b.Helper()
+		if s != fuse.OK {
+			b.Fatal(s)
+		}
+	}
+	_, err := vault.Create(dir, vault.Options{KDF: vault.KDF{Time: 1, MemoryKiB: 8, Threads: 1}}, passphrase)
+	must(err)
+	cfg, err := vault.ReadConfig(dir)
+	must(err)
+	mk, err := cfg.Unlock(passphrase)
+	must(err)
+	defer mk.Destroy()
+	v, err := vault.Open(dir, cfg, mk, vault.OpenOptions{})
+	must(err)
+	s, err := NewStack(v, StackConfig{WriteBack: true, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	must(err)
+	defer func() { must(s.Close()) }()
+
+	root := fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}
+	data := make([]byte, 4096)
+	names := make([]string, 0, 1<<12)
+	create := func() {
+		for _, name := range names {
+			var out fuse.CreateOut
+			ok(s.FS.Create(nil, &fuse.CreateIn{InHeader: root, Flags: unix.O_WRONLY | unix.O_CREAT, Mode: 0o644}, name, &out))
+			in := fuse.InHeader{NodeId: out.NodeId}
+			_, status := s.FS.Write(nil, &fuse.WriteIn{InHeader: in, Fh: out.Fh, Size: uint32(len(data)), WriteFlags: fuse.WRITE_CACHE}, data)
+			ok(status)
+			ok(s.FS.Flush(nil, &fuse.FlushIn{InHeader: in, Fh: out.Fh}))
+			s.FS.Release(nil, &fuse.ReleaseIn{InHeader: in, Fh: out.Fh})
+			s.FS.Forget(out.NodeId, 1)
+		}
+	}
+	remove := func() {
+		for _, name := range names {
+			ok(s.FS.Unlink(nil, &root, name))
+		}
+	}
+	lookup := func() {
+		for _, name := range names {
+			var out fuse.EntryOut
+			ok(s.FS.Lookup(nil, &root, name, &out))
+			s.FS.Forget(out.NodeId, 1)
+		}
+	}
+	read := func() {
+		for _, name := range names {
+			var out fuse.EntryOut
+			ok(s.FS.Lookup(nil, &root, name, &out))
+			in := fuse.InHeader{NodeId: out.NodeId}
+			var open fuse.OpenOut
+			ok(s.FS.Open(nil, &fuse.OpenIn{InHeader: in}, &open))
+			_, status := s.FS.Read(nil, &fuse.ReadIn{InHeader: in, Fh: open.Fh, Size: uint32(len(data))}, data)
+			ok(status)
+			ok(s.FS.Flush(nil, &fuse.FlushIn{InHeader: in, Fh: open.Fh}))
+			s.FS.Release(nil, &fuse.ReleaseIn{InHeader: in, Fh: open.Fh})
+			s.FS.Forget(out.NodeId, 1)
+		}
+	}
+	for _, c := range []struct {
+		name                 string
+		before, timed, after func()
+	}{
+		{"create", func() {}, create, remove},
+		{"lookup", create, lookup, remove},
+		{"read", create, read, remove},
+		{"remove", create, remove, func() {}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			names = names[:0]
+			for i := range b.N {
+				names = append(names, fmt.Sprintf("file-%07d", i))
+			}
+			c.before()
+			b.ReportAllocs()
+			b.ResetTimer()
+			c.timed()
+			b.StopTimer()
+			c.after()
+		})
+	}
+}
