@@ -16,7 +16,7 @@ import (
 
 // TestRepairHalfSynced takes objects at random from two copies of a vault, an older one and a newer one, as a tool leaves that was stopped while it synchronized.
 func TestRepairHalfSynced(t *testing.T) {
-	seed, rounds := rounds(t, 20)
+	seed, rounds := rounds(t, 12)
 	for round := range rounds {
 		rng := mrand.New(mrand.NewPCG(seed, uint64(round)))
 		r, m := newMemoryRig(t)

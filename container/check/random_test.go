@@ -40,7 +40,7 @@ func newMemoryRig(t testing.TB) (*rig, *disktest.Memory) {
 // TestRepairNeverWorse damages vaults at random, and compares every byte that could be read before with what a repair leaves. What is
 // left of the damage afterwards is only what the repair said.
 func TestRepairNeverWorse(t *testing.T) {
-	seed, rounds := rounds(t, 30)
+	seed, rounds := rounds(t, 20)
 	for round := range rounds {
 		rng := mrand.New(mrand.NewPCG(seed, uint64(round)))
 		r, m := newMemoryRig(t)
@@ -288,7 +288,11 @@ func (r *rig) interrupt(m *disktest.Memory, rng *mrand.Rand, seed uint64) {
 	if bad := missing(before, want, moves); len(bad) > 0 {
 		t.Fatalf("seed %d: worse than before: %q", seed, bad)
 	}
-	step := max(1, full.Ops()/60)
+	points := 12
+	if os.Getenv("COFFER_LONG") == "1" {
+		points = 60
+	}
+	step := max(1, 2*full.Ops()/points)
 	for k := 0; k < full.Ops(); k += 1 + rng.IntN(step) {
 		for _, loss := range []disktest.Loss{disktest.PowerCuts()[rng.IntN(len(disktest.PowerCuts()))], disktest.Killed} {
 			where := fmt.Sprintf("seed %d, operation %d of %d, %v", seed, k, full.Ops(), loss)
