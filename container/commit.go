@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"golang.org/x/sys/unix"
 
@@ -81,6 +82,33 @@ func (f *File) writeFrames(size int64, ws []SegmentWrite) error {
 		f.hdr.size = size
 		return nil
 	}
+	if f.hdr.kind == bodyInline {
+		return f.outgrow(size, ws)
+	}
+	return f.writeSlots(size, ws, false)
+}
+
+// outgrow is writeSlots of a file whose data is in its header, and may have to leave it: readers find it there or in its slot, and on an error it stays there.
+func (f *File) outgrow(size int64, ws []SegmentWrite) error {
+	f.slots.Lock()
+	defer f.slots.Unlock()
+	old, body := f.hdr.size, f.hdr.body
+	err := f.writeSlots(size, ws, true)
+	if err == nil || f.hdr.kind == bodyInline {
+		return err
+	}
+	if f.tx != nil {
+		f.forget(f.tx, BlockSize, math.MaxInt64)
+	}
+	f.clearBody()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hdr.kind, f.hdr.size, f.hdr.body = bodyInline, old, body
+	return err
+}
+
+// writeSlots writes frames to their slots, or into the header what fits it. alone says that the caller holds slots already.
+func (f *File) writeSlots(size int64, ws []SegmentWrite, alone bool) error {
 	done, ws, err := f.settleBody(size, ws)
 	if done || err != nil {
 		return err
@@ -115,22 +143,26 @@ func (f *File) writeFrames(size int64, ws []SegmentWrite) error {
 			break
 		}
 	}
-	lock()
-	defer unlock()
+	if !alone {
+		lock()
+		defer unlock()
+	}
+	reached := f.hdr.size
 	for i := range runs {
 		r := &runs[i]
-		err := f.placeRun(r)
-		if err == nil {
+		if err = f.placeRun(r); err == nil {
 			err = f.publish(r) // C3
 		}
 		if err != nil {
-			return &SegmentError{Op: "write", Segment: r.segment, Err: err}
+			err, size = &SegmentError{Op: "write", Segment: r.segment, Err: err}, reached // what was written lies within the size all the same
+			break
 		}
+		reached = max(reached, f.geo.frameStart(r.segment, r.frame)+int64(len(r.buf)))
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.hdr.size, f.headerDirty = size, true
-	return nil
+	return err
 }
 
 // placeRun brings a sealed run to its slots or into the transaction (C2).
@@ -535,6 +567,11 @@ func (f *File) finishMeta() {
 				}
 			}
 			p := f.crypto.pinOf(level, k.index, b)
+			if f.made[k] && b.holes(level) { // what it was made for failed: there may be no place for it in the host file
+				p = pin{}
+				delete(f.dirty, k)
+				delete(f.made, k)
+			}
 			if plevel, pindex, place, header := parentOf(level, k.index); header {
 				f.pins[place] = p
 			} else {
