@@ -146,3 +146,22 @@ func TestInlineFirstSync(t *testing.T) {
 	f.must(c.Close())
 	f.must(f.eng.Close(true))
 }
+
+// After a suspension, too, the journal has a piece before data takes the last room on the host: what is stored can still be truncated.
+func TestResumePrepares(t *testing.T) {
+	f := &fill{logRig: newLogRig(t, geometries[0])}
+	c := f.file(0, 20)
+	f.must(f.eng.Suspend())
+	f.must(f.eng.Resume([16]byte{3}))
+	h, err := f.root.Create("other", 0o600)
+	f.must(err)
+	other, err := f.eng.Create(h, testID(9), ObjectFile)
+	f.must(err)
+	f.must(other.Sync())
+	f.disk.SetSpace(0)
+	f.must(c.SetSize(100))
+	f.disk.SetSpace(1 << 30)
+	f.must(other.Close())
+	f.must(c.Close())
+	f.must(f.eng.Close(true))
+}

@@ -169,6 +169,7 @@ func (a *applier) resume(id [16]byte) error {
 	a.log, a.last, a.given, a.anywhere = log, 0, 0, false
 	clear(a.touched)
 	clear(a.logged)
+	a.prepared.Store(false)
 	return nil
 }
 
