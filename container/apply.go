@@ -139,7 +139,7 @@ func (a *applier) prepare() error {
 	return nil
 }
 
-// closeSpare frees the descriptor. Called once.
+// closeSpare frees the descriptor. After the first call it does nothing.
 func (a *applier) closeSpare() {
 	if a.spare != nil {
 		_ = a.spare.Close()

@@ -173,6 +173,7 @@ func (a *applier) resume(id [16]byte) error {
 	a.log, a.last, a.cutoff, a.given, a.anywhere = log, 0, 0, 0, false
 	clear(a.touched)
 	clear(a.logged)
+	a.prepared.Store(false)
 	return nil
 }
 

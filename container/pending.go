@@ -2,6 +2,7 @@ package container
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 
 	"github.com/cofferfs/coffer/container/redo"
@@ -105,19 +106,37 @@ func (f *File) put(t *transaction, m *image) {
 	t.bytes += len(m.data)
 }
 
+// imagesIn goes through the images of places in [from, to), in whichever way is shorter: a discard of many single frames must not look at all images each time.
+// from is a multiple of BlockSize, as all places are. The images may be deleted meanwhile.
+func imagesIn(all map[int64]*image, from, to int64) iter.Seq[*image] {
+	return func(yield func(*image) bool) {
+		if (to-from)/BlockSize < int64(len(all)) {
+			for off := from; off < to; off += BlockSize {
+				if m := all[off]; m != nil && !yield(m) {
+					return
+				}
+			}
+			return
+		}
+		for off, m := range all {
+			if off >= from && off < to && !yield(m) {
+				return
+			}
+		}
+	}
+}
+
 // forget takes the images of slots in [from, to) of the host file out of the transaction and the overlay: they became holes.
 func (f *File) forget(t *transaction, from, to int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for off, m := range t.images {
-		if off >= from && off < to {
-			t.bytes -= len(m.data)
-			delete(t.images, off)
-			if f.overlay[off] == m {
-				delete(f.overlay, off)
-			}
-			f.release(m)
+	for m := range imagesIn(t.images, from, to) {
+		t.bytes -= len(m.data)
+		delete(t.images, m.off)
+		if f.overlay[m.off] == m {
+			delete(f.overlay, m.off)
 		}
+		f.release(m)
 	}
 	t.riding = slices.DeleteFunc(t.riding, func(m *image) bool {
 		gone := m.off >= from && m.off < to
