@@ -261,7 +261,8 @@ func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 			return err
 		}
 		fs.settleTimes(n, f.Container())
-		if err := f.Sync(); err != nil {
+		named := fs.syncNewName(n)
+		if err := errors.Join(f.Sync(), named()); err != nil {
 			return err
 		}
 		n.headerSynced.Store(true)
