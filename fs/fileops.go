@@ -270,7 +270,8 @@ func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 		if err := fs.handOverSent(n, f); err != nil {
 			return err
 		}
-		if err := f.Sync(); err != nil {
+		named := fs.syncNewName(n)
+		if err := errors.Join(f.Sync(), named()); err != nil {
 			return err
 		}
 		n.headerSynced.Store(true)
