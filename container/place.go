@@ -33,10 +33,8 @@ func lastImages(ts []*transaction) (images []*image, frees, cut bool) {
 	last := map[int64]*image{}
 	for _, t := range ts {
 		for _, r := range t.freed {
-			for off := range last {
-				if off >= r.Off && off < r.Off+r.Len {
-					delete(last, off)
-				}
+			for m := range imagesIn(last, r.Off, r.End()) {
+				delete(last, m.off)
 			}
 		}
 		for off, m := range t.images {

@@ -71,7 +71,7 @@ func (f *File) plan(p *readPlan, dst []byte, off int64) error {
 		segment, frame := g.segmentOf(at), g.frameOf(at)
 		if j := f.groupOf(segment); !have || j != group {
 			var err error
-			if b, err = f.lookup(0, j); err != nil {
+			if b, err = f.lookupFor(j, at, end); err != nil {
 				return &SegmentError{Op: "read", Segment: segment, Err: err}
 			}
 			group, have, cur = j, true, nil
@@ -103,6 +103,20 @@ func (f *File) plan(p *readPlan, dst []byte, off int64) error {
 		f.mu.RUnlock()
 	}
 	return nil
+}
+
+// lookupFor is lookup of a group's meta block for who reads [at, end) by it. Where the host must be asked for the block it is asked for the slots before, so that
+// it has them by the time the block says what they hold: two waits become one.
+func (f *File) lookupFor(group uint64, at, end int64) (*block, error) {
+	if b, known := f.inMemory(0, group); known {
+		return b, nil
+	}
+	if h, ok := f.host.(interface{ Fetch(off, n int64) }); ok {
+		g := f.geo
+		end = min(end, int64(group+1)<<g.groupShift)
+		h.Fetch(g.hostOffset(at), end-at)
+	}
+	return f.lookup(0, group)
 }
 
 // zero clears the part of [at, at+n) that dst, which begins at off, covers.

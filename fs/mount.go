@@ -14,9 +14,9 @@ import (
 
 const (
 	maxRequest    = 1 << 20  // bytes of one READ or WRITE; more gains nothing
-	maxBackground = 64       // asynchronous requests: read-ahead and write-back
+	maxBackground = 16       // asynchronous requests: read-ahead and write-back. The kernel keeps more until these are answered; each costs a buffer of maxRequest
 	maxInflight   = 64 << 20 // bytes of requests under way
-	readAheadKiB  = 1 << 10  // one READ of maxRequest ahead; the kernel's own default is 128
+	readAheadKiB  = 2 << 10  // two READs of maxRequest: one is worked on while the other is copied; the kernel's own default is 128
 	dirtyPercent  = 50       // of the dirty pages that the kernel allows; the host's filesystem, into which they go, always has the rest
 )
 
@@ -142,7 +142,7 @@ func (fs *FS) panicked(v any) fuse.Status {
 	return fuse.EIO
 }
 
-// tuneDevice lets the kernel read as much ahead as one request carries, and keep more than its hundredth of dirty pages: a file that is written at random is
+// tuneDevice lets the kernel read as much ahead as two requests carry, and keep more than its hundredth of dirty pages: a file that is written at random is
 // then gathered in memory, as on the host. Only root may; README has the udev rule for others.
 func tuneDevice(mountpoint string, log *slog.Logger) {
 	var st unix.Stat_t

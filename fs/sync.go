@@ -56,9 +56,11 @@ func (fs *FS) syncLinks(n *inode) error {
 		return nil
 	}
 	n.loc.RLock()
-	parents := make([]*inode, 0, len(n.links)+len(n.left))
+	var parents []*inode
 	for _, l := range n.links {
-		parents = append(parents, l.parent)
+		if k := len(parents); k == 0 || parents[k-1] != l.parent { // of many links most are in few directories
+			parents = append(parents, l.parent)
+		}
 	}
 	left := slices.Clone(n.left)
 	parents = append(parents, left...)

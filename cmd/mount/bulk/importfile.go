@@ -22,7 +22,7 @@ import (
 const (
 	checkpointBytes = 64 << 20 // half of it is copied while the other is being made durable
 	checkpointTime  = 2 * time.Second
-	chunkBytes      = 4 << 20 // read, sealed and written at a time: a multiple of every segment size
+	chunkBytes      = 4 << 20 // resume points lie at multiples of it, and it is one of every segment size
 	smallFile       = 1 << 20 // up to here files are made durable many at a time
 	batchFiles      = 2048
 	largeSegment    = stream.DefaultSegmentSize
