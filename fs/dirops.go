@@ -213,6 +213,7 @@ func (fs *FS) remove(in *fuse.InHeader, name string, host func(*dirs.Dir, string
 	if n := fs.known(e); n != nil {
 		defer fs.release(n)
 		defer fs.nameless(n)
+		n.awaitFreeing()
 		n.loc.Lock()
 		defer n.loc.Unlock()
 		if err := fs.pin(n, parent, d, name); err != nil {

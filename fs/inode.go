@@ -65,10 +65,11 @@ type inode struct {
 	xattrMu      sync.Mutex    // held over host calls that change or list attributes; before loc
 	privFree     atomic.Bool   // mode is known to have no suid or sgid bit; see killpriv.go
 	owner        atomic.Pointer[dirOwner]
-	linkSync     sync.Mutex  // held while its links are synced
-	linksSynced  atomic.Bool // no link of this object changed since they were synced
-	metaDirty    atomic.Bool // mode or owner may have been set since the last full sync
-	headerSynced atomic.Bool // a header of the file was made durable in this session
+	freeing      sync.RWMutex // of a directory: shared while the host frees what was removed from it; before all other locks
+	linkSync     sync.Mutex   // held while its links are synced
+	linksSynced  atomic.Bool  // no link of this object changed since they were synced
+	metaDirty    atomic.Bool  // mode or owner may have been set since the last full sync
+	headerSynced atomic.Bool  // a header of the file was made durable in this session
 
 	times
 }
