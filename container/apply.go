@@ -20,7 +20,7 @@ const (
 	applyBytes = 16 << 20        // of waiting images: more are applied at once
 	applyFiles = 512             // with waiting images: the same
 	applyAge   = 5 * time.Second // after which what waits is made durable and applied
-	mostBytes  = 48 << 20        // of waiting images: whoever brings more waits
+	mostBytes  = 40 << 20        // of waiting images: whoever brings more waits
 	retryAfter = 200 * time.Millisecond
 	syncFiles  = 8 // most files that a checkpoint syncs one by one; for more it syncs the host's filesystem
 )

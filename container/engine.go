@@ -27,7 +27,7 @@ const DefaultMetaBudget = 16 << 20
 type EngineConfig struct {
 	Ring       *keys.Ring
 	Params     keys.FileParams // of new containers
-	Workers    int             // helpers of the frame pool beside the callers
+	Workers    int             // of the frame pool, the callers included
 	MetaBudget int64           // bytes of verified meta blocks and tree nodes
 	Events     event.Sink
 	// Journal of the session, nil: changes are written in place, and a power cut may damage what is being changed. Then only Dir, MAC, Vault, ID and Size count.

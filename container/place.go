@@ -30,7 +30,11 @@ func (f *File) apply(ts []*transaction) error {
 
 // lastImages returns the images that count, by place.
 func lastImages(ts []*transaction) (images []*image, frees, cut bool) {
-	last := map[int64]*image{}
+	n := 0
+	for _, t := range ts {
+		n += len(t.images)
+	}
+	last := make(map[int64]*image, n)
 	for _, t := range ts {
 		for _, r := range t.freed {
 			for m := range imagesIn(last, r.Off, r.End()) {
@@ -42,6 +46,7 @@ func lastImages(ts []*transaction) (images []*image, frees, cut bool) {
 		}
 		frees, cut = frees || len(t.freed) > 0, cut || t.cut
 	}
+	images = make([]*image, 0, len(last))
 	for _, m := range last {
 		images = append(images, m)
 	}

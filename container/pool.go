@@ -16,9 +16,9 @@ const ioUnit = 256 << 10
 
 // pool is the frame pool: one per process, shared by reads, write-back and bulk work. It owns no goroutines: a request runs its
 // tasks itself and borrows helpers while fewer than the limit are at work, so nothing outlives its work and a small
-// request pays for no hand-over.
+// request pays for no hand-over. Requests count too: where they are as many as processors, helpers would only take turns with them.
 type pool struct {
-	helpers chan struct{} // one token per helper at work
+	workers chan struct{} // one token for each that is at work, requests beyond the limit excepted
 	scratch chan *scratch
 	buffers chan []byte // ciphertext only, ioUnit and a tag each
 	sealed  [sealedSizes]sync.Pool
@@ -39,7 +39,7 @@ type sealed struct {
 
 func newPool(workers int) *pool {
 	return &pool{
-		helpers: make(chan struct{}, workers),
+		workers: make(chan struct{}, workers),
 		scratch: make(chan *scratch, 2*workers+2),
 		buffers: make(chan []byte, 2*workers+4),
 	}
@@ -128,22 +128,31 @@ func (p *pool) run(n int, task func(i int, s *scratch) error) error {
 			}
 		}
 	}
-	for range n - 1 {
-		select {
-		case p.helpers <- struct{}{}:
-			wg.Go(func() {
-				defer func() { <-p.helpers }()
-				work()
-			})
-			continue
-		default:
-		}
-		break
+	if p.join() {
+		defer p.leave()
+	}
+	for helpers := 0; helpers < n-1 && p.join(); helpers++ {
+		wg.Go(func() {
+			defer p.leave()
+			work()
+		})
 	}
 	work()
 	wg.Wait()
 	return first
 }
+
+// join counts one more at work, unless that are as many as may.
+func (p *pool) join() bool {
+	select {
+	case p.workers <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *pool) leave() { <-p.workers }
 
 func guard(i int, s *scratch, task func(int, *scratch) error) (err error) {
 	defer func() {

@@ -17,7 +17,7 @@ import (
 // found: he computes them anew. Methods may be called concurrently.
 type Scrubber struct{ pool *pool }
 
-// NewScrubber returns one with that many helpers beside the callers; 0: as many as processors.
+// NewScrubber returns one with that many workers, the callers included; 0: as many as processors.
 func NewScrubber(workers int) *Scrubber {
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)

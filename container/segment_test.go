@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -133,8 +134,32 @@ func TestPool(t *testing.T) {
 	}); err == nil || !bytes.Contains([]byte(err.Error()), []byte("boom")) {
 		t.Errorf("panic gives %v", err)
 	}
-	if len(p.helpers) != 0 {
-		t.Errorf("%d helper tokens left", len(p.helpers))
+	atWork := func() int32 {
+		var now, most atomic.Int32
+		_ = p.run(50, func(int, *scratch) error {
+			n := now.Add(1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			time.Sleep(time.Millisecond)
+			now.Add(-1)
+			return nil
+		})
+		return most.Load()
+	}
+	if n := atWork(); n != 4 {
+		t.Errorf("%d at work, want 4", n)
+	}
+	for range 4 {
+		p.join()
+	}
+	if n := atWork(); n != 1 {
+		t.Errorf("%d at work where all workers are busy, want 1", n)
+	}
+	for range 4 {
+		p.leave()
+	}
+	if len(p.workers) != 0 {
+		t.Errorf("%d tokens left", len(p.workers))
 	}
 	time.Sleep(10 * time.Millisecond)
 	if after := runtime.NumGoroutine(); after > before {
