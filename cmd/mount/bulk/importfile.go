@@ -132,12 +132,14 @@ func (m *Import) finished(ctx context.Context, d *dirs.Dir, to string, src io.Re
 
 // link makes a further name of a file that was copied under its first one.
 func (m *Import) link(d *dirs.Dir, to string, e dirs.Entry, taken bool, st *unix.Stat_t) (done bool, err error) {
-	first := m.links[identityOf(st)]
+	first, coming := m.links[identityOf(st)]
+	if first == nil && coming {
+		m.settle()
+		first = m.links[identityOf(st)]
+	}
 	if first == nil {
-		m.settle() // it may be waiting there
-		if first = m.links[identityOf(st)]; first == nil {
-			return false, nil
-		}
+		m.links[identityOf(st)] = nil
+		return false, nil
 	}
 	if taken && e.ID == first.entry.ID {
 		m.counters.skipped.Add(1)
