@@ -85,7 +85,7 @@ func TestErrnoTableIsComplete(t *testing.T) {
 		"vault.ErrCopied": true, "vault.ErrInUse": true, "vault.ErrRecoveryKey": true, "vault.ErrNoContainer": true,
 		"vault.ErrKeyFile": true, "vault.ErrKeyFileSize": true, "vault.ErrIdentity": true, "vault.ErrAgeFailed": true, "vault.ErrRecipient": true,
 		"vault.ErrLabel": true, "vault.ErrNoSlot": true, "vault.ErrLastSlot": true, "vault.ErrSlots": true,
-		"vault.ErrJournal": true, "vault.ErrOtherVault": true,
+		"vault.ErrJournal": true, "vault.ErrUnnamed": true, "vault.ErrOtherVault": true,
 	}
 	table := map[string]bool{}
 	collect(t, "../fs", func(name string, file *ast.File) {

@@ -164,16 +164,7 @@ func (m *mounted) sealer() *xattrs.Codec {
 }
 
 func (m *mounted) headerless(l names.Link, d disk.Dir, host string) bool {
-	if !m.v.UncleanSeq(l.Seq) {
-		return false
-	}
-	f, err := d.Open(host, true)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	_, err = m.engine.ReadSize(f, l.ID)
-	return err != nil
+	return m.v.UncleanSeq(l.Seq) && m.engine.LacksHeader(d, host, l.ID)
 }
 
 // stop unmounts and closes everything.
