@@ -311,6 +311,17 @@ func (e *Engine) ReadSize(h disk.File, id keys.ObjectID) (int64, error) {
 	return hdr.size, nil
 }
 
+// LacksHeader reports whether a host file that may lack its header does (FORMAT.md sections 8.1 and 8.2). One that cannot be opened does not.
+func (e *Engine) LacksHeader(d disk.Dir, host string, id keys.ObjectID) bool {
+	f, err := d.Open(host, true)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = e.ReadSize(f, id)
+	return err != nil
+}
+
 // Show puts in what a View says of a host file that is not open.
 func (e *Engine) Show(id keys.ObjectID, st *unix.Stat_t) { e.view.Stat(id, st) }
 
