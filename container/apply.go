@@ -49,6 +49,7 @@ type applier struct {
 	files    map[*File]int                 // how many of them each file has
 	open     map[any]journal.LSN           // where what is being appended begins, or must not be recycled for another reason
 	last     journal.LSN                   // of the last one that was appended
+	cutoff   journal.LSN                   // what begins before may be given up: no patch may need it any more
 	touched  map[*File]struct{}            // changed on the host since the last checkpoint, and open
 	logged   map[keys.ObjectID]journal.LSN // last transaction of objects since the last checkpoint
 	anywhere bool                          // the next checkpoint syncs the host's filesystem, not single files
@@ -138,7 +139,7 @@ func (a *applier) prepare() error {
 	return nil
 }
 
-// closeSpare frees the descriptor. Called once.
+// closeSpare frees the descriptor. After the first call it does nothing.
 func (a *applier) closeSpare() {
 	if a.spare != nil {
 		_ = a.spare.Close()
@@ -164,11 +165,14 @@ func (a *applier) admit() error {
 	}
 }
 
-// append appends a transaction. Until enqueue the journal keeps it, whatever is recycled. Before it has room it holds nothing back, or those who wait for room
+// append appends a transaction; errGivenUp where it has patches whose whole blocks the journal may not keep. Until enqueue the journal keeps it, whatever is recycled. Before it has room it holds nothing back, or those who wait for room
 // would wait for each other.
 func (a *applier) append(t *transaction, head *redo.Head, bulk [][]byte) (err error) {
-	if t.lsn, err = a.log.AppendFrom(a.keep(t), head.Append(nil), bulk...); err != nil {
+	if t.lsn, err = a.log.AppendFrom(a.keepFor(t), head.Append(nil), bulk...); err != nil {
 		a.unkeep(t)
+		if errors.Is(err, errGivenUp) {
+			return err
+		}
 		if errors.Is(err, journal.ErrFailed) {
 			return a.fail("journal", err)
 		}
@@ -178,11 +182,30 @@ func (a *applier) append(t *transaction, head *redo.Head, bulk [][]byte) (err er
 }
 
 // keep answers what has the journal keep all from a position on, until unkeep.
-func (a *applier) keep(token any) func(journal.LSN) {
-	return func(from journal.LSN) {
+func (a *applier) keep(token any) func(journal.LSN) error {
+	return func(from journal.LSN) error {
 		a.mu.Lock()
 		a.open[token] = from
 		a.mu.Unlock()
+		return nil
+	}
+}
+
+// keepFor is keep for a transaction, from where the whole blocks are that it patches. Only now that there is room for it, since whoever waits for room must hold
+// nothing back: in the meantime these may have been given up.
+func (a *applier) keepFor(t *transaction) func(journal.LSN) error {
+	return func(from journal.LSN) error {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		t.begin = from
+		if t.patches {
+			if t.base < a.cutoff {
+				return errGivenUp
+			}
+			from = t.base
+		}
+		a.open[t] = from
+		return nil
 	}
 }
 

@@ -11,6 +11,9 @@ import (
 
 // checkpoint makes durable in its place what is in the journal, and gives that up (A3, A4). Readers and writers go on meanwhile.
 func (a *applier) checkpoint() {
+	a.mu.Lock()
+	a.cutoff = a.last // what is logged from here on needs nothing of what this one is to give up
+	a.mu.Unlock()
 	if !a.applyAll() {
 		a.mu.Lock()
 		a.press = a.err == nil // again, when what waits fits
@@ -28,6 +31,7 @@ func (a *applier) checkpoint() {
 	for _, t := range a.queue {
 		upTo = min(upTo, t.floor)
 	}
+	a.cutoff = max(a.cutoff, upTo)
 	touched, anywhere := a.touched, a.anywhere || len(a.touched) > syncFiles
 	a.touched, a.anywhere = map[*File]struct{}{}, false
 	for f := range a.files {
@@ -166,9 +170,10 @@ func (a *applier) resume(id [16]byte) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.log, a.last, a.given, a.anywhere = log, 0, 0, false
+	a.log, a.last, a.cutoff, a.given, a.anywhere = log, 0, 0, 0, false
 	clear(a.touched)
 	clear(a.logged)
+	a.prepared.Store(false)
 	return nil
 }
 

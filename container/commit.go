@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
 	"slices"
 	"time"
@@ -83,6 +84,33 @@ func (f *File) writeFrames(size int64, ws []SegmentWrite) error {
 		f.hdr.size = size
 		return nil
 	}
+	if f.hdr.kind == bodyInline {
+		return f.outgrow(size, ws)
+	}
+	return f.writeSlots(size, ws, false)
+}
+
+// outgrow is writeSlots of a file whose data is in its header, and may have to leave it: readers find it there or in its slot, and on an error it stays there.
+func (f *File) outgrow(size int64, ws []SegmentWrite) error {
+	f.slots.Lock()
+	defer f.slots.Unlock()
+	old, body := f.hdr.size, f.hdr.body
+	err := f.writeSlots(size, ws, true)
+	if err == nil || f.hdr.kind == bodyInline {
+		return err
+	}
+	if f.tx != nil {
+		f.forget(f.tx, BlockSize, math.MaxInt64)
+	}
+	f.clearBody()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hdr.kind, f.hdr.size, f.hdr.body = bodyInline, old, body
+	return err
+}
+
+// writeSlots writes frames to their slots, or into the header what fits it. alone says that the caller holds slots already.
+func (f *File) writeSlots(size int64, ws []SegmentWrite, alone bool) error {
 	done, ws, err := f.settleBody(size, ws)
 	if done || err != nil {
 		return err
@@ -110,41 +138,47 @@ func (f *File) writeFrames(size int64, ws []SegmentWrite) error {
 	// C2: to the slots, or to the transaction. Slots that hold frames get new ones only while no reader works on the old entries, and no slot is written
 	// directly while the applier sets the length. Where all of them are fresh each worker writes what it sealed, while its cache has it.
 	exclusive := slices.ContainsFunc(runs, func(r slotRun) bool { return r.stored || r.place == logged })
-	if exclusive {
-		if err := f.eng.pool.run(len(runs), seal); err != nil {
-			return err
-		}
-		f.slots.Lock()
-		defer f.slots.Unlock()
-	} else {
-		f.slots.RLock()
-		defer f.slots.RUnlock()
-		err := f.eng.pool.run(len(runs), func(i int, s *scratch) error {
+	task, lock, unlock := seal, f.slots.Lock, f.slots.Unlock
+	if !exclusive {
+		lock, unlock = f.slots.RLock, f.slots.RUnlock
+		task = func(i int, s *scratch) error {
 			if err := seal(i, s); err != nil {
 				return err
 			}
 			return f.writeRun(&runs[i])
-		})
-		if err != nil {
-			return err
+		}
+		if !alone {
+			lock()
+			defer unlock()
 		}
 	}
+	if err := f.eng.pool.run(len(runs), task); err != nil {
+		return err
+	}
+	if exclusive && !alone {
+		lock()
+		defer unlock()
+	}
+	reached := f.hdr.size
 	for i := range runs {
 		r := &runs[i]
 		if exclusive {
-			if err := f.writeRun(r); err != nil {
-				return err
-			}
+			err = f.writeRun(r)
 		}
-		f.enterRun(r)
-		if err := f.publish(r); err != nil { // C3
-			return asSegmentError("write", r.segment, err)
+		if err == nil {
+			f.enterRun(r)
+			err = f.publish(r) // C3
 		}
+		if err != nil {
+			err, size = asSegmentError("write", r.segment, err), reached // what was written lies within the size all the same
+			break
+		}
+		reached = max(reached, f.geo.frameStart(r.segment, r.frame)+int64(r.size(f.geo)))
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.hdr.size, f.headerDirty = size, true
-	return nil
+	return err
 }
 
 // writeRun brings a sealed run to its slots, or sees to it that there is room for it.
@@ -367,10 +401,15 @@ func (r *slotRun) at(g *Geometry, i int) (segment uint64, frame int) {
 	return r.segment + uint64((r.frame+i)/g.Frames), (r.frame + i) % g.Frames
 }
 
+// size is how many bytes a run has.
+func (r *slotRun) size(g *Geometry) int {
+	return (len(r.plain)-1)<<g.frameShift + len(r.plain[len(r.plain)-1])
+}
+
 // sealRun seals a run into a buffer of its own (C1). Only the last frame of a file is short, so that the slots are filled without gaps.
 func (f *File) sealRun(s *scratch, sealer *suite.Sealer, r *slotRun) error {
 	g := f.geo
-	n := (len(r.plain)-1)<<g.frameShift + len(r.plain[len(r.plain)-1])
+	n := r.size(g)
 	r.out = f.eng.pool.getSealed(n)
 	start := time.Now()
 	for i, plain := range r.plain {
@@ -517,6 +556,7 @@ func (f *File) cleanLocked() {
 	}
 	clear(f.dirty)
 	clear(f.made)
+	clear(f.was)
 	f.headerDirty = false
 }
 
@@ -565,6 +605,11 @@ func (f *File) finishMeta() {
 				}
 			}
 			p := f.crypto.pinOf(level, k.index, b)
+			if f.made[k] && b.holes(level) { // what it was made for failed: there may be no place for it in the host file
+				p = pin{}
+				delete(f.dirty, k)
+				delete(f.made, k)
+			}
 			if plevel, pindex, place, header := parentOf(level, k.index); header {
 				f.pins[place] = p
 			} else {

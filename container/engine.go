@@ -53,6 +53,8 @@ type Engine struct {
 	read   atomic.Int64  // bytes of host files
 	wrote  atomic.Int64  // …
 
+	headers sync.Pool // of *block: headers that are being read
+
 	applier *applier   // nil without a journal
 	view    *redo.View // nil where there is nothing to be shown
 
@@ -309,18 +311,33 @@ func (e *Engine) ReadSize(h disk.File, id keys.ObjectID) (int64, error) {
 	return hdr.size, nil
 }
 
+// LacksHeader reports whether a host file that may lack its header does (FORMAT.md sections 8.1 and 8.2). One that cannot be opened does not.
+func (e *Engine) LacksHeader(d disk.Dir, host string, id keys.ObjectID) bool {
+	f, err := d.Open(host, true)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = e.ReadSize(f, id)
+	return err != nil
+}
+
 // Show puts in what a View says of a host file that is not open.
 func (e *Engine) Show(id keys.ObjectID, st *unix.Stat_t) { e.view.Stat(id, st) }
 
 // readHeader reads and verifies the first block.
 func (e *Engine) readHeader(h disk.File, id keys.ObjectID) (*header, *keys.FileKeys, error) {
-	var b block
-	hdr, err := parseFirst(h, &b)
+	b, ok := e.headers.Get().(*block)
+	if !ok {
+		b = new(block)
+	}
+	defer e.headers.Put(b) // what it holds is what the host has: no secret
+	hdr, err := parseFirst(h, b)
 	if err != nil {
 		return nil, nil, err
 	}
 	k := e.ring.File(hdr.id, hdr.params())
-	if err := hdr.verify(&b, e.ring.VaultID, id, &k); err != nil {
+	if err := hdr.verify(b, e.ring.VaultID, id, &k); err != nil {
 		return nil, nil, err
 	}
 	return hdr, &k, nil

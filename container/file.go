@@ -70,6 +70,11 @@ type File struct {
 	freeing    int              // transactions that freed something and are not applied, tx included
 	lsn        journal.LSN      // of the last transaction, 0 where there is none that matters
 	timeLogged unix.Timespec    // in it
+
+	// Of blocks that are logged as patches; see patch.go. Guarded by commit alone.
+	imaged    map[int64]journal.LSN // by place: where the last transaction begins that has all of the block
+	was       map[metaKey]*block    // dirty blocks as they were flushed last
+	wasHeader *block                // the header as it was logged last
 }
 
 func (e *Engine) newFile(h disk.File, hdr *header, k *keys.FileKeys) (*File, error) {
@@ -79,6 +84,7 @@ func (e *Engine) newFile(h disk.File, hdr *header, k *keys.FileKeys) (*File, err
 	}
 	f := &File{
 		eng: e, host: h, geo: hdr.geo, hdr: *hdr, serial: e.serial.Add(1), dirty: map[metaKey]*block{}, made: map[metaKey]bool{}, overlay: map[int64]*image{},
+		imaged: map[int64]journal.LSN{}, was: map[metaKey]*block{},
 		crypto: fileCrypto{vault: hdr.vault, id: hdr.id, suite: hdr.suite, digest: hdr.digest, cipher: c, auth: k.Auth},
 	}
 	if e.applier != nil {

@@ -48,8 +48,10 @@ func (f *File) log() error {
 		return err
 	}
 	f.hdr.durable = f.durable
-	header := &image{data: f.sealHeader()[:]}
+	sealed := f.sealHeader()
+	header := &image{data: sealed[:]}
 	f.put(t, header)
+	f.usePatch(t, header, f.wasHeader)
 	t.length = f.geo.HostLength(f.hdr.size)
 	if err := f.extend(t.length); err != nil {
 		return err
@@ -64,11 +66,17 @@ func (f *File) log() error {
 
 	// L2: append.
 	head := f.head()
-	ranges, bulk := t.sorted()
-	head.Length, head.Images, head.Freed = t.length, ranges, merged(t.freed)
-	if err := a.append(t, head, bulk); err != nil {
+	head.Length, head.Freed = t.length, merged(t.freed)
+	err := f.append(t, head)
+	if errors.Is(err, errGivenUp) {
+		clear(f.imaged)
+		t.wholeBlocks()
+		err = f.append(t, head)
+	}
+	if err != nil {
 		return err
 	}
+	f.noteBlocks(t, sealed)
 	f.mu.Lock()
 	for off, m := range t.images {
 		f.overlay[off] = m
@@ -83,6 +91,13 @@ func (f *File) log() error {
 	f.mu.Unlock()
 	a.enqueue(t)
 	return nil
+}
+
+// append appends a transaction with its images.
+func (f *File) append(t *transaction, head *redo.Head) error {
+	var bulk [][]byte
+	head.Images, head.Patches, bulk = t.sorted()
+	return f.eng.applier.append(t, head, bulk)
 }
 
 // extend has the host file reach a length, so that a host that cannot have it says so now, and not when it is logged and acknowledged. A file that is longer than
@@ -123,10 +138,13 @@ func (f *File) head() *redo.Head {
 // finds room now; it is logged as well unless the host file is synced first, or may lose it.
 func (f *File) placeMeta(t *transaction) error {
 	fresh := f.freshNow()
+	t.wholeBlocks()
+	t.meta = t.meta[:0]
 	for k, b := range f.dirty {
 		m := &image{off: f.blockAddr(k.level, k.index), data: b[:]}
 		if !fresh || !f.made[k] {
 			f.put(t, m)
+			f.usePatch(t, m, f.was[k])
 			continue
 		}
 		f.slots.RLock() // the applier does not set the length meanwhile
@@ -135,8 +153,10 @@ func (f *File) placeMeta(t *transaction) error {
 		if err != nil {
 			return err
 		}
+		delete(f.imaged, m.off)
 		if f.durable && !t.direct {
 			t.riding = append(t.riding, m)
+			t.meta = append(t.meta, m)
 		}
 	}
 	return nil
@@ -189,6 +209,7 @@ func (f *File) settle() {
 	if a == nil || a.settled.Load() == f.settled {
 		return
 	}
+	clear(f.imaged) // there is another journal since
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.settled = a.settled.Load()

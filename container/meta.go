@@ -138,6 +138,7 @@ func (f *File) writable(level uint8, index uint64) (*block, error) {
 	b = new(block)
 	if old != nil {
 		*b = *old
+		f.was[metaKey{f.serial, level, index}] = old
 	} else if level > 0 {
 		b.beginNode(level, index, f.crypto.id[:])
 	}

@@ -55,6 +55,14 @@ func (b *block) finishNode() {
 	binary.LittleEndian.PutUint32(b[4:], crcExcept(b[:], 4))
 }
 
+// holes reports whether everything below a block of a level is holes.
+func (b *block) holes(level uint8) bool {
+	if level == 0 {
+		return allZero(b[:])
+	}
+	return allZero(b[nodePins:])
+}
+
 func (b *block) checkNode(level uint8, index uint64, id []byte) error {
 	switch {
 	case string(b[:4]) != nodeMagic, crcExcept(b[:], 4) != binary.LittleEndian.Uint32(b[4:]),

@@ -2,6 +2,7 @@ package container
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 
 	"github.com/cofferfs/coffer/container/redo"
@@ -11,25 +12,30 @@ import (
 // image is what is to stand at a place of the host file once the journal that holds it is durable: the frame of one slot, a meta block, a tree
 // node or the header. Its bytes do not change any more.
 type image struct {
-	off  int64
-	data []byte
-	of   *sealed // what data is cut from, which goes back to the pool with the last image of it; nil where it is nobody's else
+	off     int64
+	data    []byte
+	of      *sealed // what data is cut from, which goes back to the pool with the last image of it; nil where it is nobody's else
+	changed uint8   // of a block: its sectors that are to be logged, as patches; 0: all of it
 }
 
 // transaction gathers what one commit changes (FORMAT.md section 12). WriteFrames, SetSize and Discard add to it, log appends it to the journal,
 // the applier brings it to its places.
 type transaction struct {
-	f      *File
-	images map[int64]*image // by place; to be applied, and in the overlay until then
-	riding []*image         // of what stands in its fresh place already, and is logged so that no sync of the host file is needed before
-	bytes  int              // of both
-	freed  []redo.Range     // became holes
-	frees  bool             // something was freed or cut: counted in File.freeing
-	cut    bool             // the host file may be longer than length
-	direct bool             // fresh places were written that do not ride
-	length int64            // of the host file afterwards
-	floor  journal.LSN      // a position before the transaction
-	lsn    journal.LSN
+	f       *File
+	images  map[int64]*image // by place; to be applied, and in the overlay until then
+	riding  []*image         // of what stands in its fresh place already, and is logged so that no sync of the host file is needed before
+	bytes   int              // of both
+	freed   []redo.Range     // became holes
+	frees   bool             // something was freed or cut: counted in File.freeing
+	cut     bool             // the host file may be longer than length
+	direct  bool             // fresh places were written that do not ride
+	length  int64            // of the host file afterwards
+	meta    []*image         // those of the images, or that ride, that are the header, meta blocks or nodes
+	patches bool             // some of them are logged as patches
+	base    journal.LSN      // where the first transaction begins that these need
+	begin   journal.LSN      // where this one does
+	floor   journal.LSN      // before all that is needed until it is applied
+	lsn     journal.LSN
 }
 
 // pending returns the transaction that changes go to. The caller holds commit.
@@ -76,7 +82,7 @@ func (r *slotRun) images(g *Geometry) []image {
 	all, addr, out := make([]image, len(r.plain)), g.slotAddr(r.segment, r.frame), r.out
 	for i := range all {
 		from := i << g.frameShift
-		all[i] = image{addr + int64(from), out.b[from:min(from+g.FrameSize, len(out.b))], out}
+		all[i] = image{off: addr + int64(from), data: out.b[from:min(from+g.FrameSize, len(out.b))], of: out}
 	}
 	out.refs.Store(int32(len(all)))
 	r.out = nil
@@ -100,19 +106,37 @@ func (f *File) put(t *transaction, m *image) {
 	t.bytes += len(m.data)
 }
 
+// imagesIn goes through the images of places in [from, to), in whichever way is shorter: a discard of many single frames must not look at all images each time.
+// from is a multiple of BlockSize, as all places are. The images may be deleted meanwhile.
+func imagesIn(all map[int64]*image, from, to int64) iter.Seq[*image] {
+	return func(yield func(*image) bool) {
+		if (to-from)/BlockSize < int64(len(all)) {
+			for off := from; off < to; off += BlockSize {
+				if m := all[off]; m != nil && !yield(m) {
+					return
+				}
+			}
+			return
+		}
+		for off, m := range all {
+			if off >= from && off < to && !yield(m) {
+				return
+			}
+		}
+	}
+}
+
 // forget takes the images of slots in [from, to) of the host file out of the transaction and the overlay: they became holes.
 func (f *File) forget(t *transaction, from, to int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for off, m := range t.images {
-		if off >= from && off < to {
-			t.bytes -= len(m.data)
-			delete(t.images, off)
-			if f.overlay[off] == m {
-				delete(f.overlay, off)
-			}
-			f.release(m)
+	for m := range imagesIn(t.images, from, to) {
+		t.bytes -= len(m.data)
+		delete(t.images, m.off)
+		if f.overlay[m.off] == m {
+			delete(f.overlay, m.off)
 		}
+		f.release(m)
 	}
 	t.riding = slices.DeleteFunc(t.riding, func(m *image) bool {
 		gone := m.off >= from && m.off < to
@@ -128,6 +152,7 @@ func (f *File) forget(t *transaction, from, to int64) {
 func (f *File) free(off, n int64) {
 	t := f.pending()
 	f.freeingTx(t)
+	clear(f.imaged)
 	if n == 0 {
 		return
 	}
@@ -161,8 +186,8 @@ func (f *File) freeingTx(t *transaction) {
 	}
 }
 
-// sorted returns all images of a transaction by their place, as the head names them and as the bulk holds them.
-func (t *transaction) sorted() (ranges []redo.Range, bulk [][]byte) {
+// sorted returns all images of a transaction by their place, and the patches, as the head names them and as the bulk holds them.
+func (t *transaction) sorted() (ranges, patches []redo.Range, bulk [][]byte) {
 	all := make([]*image, 0, len(t.images)+len(t.riding))
 	for _, m := range t.images {
 		all = append(all, m)
@@ -170,8 +195,13 @@ func (t *transaction) sorted() (ranges []redo.Range, bulk [][]byte) {
 	all = append(all, t.riding...)
 	// A place may ride and be overwritten before the transaction is logged: what was written last is an image.
 	slices.SortStableFunc(all, func(a, b *image) int { return cmp.Compare(a.off, b.off) })
+	var patched [][]byte
 	for i, m := range all {
 		if i > 0 && all[i-1].off == m.off {
+			continue
+		}
+		if m.changed != 0 {
+			patches, patched = m.patch(patches, patched)
 			continue
 		}
 		if n := len(ranges); n > 0 && ranges[n-1].End() == m.off {
@@ -187,7 +217,7 @@ func (t *transaction) sorted() (ranges []redo.Range, bulk [][]byte) {
 		}
 		bulk = append(bulk, m.data)
 	}
-	return ranges, bulk
+	return ranges, patches, append(bulk, patched...)
 }
 
 // joined answers a and b as one slice where b lies right behind a in memory, as the frames of a run do: what is written by one call need not be copied

@@ -37,10 +37,8 @@ func lastImages(ts []*transaction) (images []*image, frees, cut bool) {
 	last := make(map[int64]*image, n)
 	for _, t := range ts {
 		for _, r := range t.freed {
-			for off := range last {
-				if off >= r.Off && off < r.Off+r.Len {
-					delete(last, off)
-				}
+			for m := range imagesIn(last, r.Off, r.End()) {
+				delete(last, m.off)
 			}
 		}
 		for off, m := range t.images {

@@ -31,11 +31,14 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) 
 // request sets again, and all of them change times.
 func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	n, err := fs.node(in.NodeId)
-	if err == nil {
-		err = fs.setAttr(n, in)
+	stand := false
+	if err == nil && in.Valid == timesOnly {
+		stand, err = fs.timesStand(n, in, &out.Attr)
 	}
-	if err == nil {
-		err = fs.attr(n, &out.Attr)
+	if err == nil && !stand {
+		if err = fs.setAttr(n, in); err == nil {
+			err = fs.attr(n, &out.Attr)
+		}
 	}
 	out.SetTimeout(fs.cfg.Timeout)
 	return fs.status("setattr", err)
@@ -172,32 +175,44 @@ func (fs *FS) setTimes(n *inode, in *fuse.SetAttrIn) error {
 		return n.noted(f.Container().NoteTime(ts[1]))
 	}
 	n.mu.Unlock()
-	if in.Valid == ctimeOnly {
-		if known, err := n.knowsTimes(in); known || err != nil {
-			return err
-		}
-	}
 	if err := n.host(func(a attrs) error { return a.Utimes(&ts) }); err != nil || n.typ != typeFile {
 		return err
 	}
 	return n.noted(fs.cfg.Engine.NoteTime(n.id, n.hostPath, ts[1]))
 }
 
-// ctimeOnly is the SETATTR by which the kernel's write-back tells the times of a file, mtime along with ctime, after each rename, link and unlink, which change its ctime alone.
-const ctimeOnly = fuse.FATTR_MTIME | fuse.FATTR_CTIME
+// timesOnly is the SETATTR by which the kernel's write-back tells mtime and ctime of a file: when the mtime has changed, but also after each
+// rename, link and unlink, which change the ctime alone.
+const timesOnly = fuse.FATTR_MTIME | fuse.FATTR_CTIME
 
-// ctimeSlack is how much later than the host the kernel may have set a ctime for the same change.
+// ctimeSlack is how much later than the host the kernel may have set the ctime of the same change.
 const ctimeSlack = 20 * time.Millisecond
 
-// knowsTimes reports whether the host file, which is not open, has the mtime that the kernel tells, and a ctime of the change that it tells it for.
-func (n *inode) knowsTimes(in *fuse.SetAttrIn) (bool, error) {
+// timesStand answers the attributes of a file whose host file has the mtime that the kernel tells, and a ctime of the change that it tells it
+// for: nothing is to be set. An open file keeps its own times.
+func (fs *FS) timesStand(n *inode, in *fuse.SetAttrIn, out *fuse.Attr) (bool, error) {
+	n.mu.Lock()
+	open, closes := n.file != nil, n.closes
+	n.mu.Unlock()
+	if open || n.typ != typeFile {
+		return false, nil
+	}
 	var st unix.Stat_t
 	if err := n.stat(&st); err != nil {
 		return false, err
 	}
-	same := st.Mtim.Sec == int64(in.Mtime) && st.Mtim.Nsec == int64(in.Mtimensec)
 	changed := time.Unix(int64(in.Ctime), int64(in.Ctimensec))
-	return same && changed.Sub(time.Unix(st.Ctim.Sec, st.Ctim.Nsec)) <= ctimeSlack, nil
+	if st.Mtim.Sec != int64(in.Mtime) || st.Mtim.Nsec != int64(in.Mtimensec) || changed.Sub(time.Unix(st.Ctim.Sec, st.Ctim.Nsec)) > ctimeSlack {
+		return false, nil
+	}
+	ctime := unix.Timespec{Sec: int64(in.Ctime), Nsec: int64(in.Ctimensec)}
+	n.timeMu.Lock()
+	n.ctime = ctime
+	n.timeMu.Unlock()
+	if st.Nlink > 0 { // else it is on its way out
+		fs.ctimes.note(n.id, st.Ctim, ctime)
+	}
+	return true, fs.fill(n, &st, closes, out)
 }
 
 // noted has the next full fsync of n sync a time on the host that the journal does not hold.
@@ -326,9 +341,9 @@ func headerMissing(err error) bool {
 	return errors.Is(err, container.ErrNoHeader) || errors.Is(err, container.ErrTruncated) || errors.Is(err, container.ErrCorrupt)
 }
 
-// answer fills the reply of a request that gives the kernel an inode, which enter has counted.
-func (fs *FS) answer(n *inode, st *unix.Stat_t, out *fuse.EntryOut) error {
-	if err := fs.fill(n, st, 0, &out.Attr); err != nil {
+// answer fills the reply of a request that gives the kernel an inode, which enter has counted. closes is as for fill.
+func (fs *FS) answer(n *inode, st *unix.Stat_t, closes uint64, out *fuse.EntryOut) error {
+	if err := fs.fill(n, st, closes, &out.Attr); err != nil {
 		fs.drop(n, 1, 0)
 		return err
 	}

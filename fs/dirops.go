@@ -67,7 +67,7 @@ func (fs *FS) found(parent *inode, d *dirs.Dir, e dirs.Entry, out *fuse.EntryOut
 		return err
 	}
 	fs.learn(n, s)
-	return fs.answer(n, &st, out)
+	return fs.answer(n, &st, s.closes, out)
 }
 
 // made answers with an object that was just created with a mode.
@@ -82,7 +82,7 @@ func (fs *FS) made(parent *inode, d *dirs.Dir, e dirs.Entry, mode uint32, out *f
 		return err
 	}
 	n.held.CompareAndSwap(0, uint32(fs.fresh(parent, e.Type, mode)))
-	return fs.answer(n, &st, out)
+	return fs.answer(n, &st, 0, out)
 }
 
 // Mknod makes a regular file, FIFO, socket or device.
@@ -213,6 +213,7 @@ func (fs *FS) remove(in *fuse.InHeader, name string, host func(*dirs.Dir, string
 	if n := fs.known(e); n != nil {
 		defer fs.release(n)
 		defer fs.nameless(n)
+		n.awaitFreeing()
 		n.loc.Lock()
 		defer n.loc.Unlock()
 		if err := fs.pin(n, parent, d, name); err != nil {

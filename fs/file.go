@@ -281,6 +281,24 @@ func (fs *FS) discard(n *inode) error {
 	return errors.Join(errs...)
 }
 
+// discardLeft is discard of an inode that nobody can reach any more. The directory that it was removed from does not go meanwhile.
+func (fs *FS) discardLeft(n *inode) error {
+	if len(n.left) == 1 { // with several, which two may hold in different orders, it does without
+		n.left[0].freeing.RLock()
+		defer n.left[0].freeing.RUnlock()
+	}
+	return fs.discard(n)
+}
+
+// awaitFreeing returns when the host has freed what was removed from a directory and is being forgotten. It is called before the directory goes
+// itself: the kernel spins over an rmdir while a file that was in there is still on its way out, and takes the time of those who see it out.
+func (n *inode) awaitFreeing() {
+	if n.typ == typeDir {
+		n.freeing.Lock()
+		defer n.freeing.Unlock()
+	}
+}
+
 // nameless is called when a name of n was removed. A file without any more is counted until it is gone from the host. If its data lingers, it
 // goes now: a full host must not keep what was deleted to make room.
 func (fs *FS) nameless(n *inode) {

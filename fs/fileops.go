@@ -91,7 +91,7 @@ func (fs *FS) openNew(c *container.File, flags uint32, out *fuse.CreateOut, ente
 	fs.opened(n, writable(flags))
 	fs.handle(flags, &out.OpenOut)
 	out.Fh |= hasData
-	return fs.answer(n, &st, &out.EntryOut)
+	return fs.answer(n, &st, 0, &out.EntryOut)
 }
 
 // Open opens a file. Host and header are touched by writers only; a reader whose pages the kernel has costs nothing.
@@ -270,7 +270,8 @@ func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 		if err := fs.handOverSent(n, f); err != nil {
 			return err
 		}
-		if err := f.Sync(); err != nil {
+		named := fs.syncNewName(n)
+		if err := errors.Join(f.Sync(), named()); err != nil {
 			return err
 		}
 		n.headerSynced.Store(true)

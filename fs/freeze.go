@@ -37,7 +37,7 @@ func NewFreezer(stack *Stack, watch *Watch, events event.Sink) *Freezer {
 
 // Freeze returns when everything written so far is on the host, durably, and nothing there changes until Thaw, or until the timeout. Reads are answered meanwhile;
 // what would change something waits: the kernel takes writes into its own memory, as far as that goes. A vault that is mounted for reading only is still anyway.
-// On an error nothing is frozen.
+// On an error nothing is frozen; where it is one of the vault's state, nothing can be changed until the vault is mounted anew.
 func (z *Freezer) Freeze(timeout time.Duration) error {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -72,7 +72,8 @@ func (z *Freezer) still() error {
 		return err
 	}
 	if err := z.stack.Vault.Suspend(); err != nil {
-		return errors.Join(err, z.stack.Engine.Resume(z.stack.Vault.Journal().ID))
+		// The host may have got a state that says clean all the same: who mounts next would look for no journal, so that nothing may go into one.
+		return z.stack.Engine.Fail("a freeze", err)
 	}
 	return nil
 }

@@ -117,10 +117,11 @@ func (fs *FS) readMode(x disk.Xattrs, o xattrs.Object) (held, error) {
 	return heldMode | held(mode)<<modeAt, nil
 }
 
-// sight is what look found an object to hold, 0 where it did not ask.
+// sight is what look found: what an object holds, 0 where it did not ask, and of what moment that is.
 type sight struct {
-	held held
-	seen uint64 // FS.attrChanges before
+	held   held
+	seen   uint64 // FS.attrChanges before
+	closes uint64 // inode.closes before, 0 where it was not known
 }
 
 // look fills st with what the host says of an object, as dirs.Dir.Stat does. Of one that is not known yet it learns along with that what it holds.
@@ -128,6 +129,11 @@ func (fs *FS) look(d *dirs.Dir, e dirs.Entry, st *unix.Stat_t) (s sight, err err
 	fs.mu.RLock()
 	n := fs.objects[e.ID]
 	fs.mu.RUnlock()
+	if n != nil {
+		n.mu.Lock()
+		s.closes = n.closes
+		n.mu.Unlock()
+	}
 	if fs.noAttrs || n != nil && n.has(heldKnown) || dirs.NeededMode(e.Type) == 0 {
 		return s, d.Stat(e.Name, e.ID, st)
 	}

@@ -42,11 +42,12 @@ type inode struct {
 
 	dir atomic.Pointer[dirs.Dir] // of a directory, once needed; stays until the inode goes
 
-	// loc guards links, left and found. It is held shared over host calls by name, so that a rename never pulls the name away in between.
-	loc   sync.RWMutex
-	links []link
-	left  []*inode   // directories in which links were removed since the last sync of this object; each held
-	found dirs.Entry // the last link that was added: flags and sequence outlive the link
+	// loc guards links, linkIndex, left and found. It is held shared over host calls by name, so that a rename never pulls the name away in between.
+	loc       sync.RWMutex
+	links     []link
+	linkIndex map[linkKey]int // of links, where there are many
+	left      []*inode        // directories in which links were removed since the last sync of this object; each held
+	found     dirs.Entry      // the last link that was added: flags and sequence outlive the link
 
 	mu      sync.Mutex // guards what follows, and opening and closing of the file
 	file    *cache.File
@@ -64,9 +65,11 @@ type inode struct {
 	xattrMu      sync.Mutex    // held over host calls that change or list attributes; before loc
 	privFree     atomic.Bool   // mode is known to have no suid or sgid bit; see killpriv.go
 	owner        atomic.Pointer[dirOwner]
-	linksSynced  atomic.Bool // no link of this object changed since they were synced
-	metaDirty    atomic.Bool // mode or owner may have been set since the last full sync
-	headerSynced atomic.Bool // a header of the file was made durable in this session
+	freeing      sync.RWMutex // of a directory: shared while the host frees what was removed from it; before all other locks
+	linkSync     sync.Mutex   // held while its links are synced
+	linksSynced  atomic.Bool  // no link of this object changed since they were synced
+	metaDirty    atomic.Bool  // mode or owner may have been set since the last full sync
+	headerSynced atomic.Bool  // a header of the file was made durable in this session
 
 	times
 }
@@ -92,18 +95,8 @@ func (fs *FS) addLinkLocked(n, parent *inode, e dirs.Entry) {
 		return
 	}
 	fs.hold(parent)
-	n.links = append(n.links, link{parent, e})
+	n.appendLink(link{parent, e})
 	n.found = e
-}
-
-// linkAt returns the index of a link, -1 if there is none. The caller holds loc.
-func (n *inode) linkAt(parent *inode, name string) int {
-	for i := range n.links {
-		if n.links[i].parent == parent && n.links[i].entry.Name == name {
-			return i
-		}
-	}
-	return -1
 }
 
 // removeLinkLocked forgets a name. The parent's hold goes over to left until the removal is synced.
@@ -112,7 +105,7 @@ func (fs *FS) removeLinkLocked(n, parent *inode, name string) {
 	if i < 0 {
 		return
 	}
-	n.links = slices.Delete(n.links, i, i+1)
+	n.deleteLink(i)
 	n.changes.Add(1)
 	n.linksSynced.Store(false)
 	if slices.Contains(n.left, parent) {

@@ -119,8 +119,8 @@ func (fs *FS) serverOptions(o MountOptions, w mountWords) *fuse.MountOptions {
 	}
 }
 
-// checks is the option that has the kernel check permissions. It goes without saying, but where nobody but root may enter: root may everything, and the kernel's check costs
-// one GETATTR of the directory before every name that is made, removed or looked up after the last such change. See Access.
+// checks is the option that has the kernel check permissions. It goes without saying, but where nobody but root may enter: root may everything, and
+// the kernel's check costs one GETATTR of the directory before every name that is made, removed or looked up after the last such change. See Access.
 func (fs *FS) checks(o MountOptions, w mountWords) []string {
 	if fs.asRoot && !o.AllowOther && !w.allowOther && !fs.cfg.ACL && !w.checked {
 		return nil

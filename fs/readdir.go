@@ -95,7 +95,7 @@ func (fs *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 			return true
 		}
 		fs.learn(n, s)
-		if fs.answer(n, &st, slot) != nil {
+		if fs.answer(n, &st, s.closes, slot) != nil {
 			*slot = fuse.EntryOut{}
 		}
 		return true

@@ -107,7 +107,7 @@ func (fs *FS) syncNew(n *inode) error {
 // syncOthers makes the names of an object durable that is about to lose one of several to another object. Two host calls do that, and a host that orders
 // names in each directory alone may keep only the first: then the object has no name left but one that is hidden, and to be removed.
 func (fs *FS) syncOthers(n *inode) error {
-	if n == nil || n.typ == typeDir || n.linksSynced.Load() {
+	if n == nil || n.typ == typeDir {
 		return nil
 	}
 	n.loc.RLock()

@@ -84,16 +84,7 @@ func (s *Stack) build(c StackConfig) (err error) {
 // headerless tells dirs whether a file whose link says that it may have no header lies in an unclean session and indeed has
 // none (FORMAT.md sections 8.1 and 8.2).
 func (s *Stack) headerless(l names.Link, d disk.Dir, host string) bool {
-	if !s.Vault.UncleanSeq(l.Seq) {
-		return false
-	}
-	f, err := d.Open(host, true)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	_, err = s.Engine.ReadSize(f, l.ID)
-	return err != nil
+	return s.Vault.UncleanSeq(l.Seq) && s.Engine.LacksHeader(d, host, l.ID)
 }
 
 // settled tells dirs whether all of a file is durable since the session of its link ended cleanly.

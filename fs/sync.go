@@ -56,9 +56,11 @@ func (fs *FS) syncLinks(n *inode) error {
 		return nil
 	}
 	n.loc.RLock()
-	parents := make([]*inode, 0, len(n.links)+len(n.left))
+	var parents []*inode
 	for _, l := range n.links {
-		parents = append(parents, l.parent)
+		if k := len(parents); k == 0 || parents[k-1] != l.parent { // of many links most are in few directories
+			parents = append(parents, l.parent)
+		}
 	}
 	left := slices.Clone(n.left)
 	parents = append(parents, left...)
@@ -68,16 +70,8 @@ func (fs *FS) syncLinks(n *inode) error {
 	n.loc.RUnlock()
 	defer fs.releaseAll(parents...)
 
-	if !n.linksSynced.Swap(true) {
-		for _, p := range parents {
-			if err := fs.syncDir(p); err != nil {
-				n.linksSynced.Store(false)
-				return err
-			}
-		}
-		if len(left) > 0 {
-			fs.forgetLeft(n, left)
-		}
+	if err := fs.syncParents(n, parents, left); err != nil {
+		return err
 	}
 	for _, p := range parents {
 		if err := fs.syncLinks(p); err != nil {
@@ -85,6 +79,40 @@ func (fs *FS) syncLinks(n *inode) error {
 		}
 	}
 	return nil
+}
+
+// syncParents makes the links of n durable, which are in these directories, unless they are. Who comes while somebody does it waits for that.
+func (fs *FS) syncParents(n *inode, parents, left []*inode) error {
+	n.linkSync.Lock()
+	defer n.linkSync.Unlock()
+	if n.linksSynced.Swap(true) {
+		return nil
+	}
+	for _, p := range parents {
+		if err := fs.syncDir(p); err != nil {
+			n.linksSynced.Store(false)
+			return err
+		}
+	}
+	if len(left) > 0 {
+		fs.forgetLeft(n, left)
+	}
+	return nil
+}
+
+// syncNewName begins syncLinks of a file whose one name is the one it was made with, so that name and data get durable at the same time: either alone promises
+// nothing, and takes nothing away. What it answers waits for that. Of other files it does nothing: a name that took another file's place must not be
+// durable before the data.
+func (fs *FS) syncNewName(n *inode) (wait func() error) {
+	n.loc.RLock()
+	first := len(n.links) == 1 && len(n.left) == 0 && n.links[0].entry.Seq == n.found.Seq && n.found.Flags&noHeader != 0
+	n.loc.RUnlock()
+	if !first || n.linksSynced.Load() {
+		return func() error { return nil }
+	}
+	done := make(chan error, 1)
+	go func() { done <- fs.syncLinks(n) }()
+	return func() error { return <-done }
 }
 
 // forgetLeft gives up directories whose lost links are synced.

@@ -126,10 +126,10 @@ func (fs *FS) drop(n *inode, lookups uint64, holds int) {
 	if !gone {
 		return
 	}
-	if err := fs.discard(n); err != nil {
+	// Nobody can reach n any more: its links are read without a lock. A long chain of forgotten parents ends here one by one.
+	if err := fs.discardLeft(n); err != nil {
 		fs.cfg.Events.Emit(event.Event{Kind: event.Failed, Object: n.id.String(), Offset: -1, Err: err, Note: "closing a forgotten file failed"})
 	}
-	// Nobody can reach n any more: its links are read without a lock. A long chain of forgotten parents ends here one by one.
 	for _, l := range n.links {
 		fs.release(l.parent)
 	}

@@ -342,3 +342,31 @@ func TestAccess(t *testing.T) {
 		}
 	}
 }
+
+// A change of nothing but the ctime reaches the host, and a rename leaves the mtime alone, though the kernel sends both times each time.
+func TestTimesThatStand(t *testing.T) {
+	bothModes(t, func(t *testing.T, m *mounted) {
+		path := m.write("f", patterned(5000))
+		was := lstat(t, path)
+		time.Sleep(50 * time.Millisecond)
+		m.must(unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, was.Mtim}, 0))
+		m.remount()
+		touched := lstat(t, path)
+		if touched.Mtim != was.Mtim {
+			t.Errorf("mtime %v, want %v", touched.Mtim, was.Mtim)
+		}
+		if touched.Ctim.Nano() < was.Ctim.Nano()+int64(20*time.Millisecond) {
+			t.Errorf("ctime %v before utimensat, %v after it", was.Ctim, touched.Ctim)
+		}
+		time.Sleep(50 * time.Millisecond)
+		m.must(os.Rename(path, m.path("g")))
+		m.remount()
+		moved := lstat(t, m.path("g"))
+		if moved.Mtim != was.Mtim {
+			t.Errorf("mtime %v after a rename, want %v", moved.Mtim, was.Mtim)
+		}
+		if moved.Ctim.Nano() < touched.Ctim.Nano()+int64(20*time.Millisecond) {
+			t.Errorf("ctime %v before a rename, %v after it", touched.Ctim, moved.Ctim)
+		}
+	})
+}

@@ -40,8 +40,8 @@ func TestReaderJournal(t *testing.T) {
 	}
 	w := &wrecker{t: t, rng: rand.New(rand.NewPCG(4, 2)), seen: map[keys.ObjectID]bool{}}
 	w.wreck(dir)
-	if w.images < 100 {
-		t.Fatalf("only %d images", w.images)
+	if w.images < 100 || w.patches < 30 {
+		t.Fatalf("only %d images and %d patches", w.images, w.patches)
 	}
 	check := func(who string) {
 		t.Helper()
@@ -140,12 +140,13 @@ func pieceFiles(t *testing.T, v *vectors.Vector) string {
 
 // wrecker overwrites what the containers of a vault hold, once it is in the journal.
 type wrecker struct {
-	t      *testing.T
-	rng    *rand.Rand
-	g      *goVault
-	j      *journal.Journal
-	seen   map[keys.ObjectID]bool
-	images int
+	t       *testing.T
+	rng     *rand.Rand
+	g       *goVault
+	j       *journal.Journal
+	seen    map[keys.ObjectID]bool
+	images  int
+	patches int
 }
 
 func (w *wrecker) must(err error) {
@@ -207,7 +208,8 @@ func (w *wrecker) file(d *dirs.Dir, e dirs.Entry, path []string) {
 	_, err = w.j.Append(early.Append(nil), junk)
 	w.must(err)
 	late := redo.Head{ID: e.ID, Path: path, Length: st.Size}
-	var bulk [][]byte
+	patched := redo.Head{ID: e.ID, Path: path, Length: -1}
+	var bulk, patches [][]byte
 	for off := int64(0); off < int64(len(whole)); off += block {
 		r := redo.Range{Off: off, Len: min(block, int64(len(whole))-off)}
 		if w.rng.IntN(3) == 0 && r.Len == block {
@@ -215,12 +217,21 @@ func (w *wrecker) file(d *dirs.Dir, e dirs.Entry, path []string) {
 			continue
 		}
 		late.Images = append(late.Images, r)
-		bulk = append(bulk, whole[off:off+r.Len])
+		image := whole[off : off+r.Len]
+		if r.Len == block && w.rng.IntN(2) == 0 { // its third and fourth sectors come later
+			from := off + 1024
+			patched.Patches, patches = append(patched.Patches, redo.Range{Off: from, Len: 1024}), append(patches, whole[from:from+1024])
+			image = slices.Concat(image[:1024], junk[:1024], image[2048:])
+		}
+		bulk = append(bulk, image)
 		_, err = f.WriteAt(junk[:r.Len], off)
 		w.must(err)
 	}
 	w.images += len(late.Images)
 	_, err = w.j.Append(late.Append(nil), bulk...)
+	w.must(err)
+	w.patches += len(patches)
+	_, err = w.j.Append(patched.Append(nil), patches...)
 	w.must(err)
 	switch {
 	case st.Size > int64(len(whole)):

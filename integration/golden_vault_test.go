@@ -123,16 +123,7 @@ func (g *goVault) event(e event.Event) {
 }
 
 func (g *goVault) headerless(l names.Link, d disk.Dir, host string) bool {
-	if !g.v.UncleanSeq(l.Seq) {
-		return false
-	}
-	f, err := d.Open(host, true)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	_, err = g.engine.ReadSize(f, l.ID)
-	return err != nil
+	return g.v.UncleanSeq(l.Seq) && g.engine.LacksHeader(d, host, l.ID)
 }
 
 // manifest reads the whole vault and fails at the first thing that is refused.

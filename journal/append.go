@@ -28,12 +28,12 @@ const (
 // needs cannot be made and those that there are would not do even if empty (nothing has happened, the caller may try again; as long as
 // they would do it waits for them); what Pressed answered to one that waits, likewise; ErrFailed, sticky; ErrClosed. Transactions are ordered as their Appends took effect; it allocates nothing in steady state.
 func (j *Journal) Append(head []byte, bulk ...[]byte) (LSN, error) {
-	return j.AppendFrom(func(LSN) {}, head, bulk...)
+	return j.AppendFrom(func(LSN) error { return nil }, head, bulk...)
 }
 
 // AppendFrom is Append; from is told where the transaction will begin once there is room for it, before it is written and before another can come. It must not call
-// the Journal.
-func (j *Journal) AppendFrom(from func(LSN), head []byte, bulk ...[]byte) (LSN, error) {
+// the Journal. Its error is answered as it is, and nothing was appended.
+func (j *Journal) AppendFrom(from func(LSN) error, head []byte, bulk ...[]byte) (LSN, error) {
 	t := payload{head: head, bulk: bulk, left: len(head)}
 	for _, b := range bulk {
 		t.left += len(b)
@@ -51,12 +51,14 @@ func (j *Journal) AppendFrom(from func(LSN), head []byte, bulk ...[]byte) (LSN, 
 	return lsn, nil
 }
 
-func (j *Journal) append(t *payload, from func(LSN)) (LSN, error) {
+func (j *Journal) append(t *payload, from func(LSN) error) (LSN, error) {
 	begin, err := j.reserve(t.left)
 	if err != nil {
 		return 0, err
 	}
-	from(begin)
+	if err := from(begin); err != nil {
+		return 0, err
+	}
 	end, err := j.write(t, begin)
 	if err != nil {
 		j.revoke(begin)

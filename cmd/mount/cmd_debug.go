@@ -79,6 +79,7 @@ type transactionInfo struct {
 	Object     string     `json:"object,omitempty"`
 	Path       []string   `json:"path,omitempty"` // sealed host names
 	Images     int        `json:"images"`
+	Patches    int        `json:"patches"` // of blocks of which the log had an image
 	ImageBytes int64      `json:"image_bytes"`
 	Freed      int64      `json:"freed_bytes"`
 	Length     *int64     `json:"length,omitempty"` // of the host file; null: as it was
@@ -189,6 +190,7 @@ func describeTransaction(t *journal.Transaction) (transactionInfo, error) {
 
 func (x *transactionInfo) file(h *redo.Head) {
 	x.Kind, x.Object, x.Path, x.Images = "file", h.ID.String(), h.Path, len(h.Images)
+	x.Patches = len(h.Patches)
 	for _, r := range h.Freed {
 		x.Freed += r.Len
 	}
@@ -211,7 +213,7 @@ func (j *journalInfo) print(w io.Writer) error {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "LSN\tKIND\tOBJECT\tDEPTH\tIMAGES\tBYTES\tFREED\tLENGTH\tMTIME\n")
+	fmt.Fprintf(t, "LSN\tKIND\tOBJECT\tDEPTH\tIMAGES\tPATCHES\tBYTES\tFREED\tLENGTH\tMTIME\n")
 	for _, x := range j.Transactions {
 		fmt.Fprintln(t, x.line())
 	}
@@ -243,5 +245,5 @@ func (x *transactionInfo) line() string {
 	if object == "" {
 		object = "-"
 	}
-	return fmt.Sprintf("%d\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s", x.LSN, x.Kind, object, depth, x.Images, x.ImageBytes, x.Freed, length, mtime)
+	return fmt.Sprintf("%d\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s", x.LSN, x.Kind, object, depth, x.Images, x.Patches, x.ImageBytes, x.Freed, length, mtime)
 }

@@ -47,10 +47,10 @@ for the user who mounted it; --repair wants it unmounted.
 With --repair the vault is opened for writing, which finishes what an unclean session left, and what is damaged is saved as far as it can be:
 
   rebuilt   a new file has taken over the name: all that still opens is at its place, and what is lost reads as zeros
-  moved     what could not stay under its name lies in the directory lost+found of the vault
+  moved     what could not stay under its name lies in the directory lost+found of the vault; what a second directory of one id hid, in the first
   copied    what could be read of it lies in lost+found too; the original is damaged still
   finished  header or length of a file were put right after an unclean session
-  removed   an unfinished file of an earlier repair
+  removed   an unfinished file of an earlier repair; extended attributes that do not open; a second directory of one id
   kept      nothing could be done: symlinks whose target is lost, directories that nobody knows, files of which nothing opens
 
 A journal that is damaged is replayed as far as it is whole, before all else, and its pieces are kept in .coffer/lost of the vault, to be removed by hand. What it
@@ -142,6 +142,7 @@ func (a *app) verify(path string, from unlockFlags, o verifyOptions) error {
 		return err
 	}
 	out.vault(v)
+	out.aside(path)
 	err = a.check(path, s, o, out)
 	return errors.Join(err, s.Close())
 }

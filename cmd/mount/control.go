@@ -66,6 +66,7 @@ func (o *controller) serve(l *net.UnixListener) {
 			continue
 		}
 		o.orders.Go(func() {
+			defer context.AfterFunc(o.ctx, func() { _ = c.Close() })() // nobody waits for who says nothing, or reads nothing
 			o.take(c)
 			_ = c.Close()
 		})

@@ -12,7 +12,7 @@
 //	coffer info VAULT                    say what a vault is, without a secret
 //	coffer status MOUNTPOINT             say how a mount is doing (status.go)
 //	coffer ls, cat, stat VAULT PATH      look into a vault without a mount (source.go)
-//	coffer import VAULT SRC... DEST      copy into a vault without a mount (bulk)
+//	coffer import VAULT SRC... DEST      copy into a vault, mounted or not (bulk)
 //	coffer export VAULT PATH... DEST     copy out of it
 //	coffer seal, coffer open             standard input as a sealed stream, and back
 //	coffer speed                         how fast this machine encrypts

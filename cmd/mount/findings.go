@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/cofferfs/coffer/container/check"
@@ -103,6 +104,16 @@ func (f *findings) vault(v *vault.Vault) {
 		f.early.Leftover++
 		f.add(check.Finding{Kind: check.Leftover, Host: ".coffer/journal.*", What: "the journal of a session that did not end cleanly waits to be replayed", Hint: "the next mount does"})
 	}
+}
+
+// aside reports what repairs put aside.
+func (f *findings) aside(path string) {
+	all, err := filepath.Glob(filepath.Join(escapeGlob(path), ".coffer", "lost", "*"))
+	if err != nil || len(all) == 0 {
+		return
+	}
+	f.early.Leftover++
+	f.add(check.Finding{Kind: check.Leftover, Host: ".coffer/lost", What: fmt.Sprintf("%s of damaged journals that a repair put aside", count(len(all), "piece")), Hint: "they can be removed"})
 }
 
 // journal reports a journal that is damaged.

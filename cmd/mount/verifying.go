@@ -46,8 +46,7 @@ func (o *controller) verify(c *net.UnixConn) error {
 	defer o.checks.Add(-1)
 	ctx, cancel := context.WithCancel(o.ctx)
 	defer cancel()
-	defer context.AfterFunc(o.ctx, func() { _ = c.Close() })() // nobody waits for a reader who has stopped
-	var mu sync.Mutex                                          // one document at a time
+	var mu sync.Mutex // one document at a time
 	send := func(n verifyNews) {
 		mu.Lock()
 		defer mu.Unlock()

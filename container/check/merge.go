@@ -22,7 +22,9 @@ func (r *repairer) merge(ctx context.Context, second, first *object) (Action, er
 	if err := m.run(ctx); err != nil {
 		return Action{}, err
 	}
-	r.moved, r.merged = true, true
+	if m.moved > 0 {
+		r.moved, r.merged = true, true
+	}
 	a := Action{Result: Removed, Path: second.plainPath(), Host: second.hostPath(), To: first.plainPath()}
 	a.What = fmt.Sprintf("a second directory of one id: %d objects of it went to the first or to %s, %d were there", m.moved, LostFound, m.same)
 	if m.left > 0 {

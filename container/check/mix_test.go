@@ -16,7 +16,7 @@ import (
 
 // TestRepairHalfSynced takes objects at random from two copies of a vault, an older one and a newer one, as a tool leaves that was stopped while it synchronized.
 func TestRepairHalfSynced(t *testing.T) {
-	seed, rounds := rounds(t, 20)
+	seed, rounds := rounds(t, 12)
 	for round := range rounds {
 		rng := mrand.New(mrand.NewPCG(seed, uint64(round)))
 		r, m := newMemoryRig(t)
@@ -28,22 +28,30 @@ func TestRepairHalfSynced(t *testing.T) {
 		r.close()
 		story := fmt.Sprintf("seed %d, round %d: clean", seed, round)
 		if rng.IntN(3) == 0 {
-			story = fmt.Sprintf("seed %d, round %d: %s", seed, round, r.leaveUnclean(m, rng))
+			_, how := r.leaveUnclean(m, rng)
+			story = fmt.Sprintf("seed %d, round %d: %s", seed, round, how)
 		}
-		mixed := disktest.NewMemory()
-		to, newer, older := mixed.Root(), r.root(), old.Root()
-		r.must(to.Mkdir(configDir, 0o700))
-		r.mix(rng, to, newer, older)
-		r.must(to.SyncAll())
-		for _, d := range []disk.Dir{to, newer, older} {
-			d.Close()
-		}
-		r.root = func() disk.Dir { return mixed.Root() }
+		r.halfSynced(rng, old)
 		for rng.IntN(3) == 0 {
 			story += "\n" + r.harm(rng)
 		}
 		r.judge(story, nil)
 	}
+}
+
+// halfSynced goes on with a copy that has objects of the vault and of the older one.
+func (r *rig) halfSynced(rng *mrand.Rand, old *disktest.Memory) *disktest.Memory {
+	r.t.Helper()
+	mixed := disktest.NewMemory()
+	to, newer, older := mixed.Root(), r.root(), old.Root()
+	r.must(to.Mkdir(configDir, 0o700))
+	r.mix(rng, to, newer, older)
+	r.must(to.SyncAll())
+	for _, d := range []disk.Dir{to, newer, older} {
+		d.Close()
+	}
+	r.root = func() disk.Dir { return mixed.Root() }
+	return mixed
 }
 
 // mix copies objects of the newer and then of the older vault, some of each; the config is there in any case.

@@ -46,6 +46,9 @@ type Action struct {
 	What   string  `json:"what,omitempty"`
 }
 
+// maxPasses is how often a repair looks at what it moved: the deepest tree that is mended level by level.
+const maxPasses = 32
+
 // Repair verifies the vault and then saves what it can of everything that is damaged. Nothing that can be read is changed: new files are built
 // beside the old ones, synced, and take their names over at once. It can be interrupted at any point and run again. What cannot stay under its
 // name goes to LostFound. sum is that of Verify, before anything was changed; kept counts what is damaged still.
@@ -70,7 +73,7 @@ func Repair(ctx context.Context, cfg RepairConfig) (sum Summary, kept int, err e
 			err = r.all(ctx, all)
 		}
 		kept += r.kept
-		if err != nil || !r.moved || r.Tree == nil {
+		if err != nil || !r.moved || r.Tree == nil || pass == maxPasses {
 			return sum, kept, err
 		}
 	}

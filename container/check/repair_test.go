@@ -100,6 +100,16 @@ func TestRepair(t *testing.T) {
 			r.must(os.Remove(p))
 			r.must(os.Symlink(target[1:], p))
 		}, "kept link", "", nil, ""},
+		{"header of a long symlink", func(r *rig) { flip(r, "longlink", 100) }, "rebuilt longlink", "longlink", nil, ""},
+		{"target of a long symlink", func(r *rig) { flip(r, "longlink", 600) }, "kept longlink [0-3500]", "", nil, ""},
+		{"symlink twice", func(r *rig) {
+			e, err := r.tree.Root().Lookup("link")
+			r.must(err)
+			target, err := os.Readlink(r.host("link"))
+			r.must(err)
+			host, _ := names.New(r.v.Ring().Names()).Seal(r.v.Config().VaultID.Root(), names.Link{Type: e.Type, ID: e.ID, Seq: e.Seq + 1000, Name: "other"})
+			r.must(os.Symlink(target, filepath.Join(r.path, host)))
+		}, "rebuilt link", "", nil, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -107,6 +117,7 @@ func TestRepair(t *testing.T) {
 			r := newRig(t)
 			r.fill()
 			r.open(false)
+			r.longLink("longlink")
 			r.put("twin", pattern(9, 10000))
 			e, err := r.tree.Root().Lookup("twin")
 			r.must(err)

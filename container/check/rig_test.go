@@ -109,20 +109,10 @@ func (r *rig) tryOpen(readOnly bool) (err error) {
 		Root: r.v.Root(), RootID: cfg.VaultID.Root(), Codec: names.New(r.v.Ring().Names()), Geometry: r.v.GeometryID(),
 		NextSeq: r.v.NextSeq, SawSeq: r.v.SawSeq, ReadOnly: readOnly, Events: r.event, Intend: r.eng.Intend(),
 		Headerless: func(l names.Link, d disk.Dir, host string) bool {
-			return r.v.UncleanSeq(l.Seq) && r.headerless(l, d, host)
+			return r.v.UncleanSeq(l.Seq) && r.eng.LacksHeader(d, host, l.ID)
 		},
 	})
 	return err
-}
-
-func (r *rig) headerless(l names.Link, d disk.Dir, host string) bool {
-	f, err := d.Open(host, true)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	_, err = r.eng.ReadSize(f, l.ID)
-	return err != nil
 }
 
 func (r *rig) event(e event.Event) {}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -160,7 +159,7 @@ func (c *checker) name(fd disk.Dir, at *place, host string, sidecars map[string]
 		return o
 	}
 	sidecar := names.SidecarName(host)
-	b, err := readSidecar(fd, sidecar)
+	b, err := names.ReadSidecar(fd, sidecar)
 	if err == nil {
 		sidecars[sidecar] = true
 		err = c.Codec.OpenLong(at.id, &o.link, b)
@@ -179,28 +178,13 @@ func (c *checker) name(fd disk.Dir, at *place, host string, sidecars map[string]
 	return nil
 }
 
-// readSidecar reads no more than a sidecar can hold, and one byte to see that it holds more.
-func readSidecar(fd disk.Dir, name string) ([]byte, error) {
-	f, err := fd.Open(name, true)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b := make([]byte, names.MaxName+names.SidecarOverhead+1)
-	n, err := f.ReadAt(b, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return b[:n], nil
-}
-
 // winner picks the link that shows, as a mount does (FORMAT.md 8.1), and reports the others.
 func (c *checker) winner(fd disk.Dir, all []*object) *object {
 	slices.SortFunc(all, func(a, b *object) int {
 		return cmp.Or(-cmp.Compare(a.link.Seq, b.link.Seq), strings.Compare(string(a.link.ID[:]), string(b.link.ID[:])))
 	})
 	win := 0
-	for win < len(all)-1 && c.lacksHeader(fd, all[win]) {
+	for win < len(all)-1 && c.mayLackHeader(all[win]) && c.Engine.LacksHeader(fd, all[win].host, all[win].link.ID) {
 		win++
 	}
 	for i, o := range all {
@@ -213,20 +197,6 @@ func (c *checker) winner(fd disk.Dir, all []*object) *object {
 		}
 	}
 	return all[win]
-}
-
-// lacksHeader reports whether an object has no header and may have none (FORMAT.md 8.2).
-func (c *checker) lacksHeader(fd disk.Dir, o *object) bool {
-	if !c.mayLackHeader(o) {
-		return false
-	}
-	f, err := fd.Open(o.host, true)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	_, err = c.Engine.ReadSize(f, o.link.ID)
-	return err != nil
 }
 
 func (c *checker) mayLackHeader(o *object) bool {

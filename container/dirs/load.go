@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -123,7 +122,7 @@ func (l *loading) verify(host string, typ uint8, n *names.Link) error {
 		return nil
 	}
 	name := names.SidecarName(host)
-	b, err := readSidecar(l.fd, name)
+	b, err := names.ReadSidecar(l.fd, name)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ELOOP), errors.Is(err, disk.ErrNotRegular):
 		return fmt.Errorf("%w: %v", names.ErrSidecar, err)
@@ -132,21 +131,6 @@ func (l *loading) verify(host string, typ uint8, n *names.Link) error {
 	}
 	l.sidecars[name] = true
 	return l.d.t.cfg.Codec.OpenLong(l.d.id, n, b)
-}
-
-// readSidecar reads no more than a sidecar can hold, and one byte to see that it holds more.
-func readSidecar(fd disk.Dir, name string) ([]byte, error) {
-	f, err := fd.Open(name, true)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b := make([]byte, names.MaxName+names.SidecarOverhead+1)
-	n, err := f.ReadAt(b, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return b[:n], nil
 }
 
 func (l *loading) enter(n names.Link) {

@@ -256,49 +256,54 @@ func randomTransaction(rng *rand.Rand, p spot) logged {
 		x.images = append(x.images, b)
 		off += n / block * block
 	}
+	for off := rng.Int64N(24) * sector; off < 12*block && rng.IntN(4) > 0; off += (1 + rng.Int64N(24)) * sector {
+		n := min(1+rng.Int64N(8), (block-off%block)/sector) * sector
+		x.head.Patches = append(x.head.Patches, Range{off, n})
+		x.images = append(x.images, bytes.Repeat([]byte{byte(rng.Uint32())}, int(n)))
+		off += n
+	}
 	return x
 }
 
-// oracle answers what the log makes of a host file.
+// oracle answers what the log makes of a host file, byte by byte.
 func oracle(host string, log []logged) string {
-	out, final := []byte(host), int64(-1)
+	const none = -1
+	logged, final := slices.Repeat([]int{none}, 30*block), int64(-1)
+	void := func(from, to int64) {
+		for i := from; i < min(to, int64(len(logged))); i++ {
+			logged[i] = none
+		}
+	}
 	for _, x := range log {
-		if k := len(x.head.Images); k > 0 && final >= 0 {
-			final = max(final, x.head.Images[k-1].End())
+		for _, r := range x.head.Freed {
+			void(r.Off, r.End())
+		}
+		for i, r := range slices.Concat(x.head.Images, x.head.Patches) {
+			if i < len(x.head.Images) {
+				void(r.Off, (r.End()+block-1)/block*block)
+			}
+			for k, b := range x.images[i] {
+				logged[r.Off+int64(k)] = int(b)
+			}
+			if final >= 0 {
+				final = max(final, r.End())
+			}
 		}
 		if x.head.Length >= 0 {
 			final = x.head.Length
+			void(final, int64(len(logged)))
 		}
 	}
+	out := []byte(host)
+	resize := func(n int) { out = append(out, make([]byte, max(0, n-len(out)))...) }
 	if final >= 0 {
-		out = append(out, make([]byte, max(0, int(final)-len(out)))...)[:final]
+		resize(int(final))
+		out = out[:final]
 	}
-	for b := int64(0); b < 30; b++ {
-		from, limit := b*block, int64(block) // bytes of the block that still count
-	search:
-		for _, x := range slices.Backward(log) {
-			if x.head.Length >= 0 {
-				limit = min(limit, x.head.Length-from)
-			}
-			if limit <= 0 {
-				break
-			}
-			for i, r := range x.head.Images {
-				if from >= r.Off && from < r.Off+r.Len {
-					image := x.images[i][from-r.Off:]
-					image = image[:min(limit, int64(len(image)))]
-					if need := from + int64(len(image)); need > int64(len(out)) {
-						out = append(out, make([]byte, need-int64(len(out)))...)
-					}
-					copy(out[from:], image)
-					break search
-				}
-			}
-			for _, r := range x.head.Freed {
-				if from >= r.Off && from < r.Off+r.Len {
-					break search
-				}
-			}
+	for i, b := range logged {
+		if b != none {
+			resize(i + 1)
+			out[i] = byte(b)
 		}
 	}
 	return string(out)

@@ -18,9 +18,11 @@ const (
 	KindExchange Kind = 2 // the intent of an exchange of two names
 
 	block     = 4096 // of the host
+	sector    = 512  // what a power cut leaves as it was or has wholly replaced
 	headSize  = 48   // of a Head before its path
 	rangeSize = 16
 	flagTimed = 1
+	flagPatch = 2
 	flagOver  = 1
 	maxPath   = 1<<16 - 1
 	maxName   = 255
@@ -54,13 +56,18 @@ type Head struct {
 	Mtime  unix.Timespec // logical mtime, to stand on the host file
 	Freed  []Range       // became holes by this transaction: voids every image of an earlier transaction within it; whole 4 KiB blocks
 	Images []Range       // ascending, not overlapping; Off a multiple of 4096, Len any (a last short frame); the bulk in this order
+	// Patches are what changed of blocks since the journal had all of them: they lie over the last image. Ascending, not overlapping; whole 512-byte sectors,
+	// none beyond its block; the bulk behind that of the images.
+	Patches []Range
 }
 
 // BulkLen is how many bytes of bulk belong to the head.
 func (h *Head) BulkLen() int64 {
 	n := int64(0)
-	for _, r := range h.Images {
-		n += r.Len
+	for _, rs := range [][]Range{h.Images, h.Patches} {
+		for _, r := range rs {
+			n += r.Len
+		}
 	}
 	return n
 }
@@ -69,7 +76,7 @@ func (h *Head) BulkLen() int64 {
 // Parse refuses what is written.
 //
 //	 0  1  kind = 1
-//	 1  1  flags: bit 0: the mtime is set
+//	 1  1  flags: bit 0: the mtime is set; bit 1: there are patches
 //	 2  2  k: number of names of the path
 //	 4  4  f: number of freed ranges
 //	 8  4  i: number of images
@@ -80,6 +87,7 @@ func (h *Head) BulkLen() int64 {
 //	48  …  k names: u8 length, the name
 //	 …  16·f  freed: u64 offset, u64 length, multiples of 4096
 //	 …  16·i  images: u64 offset, a multiple of 4096; u64 length
+//	 …  16·n  patches: u64 offset, u64 length, multiples of 512; to the end of the head
 func (h *Head) Append(b []byte) []byte {
 	le := binary.LittleEndian
 	path := h.Path
@@ -91,6 +99,9 @@ func (h *Head) Append(b []byte) []byte {
 	if h.Timed {
 		flags, mtime = flagTimed, h.Mtime
 	}
+	if len(h.Patches) > 0 {
+		flags |= flagPatch
+	}
 	b = append(b, byte(KindFile), flags)
 	b = le.AppendUint16(b, uint16(len(path)))
 	b = le.AppendUint32(b, uint32(len(h.Freed)))
@@ -100,7 +111,7 @@ func (h *Head) Append(b []byte) []byte {
 	b = le.AppendUint64(b, uint64(h.Length))
 	b = le.AppendUint64(b, uint64(mtime.Sec))
 	b = appendPath(b, path)
-	for _, rs := range [][]Range{h.Freed, h.Images} {
+	for _, rs := range [][]Range{h.Freed, h.Images, h.Patches} {
 		for _, r := range rs {
 			b = le.AppendUint64(b, uint64(r.Off))
 			b = le.AppendUint64(b, uint64(r.Len))
@@ -120,28 +131,33 @@ func Parse(b []byte) (*Head, error) {
 	}
 	le := binary.LittleEndian
 	h := &Head{
-		ID: keys.ObjectID(b[16:]), Length: int64(le.Uint64(b[32:])), Timed: b[1] == flagTimed,
+		ID: keys.ObjectID(b[16:]), Length: int64(le.Uint64(b[32:])), Timed: b[1]&flagTimed != 0,
 		Mtime: unix.Timespec{Sec: int64(le.Uint64(b[40:])), Nsec: int64(le.Uint32(b[12:]))},
 	}
 	switch {
-	case b[1]&^flagTimed != 0:
+	case b[1]&^(flagTimed|flagPatch) != 0:
 		return nil, malformed("flags %#x", b[1])
 	case h.Length < -1:
 		return nil, malformed("length %d", h.Length)
 	case h.Mtime.Nsec >= nsPerSec, !h.Timed && h.Mtime != unix.Timespec{}:
 		return nil, malformed("mtime")
 	}
+	patched := b[1]&flagPatch != 0
 	names, freed, images := int(le.Uint16(b[2:])), uint64(le.Uint32(b[4:])), uint64(le.Uint32(b[8:]))
 	if h.Path, b, err = parsePath(b[headSize:], names); err != nil {
 		return nil, err
 	}
-	if uint64(len(b)) != rangeSize*(freed+images) {
+	known := rangeSize * (freed + images)
+	if n := uint64(len(b)); n < known || patched != (n > known) || n%rangeSize != 0 {
 		return nil, malformed("%d bytes of ranges", len(b))
 	}
-	if h.Freed, err = parseRanges(b[:rangeSize*freed]); err != nil {
+	if h.Freed, err = parseRanges(b[:rangeSize*freed], block); err != nil {
 		return nil, err
 	}
-	if h.Images, err = parseRanges(b[rangeSize*freed:]); err != nil {
+	if h.Images, err = parseRanges(b[rangeSize*freed:known], block); err != nil {
+		return nil, err
+	}
+	if h.Patches, err = parseRanges(b[known:], sector); err != nil {
 		return nil, err
 	}
 	for _, r := range h.Freed {
@@ -149,23 +165,30 @@ func Parse(b []byte) (*Head, error) {
 			return nil, malformed("%d bytes freed at %d", r.Len, r.Off)
 		}
 	}
-	for i, r := range h.Images {
-		if i > 0 && r.Off < h.Images[i-1].End() {
-			return nil, malformed("image at %d out of order", r.Off)
+	for _, rs := range [][]Range{h.Images, h.Patches} {
+		for i, r := range rs {
+			if i > 0 && r.Off < rs[i-1].End() {
+				return nil, malformed("image at %d out of order", r.Off)
+			}
+		}
+	}
+	for _, r := range h.Patches {
+		if r.Len%sector != 0 || r.Off/block != (r.End()-1)/block {
+			return nil, malformed("%d bytes of a block patched at %d", r.Len, r.Off)
 		}
 	}
 	return h, nil
 }
 
-// parseRanges reads all of b, whose length is a multiple of rangeSize.
-func parseRanges(b []byte) ([]Range, error) {
+// parseRanges reads all of b, whose length is a multiple of rangeSize, as ranges that begin at multiples of unit.
+func parseRanges(b []byte, unit uint64) ([]Range, error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
 	rs := make([]Range, 0, len(b)/rangeSize)
 	for ; len(b) > 0; b = b[rangeSize:] {
 		off, n := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
-		if off%block != 0 || n == 0 || off > math.MaxInt64 || n > math.MaxInt64-off {
+		if off%unit != 0 || n == 0 || off > math.MaxInt64 || n > math.MaxInt64-off {
 			return nil, malformed("range of %d bytes at %d", n, off)
 		}
 		rs = append(rs, Range{int64(off), int64(n)})

@@ -69,6 +69,9 @@ func headVectors() map[string]*vectors.Vector {
 			v.Set("mtime", fmt.Sprintf("%d %d", h.Mtime.Sec, h.Mtime.Nsec))
 		}
 		v.Set("freed", fmt.Sprint(h.Freed)).Set("images", fmt.Sprint(h.Images)).SetUint("bulk", uint64(h.BulkLen()))
+		if len(h.Patches) > 0 {
+			v.Set("patches", fmt.Sprint(h.Patches))
+		}
 	}
 	id := keys.ObjectID(bytes.Repeat([]byte{0xa1}, 16))
 	full := raw{kind: 1, flags: 1, id: 0xa1, length: 274433, sec: -5, nsec: 999999999, path: []string{"dir", "file"}, freed: 1,
@@ -81,6 +84,9 @@ func headVectors() map[string]*vectors.Vector {
 		Head{ID: id, Freed: []Range{{8192, 4096}, {0, 8192}}})
 	good("long_names", "names of 255 bytes", raw{kind: 1, id: 0xa1, path: []string{strings.Repeat("n", 255), strings.Repeat("m", 255)}},
 		Head{ID: id, Path: []string{strings.Repeat("n", 255), strings.Repeat("m", 255)}})
+	patches := raw{kind: 1, flags: 3, id: 0xa1, length: -1, sec: 1, freed: 1, countImg: -2, ranges: []int64{8192, 4096, 4096, 4096, 0, 512, 11776, 512}}
+	good("patches", "a freed range, an image, two patches", patches, Head{ID: id, Length: -1, Timed: true, Mtime: unix.Timespec{Sec: 1},
+		Freed: []Range{{8192, 4096}}, Images: []Range{{4096, 4096}}, Patches: []Range{{0, 512}, {11776, 512}}})
 
 	bad := func(name, comment string, change func(r *raw)) {
 		r := full
@@ -93,7 +99,20 @@ func headVectors() map[string]*vectors.Vector {
 	add("kind_3", "unknown kind", "a kind that is not defined", append([]byte{3}, full.bytes()[1:]...))
 	add("kind_0", "unknown kind", "a kind that is not defined", append([]byte{0}, full.bytes()[1:]...))
 	add("of_exchange", "malformed", "the kind of an exchange", append([]byte{2}, full.bytes()[1:]...))
-	bad("flags", "an unknown flag", func(r *raw) { r.flags = 3 })
+	bad("flags", "an unknown flag", func(r *raw) { r.flags = 5 })
+	bad("patches_none", "no patches where there are to be some", func(r *raw) { r.flags = 3 })
+	bad("patches_flag", "patches without their flag", func(r *raw) { r.countImg = -1 })
+	badPatch := func(name, comment string, at int, n int64) {
+		r := patches
+		r.ranges = append([]int64(nil), patches.ranges...)
+		r.ranges[at] = n
+		add(name, "malformed", comment, r.bytes())
+	}
+	badPatch("patch_offset", "a patch at no multiple of 512", 4, 256)
+	badPatch("patch_length", "a patch of half a sector", 5, 256)
+	badPatch("patch_empty", "a patch of 0 bytes", 5, 0)
+	badPatch("patch_block", "a patch that goes beyond its block", 7, 1024)
+	badPatch("patch_order", "patches out of order", 4, 11776)
 	bad("time_without_flag", "an mtime that is not set", func(r *raw) { r.flags = 0 })
 	bad("nanoseconds", "10^9 nanoseconds", func(r *raw) { r.nsec = 1e9 })
 	bad("length", "length -2", func(r *raw) { r.length = -2 })
@@ -141,7 +160,8 @@ func TestHeadVectors(t *testing.T) {
 
 func checkHead(t *testing.T, v *vectors.Vector, h *Head) {
 	if !bytes.Equal(h.ID[:], v.Hex("id")) || strings.Join(h.Path, "/") != v.Get("path") || fmt.Sprint(h.Length) != v.Get("length") ||
-		fmt.Sprint(h.Freed) != v.Get("freed") || fmt.Sprint(h.Images) != v.Get("images") || h.BulkLen() != int64(v.Uint("bulk")) {
+		fmt.Sprint(h.Freed) != v.Get("freed") || fmt.Sprint(h.Images) != v.Get("images") || v.Has("patches") != (len(h.Patches) > 0) ||
+		len(h.Patches) > 0 && fmt.Sprint(h.Patches) != v.Get("patches") || h.BulkLen() != int64(v.Uint("bulk")) {
 		t.Errorf("parsed %+v", h)
 	}
 	if h.Timed != v.Has("mtime") || h.Timed && fmt.Sprintf("%d %d", h.Mtime.Sec, h.Mtime.Nsec) != v.Get("mtime") {

@@ -32,11 +32,17 @@ type file struct {
 	extents []extent         // ascending
 }
 
-// source is where the last image of a block begins in the journal.
+// source is where the last image of a block begins in the journal. One that has patches only has no bytes itself.
 type source struct {
+	piece
+	patches *[block / sector]piece // of its sectors, over the image; nil where there are none
+}
+
+// piece is a run of bytes of a block.
+type piece struct {
 	at   int64  // in the bulk
 	bulk uint32 // of index.bulks
-	n    uint32 // bytes, a block at most
+	n    uint32 // bytes; 0: none
 }
 
 // extent is a run of bytes of the file that is one run of bulk.
@@ -98,6 +104,10 @@ func (x *index) add(t *journal.Transaction) error {
 		f.image(r, at, uint32(len(x.bulks)))
 		at += r.Len
 	}
+	for _, r := range h.Patches {
+		f.patch(r, at, uint32(len(x.bulks)))
+		at += r.Len
+	}
 	if at > 0 {
 		x.bulks = append(x.bulks, t.Keep())
 	}
@@ -132,11 +142,29 @@ func (x *index) addExchange(t *journal.Transaction) error {
 // image enters an image, whose bytes begin at at of a bulk.
 func (f *file) image(r Range, at int64, bulk uint32) {
 	for off := r.Off; off < r.End(); off += block {
-		f.blocks[off/block] = source{at: at + off - r.Off, bulk: bulk, n: uint32(min(block, r.End()-off))}
+		f.blocks[off/block] = source{piece: piece{at: at + off - r.Off, bulk: bulk, n: uint32(min(block, r.End()-off))}}
 	}
-	f.high = max(f.high, r.End())
+	f.reach(r.End())
+}
+
+// patch enters a patch, which lies within a block, over the image that the block has.
+func (f *file) patch(r Range, at int64, bulk uint32) {
+	s := f.blocks[r.Off/block]
+	if s.patches == nil {
+		s.patches = new([block / sector]piece)
+		f.blocks[r.Off/block] = s
+	}
+	for off := r.Off; off < r.End(); off += sector {
+		s.patches[off%block/sector] = piece{at: at + off - r.Off, bulk: bulk, n: sector}
+	}
+	f.reach(r.End())
+}
+
+// reach notes that something stands before end.
+func (f *file) reach(end int64) {
+	f.high = max(f.high, end)
 	if f.length >= 0 {
-		f.length = max(f.length, r.End())
+		f.length = max(f.length, end)
 	}
 }
 
@@ -164,8 +192,13 @@ func (f *file) cut(length int64) {
 	}
 	f.void(length, f.high)
 	if last, ok := f.blocks[length/block]; ok {
-		last.n = min(last.n, uint32(length%block)) // one that begins at length is gone
+		end := uint32(length % block)
+		last.n = min(last.n, end) // one that begins at length is gone
 		f.blocks[length/block] = last
+		for i := uint32(0); last.patches != nil && i < block/sector; i++ {
+			p := &last.patches[i]
+			p.n = min(p.n, max(end, i*sector)-i*sector)
+		}
 	}
 	f.high = length
 }
@@ -179,17 +212,35 @@ func (f *file) settle() {
 	slices.Sort(numbers)
 	for _, n := range numbers {
 		s := f.blocks[n]
-		if k := len(f.extents) - 1; k >= 0 && f.extents[k].continues(n*block, s) {
-			f.extents[k].n += int64(s.n)
-		} else {
-			f.extents = append(f.extents, extent{off: n * block, n: int64(s.n), at: s.at, bulk: s.bulk})
+		if s.patches == nil {
+			f.extend(n*block, s.piece)
+			continue
+		}
+		for i, p := range s.patches {
+			from := uint32(i * sector)
+			if p.n == 0 && s.n > from {
+				p = piece{at: s.at + int64(from), bulk: s.bulk, n: min(s.n-from, sector)}
+			}
+			f.extend(n*block+int64(from), p)
 		}
 	}
 	f.blocks = nil
 }
 
-func (e *extent) continues(off int64, s source) bool {
-	return e.off+e.n == off && e.bulk == s.bulk && e.at+e.n == s.at
+// extend appends a piece to the extents, to the last one where it goes on.
+func (f *file) extend(off int64, p piece) {
+	if p.n == 0 {
+		return
+	}
+	if k := len(f.extents) - 1; k >= 0 && f.extents[k].continues(off, p) {
+		f.extents[k].n += int64(p.n)
+		return
+	}
+	f.extents = append(f.extents, extent{off: off, n: int64(p.n), at: p.at, bulk: p.bulk})
+}
+
+func (e *extent) continues(off int64, p piece) bool {
+	return e.off+e.n == off && e.bulk == p.bulk && e.at+e.n == p.at
 }
 
 // idle: there is nothing to be done to the file.

@@ -148,7 +148,7 @@ func (l *lab) rename(p, parent spot, typ names.Type, plain string) spot {
 func (l *lab) put(h Head, letters string) {
 	l.t.Helper()
 	var bulk [][]byte
-	for i, r := range h.Images {
+	for i, r := range append(slices.Clone(h.Images), h.Patches...) {
 		bulk = append(bulk, bytes.Repeat([]byte{letters[i]}, int(r.Len)))
 	}
 	_, err := l.j.Append(h.Append(nil), bulk...)

@@ -30,6 +30,11 @@ func TestLastState(t *testing.T) {
 		h.Length, h.Freed = length, freed
 		return h
 	}
+	patch := func(pairs ...int64) Head {
+		h := spot{}.images(pairs...)
+		h.Images, h.Patches = nil, h.Images
+		return h
+	}
 	for _, c := range []struct {
 		name  string
 		steps []step
@@ -53,6 +58,12 @@ func TestLastState(t *testing.T) {
 		{"an image beyond the length", []step{{head(k+10, nil, k, k), "a"}}, "[4096 o 10 a]"},
 		{"two images of one transaction", []step{{head(-1, nil, 0, k, 2*k, k), "ab"}}, "[4096 a 4096 o 4096 b]"},
 		{"an image longer than the file", []step{{head(-1, nil, 3*k, 10), "a"}}, "[12288 o 10 a]"},
+		{"a patch", []step{{head(-1, nil, 0, 2*k), "a"}, {patch(512, 512, k+1024, 1024), "bc"}}, "[512 a 512 b 4096 a 1024 c 2048 a 4096 o]"},
+		{"a patch over a patch", []step{{head(-1, nil, 0, k), "a"}, {patch(512, 1024), "b"}, {patch(1024, 1024), "c"}}, "[512 a 512 b 1024 c 2048 a 8192 o]"},
+		{"a patch, then an image", []step{{head(-1, nil, 0, k), "a"}, {patch(512, 512), "b"}, {head(-1, nil, 0, 600), "c"}}, "[600 c 11688 o]"},
+		{"a patch without an image", []step{{patch(k, 512), "b"}}, "[4096 o 512 b 7680 o]"},
+		{"a patch, then freed", []step{{head(-1, nil, 0, k), "a"}, {patch(512, 512), "b"}, {head(-1, []Range{{0, k}}), ""}}, "[12288 o]"},
+		{"a patch, then cut", []step{{head(-1, nil, 0, k), "a"}, {patch(512, 1536), "b"}, {head(600, nil), ""}, {head(k, nil), ""}}, "[512 a 88 b 3496 o]"},
 		{"empty", []step{{head(-1, nil, 0, k), "a"}, {head(0, nil), ""}}, "[]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -111,6 +111,15 @@ func (v *Vault) takeJournal(o OpenOptions) error {
 			v.events.Emit(event.Event{Kind: event.Damage, Object: "journal.*", Offset: -1, Err: redo.ErrLost, Note: "what is left of the journal is shown"})
 		}
 	} else {
+		if doubtful {
+			start, err := v.sessionStart()
+			if err == nil {
+				err = v.state.mark(start)
+			}
+			if err != nil {
+				return err
+			}
+		}
 		var res redo.Result
 		res, err = redo.Replay(c)
 		v.damage = res.Damage

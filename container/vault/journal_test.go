@@ -197,6 +197,53 @@ func TestJournalCut(t *testing.T) {
 	}
 }
 
+// A journal whose state is lost, or the slot of it that named it, is replayed by who salvages, through any cut, and by nobody else.
+func TestJournalUnnamed(t *testing.T) {
+	for _, lost := range []string{"file", "slot"} {
+		m, _ := memVault(t)
+		v, _, host, _ := journaled(t, m)
+		newer := int64(v.state.slot) * slotSize
+		seq := next(t, v)
+		m = m.Cut(disktest.LoseNothing, rand.New(rand.NewPCG(1, 1)))
+		d, err := m.Root().OpenDir(cofferDir)
+		if err == nil && lost == "file" {
+			err = d.Unlink(stateName)
+		} else if err == nil {
+			var f disk.File
+			if f, err = d.Open(stateName, false); err == nil {
+				_, err = f.WriteAt([]byte{0xff}, newer+20)
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		m = m.Cut(disktest.LoseNothing, rand.New(rand.NewPCG(1, 1)))
+		if _, err := memOpen(m, OpenOptions{}); !errors.Is(err, ErrUnnamed) || pieces(t, m) == 0 {
+			t.Fatalf("lost %s: %v, %d pieces", lost, err, pieces(t, m))
+		}
+		m = m.Cut(disktest.LoseNothing, rand.New(rand.NewPCG(1, 1)))
+		m.Record()
+		v = mustOpen(t, m, OpenOptions{Salvage: true, ForceUnlock: true})
+		closeVault(t, v)
+		for k := range m.Ops() + 1 {
+			for _, l := range append(disktest.PowerCuts(), disktest.Killed) {
+				c := m.CutAt(k, l, rand.New(rand.NewPCG(uint64(k), 1)))
+				v, err := memOpen(c, OpenOptions{Salvage: true, ForceUnlock: true})
+				if err != nil {
+					t.Fatalf("lost %s, cut after %d operations, %v: %v", lost, k, l, err)
+				}
+				f, err := v.Root().Open(host, true)
+				if got := first(t, f, err); got != 'j' || pieces(t, c) > 0 || !v.UncleanSeq(seq-1) {
+					t.Fatalf("lost %s, cut after %d operations, %v: host file holds %c, %d pieces, unclean %v", lost, k, l, got, pieces(t, c), v.UncleanSeq(seq-1))
+				}
+				if err := v.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}
+
 // Pieces that the state does not name are left alone, by those who read and those who write.
 func TestJournalOfAnother(t *testing.T) {
 	m, _ := memVault(t)

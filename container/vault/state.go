@@ -149,17 +149,22 @@ func (s *state) load(o stateOptions) error {
 }
 
 // believe takes cur, whose slot is good, for the state; broken says what is wrong with the other slot. Where that was the newer one, which named a journal that is there,
-// the state is rebuilt.
+// the state is rebuilt, and so where mark was the last to write it.
 func (s *state) believe(o stateOptions, broken error) error {
-	if broken == nil {
-		return s.checkIdentity(o)
-	}
-	if o.orphaned != nil {
+	marked := !s.cur.clean && s.cur.journal == [16]byte{}
+	if (broken != nil || marked) && o.orphaned != nil {
 		if lost, err := o.orphaned(s.cur.journal); err != nil {
 			return err
 		} else if lost {
-			return s.rebuild(o, broken)
+			// The slot that is good is written over last, and loses against the other from then on.
+			slot, sequence := s.slot, s.cur.sequence
+			err = s.rebuild(o, broken)
+			s.slot, s.cur.sequence = slot, sequence
+			return err
 		}
+	}
+	if broken == nil {
+		return s.checkIdentity(o)
 	}
 	// The torn slot was being written, and nothing it reserved was given out; rot looks the same and may have
 	// hit a slot that was in use, so what one slot can have reserved more is skipped.
@@ -263,14 +268,35 @@ func (s *state) begin(start int64) error {
 	n.sessions = append(slices.Clone(mergeSessions(n.sessions, maxSessions-1)), session{start: start, first: s.next})
 	n.clean = false
 	n.nextLink = s.next + reserveBlock
+	return s.put(n)
+}
+
+// mark makes durable that the state was lost, and what it was rebuilt to, before the journal that it named is touched: a session that ended uncleanly and names no journal.
+func (s *state) mark(start int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.cur
+	n.journal, n.clean = [16]byte{}, false
+	n.sessions = append(slices.Clone(mergeSessions(n.sessions, maxSessions-2)), session{start: start, first: s.next})
+	if err := s.put(n); err != nil {
+		return err
+	}
+	s.cur.closeOpen()
+	past := slices.Clone(s.cur.sessions)
+	s.unclean.Store(&past)
+	return nil
+}
+
+// put is write, and of both slots where the state was rebuilt: an inauthentic one must not be met again, nor one with a higher sequence win.
+func (s *state) put(n stateSlot) error {
 	if s.rebuilt {
-		// Both slots are replaced: an inauthentic one must not be met again, nor one with a higher sequence win.
 		if err := s.f.Truncate(stateSize); err != nil {
 			return fmt.Errorf("vault: write state: %w", err)
 		}
 		if err := s.write(n); err != nil {
 			return err
 		}
+		s.rebuilt = false
 	}
 	return s.write(n)
 }

@@ -11,8 +11,8 @@ import (
 
 // Errors of the calls below are those of the host with its errno, ErrForeign and ErrBadAttr, with the object's id.
 
-// sizes are what is tried for an attribute or a list of them, in bytes: enough for the list of an object with none or one, for what most hosts can hold, and for
-// all that Linux can.
+// sizes are what is tried for an attribute or a list of them, in bytes: enough for the list of an object with none or one, for what most hosts
+// can hold, and for all that Linux can.
 var sizes = [...]int{256, 4096, 1 << 16}
 
 // read calls get with room for the whole answer.

@@ -140,27 +140,30 @@ def apply(files, head, bulk):
     need(head and head[0] in (FILE, EXCHANGE), "journal: unknown kind of transaction")
     if head[0] == EXCHANGE:
         return
-    need(len(head) >= 48 and head[1] <= 1 and u32(head, 12) < 10**9, "journal: malformed head")
+    need(len(head) >= 48 and head[1] <= 3 and u32(head, 12) < 10**9, "journal: malformed head")
     at = 48
     for _ in range(u16(head, 2)):
         need(at < len(head) and head[at], "journal: malformed path")
         at += 1 + head[at]
     freed, images = u32(head, 4), u32(head, 8)
-    need(len(head) == at + 16 * (freed + images), "journal: malformed head")
+    known = at + 16 * (freed + images)
+    need((len(head) > known if head[1] & 2 else len(head) == known) and (len(head) - at) % 16 == 0, "journal: malformed head")
     ranges = [(u64(head, k), u64(head, k + 8)) for k in range(at, len(head), 16)]
     blocks, length = files.setdefault(head[16:32], ({}, -1))
     for off, n in ranges[:freed]:
         for k in [k for k in blocks if off <= k * BLOCK < off + n]:
             del blocks[k]
     need(sum(n for _, n in ranges[freed:]) == len(bulk), "journal: bulk is not that of the images")
-    for off, n in ranges[freed:]:
-        for k in range(0, n, BLOCK):
-            blocks[(off + k) // BLOCK] = bulk[k:min(k + BLOCK, n)]
+    for i, (off, n) in enumerate(ranges[freed:]):
+        for k in range(0, n, BLOCK) if i < images else ():
+            blocks[(off + k) // BLOCK] = {s: bulk[k + s:min(k + s + SECTOR, k + BLOCK, n)] for s in range(0, min(BLOCK, n - k), SECTOR)}
+        for k in range(0, n, SECTOR) if i >= images else ():
+            blocks.setdefault(off // BLOCK, {})[off % BLOCK + k] = bulk[k:k + SECTOR]
         bulk, length = bulk[n:], max(length, off + n) if length >= 0 else -1
     if i64(head, 32) >= 0:
         length = i64(head, 32)
         for k in [k for k in blocks if (k + 1) * BLOCK > length]:
-            blocks[k] = blocks[k][:max(0, length - k * BLOCK)]
+            blocks[k] = {s: b[:max(0, length - k * BLOCK - s)] for s, b in blocks[k].items()}
     files[head[16:32]] = blocks, length
 
 
@@ -172,15 +175,16 @@ class HostFile:
         self.blocks, length = replayed or ({}, -1)
         self.size = length
         if length < 0:
-            self.size = max([os.fstat(fd).st_size, *(k * BLOCK + len(b) for k, b in self.blocks.items())])
+            self.size = max([os.fstat(fd).st_size, *(k * BLOCK + s + len(b) for k, sectors in self.blocks.items() for s, b in sectors.items())])
 
     def read(self, n, at):
         n = max(0, min(n, self.size - at))
         out = bytearray(os.pread(self.fd, n, at).ljust(n, b"\0"))
         for k in range(at // BLOCK, -(-(at + n) // BLOCK)):
-            image, shift = self.blocks.get(k, b""), k * BLOCK - at
-            for i in range(max(0, -shift), min(len(image), n - shift)):
-                out[shift + i] = image[i]
+            for s, image in self.blocks.get(k, {}).items():
+                shift = k * BLOCK + s - at
+                for i in range(max(0, -shift), min(len(image), n - shift)):
+                    out[shift + i] = image[i]
         return bytes(out)
 
 

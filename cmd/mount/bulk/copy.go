@@ -12,9 +12,10 @@ import (
 	"github.com/cofferfs/coffer/container/plain"
 )
 
-// Bytes read at a time, so that all cores have frames to open; and the least that is tried where reading fails.
+// Bytes read at a time: enough that all cores have frames to work on, and few enough that they are in the processor's cache still when they are written. With 4 MiB
+// copying takes up to three times the processor time where others work, too. And the least that is tried where reading fails.
 const (
-	unit  = 4 << 20
+	unit  = 512 << 10
 	least = 4 << 10
 	ahead = 64 << 20 // how far is looked for the end of the data
 )

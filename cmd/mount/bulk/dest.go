@@ -141,6 +141,15 @@ func (d *destDir) create(final string) (*tempFile, error) {
 
 // publish gives the file, which is durable, its final name.
 func (t *tempFile) publish(name string) error {
+	link := func(name string) error {
+		proc := fmt.Sprintf("/proc/self/fd/%d", t.Fd())
+		return pathError("link", filepath.Join(t.dir.path, name), unix.Linkat(unix.AT_FDCWD, proc, t.dir.fd, name, unix.AT_SYMLINK_FOLLOW))
+	}
+	if t.name == "" {
+		if err := link(name); !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+	}
 	return t.dir.place(name, func(temp string) error {
 		if t.name != "" {
 			err := unix.Renameat(t.dir.fd, t.name, t.dir.fd, temp)
@@ -149,8 +158,7 @@ func (t *tempFile) publish(name string) error {
 			}
 			return pathError("rename", t.Name(), err)
 		}
-		proc := fmt.Sprintf("/proc/self/fd/%d", t.Fd())
-		return pathError("link", filepath.Join(t.dir.path, name), unix.Linkat(unix.AT_FDCWD, proc, t.dir.fd, temp, unix.AT_SYMLINK_FOLLOW))
+		return link(temp)
 	})
 }
 

@@ -97,7 +97,7 @@ func TestExportGoesOn(t *testing.T) {
 		{"as long, and of no time", func(f *fakeFile, part string) error { return os.WriteFile(part, make([]byte, len(f.data)), 0o600) }, false, 1},
 		{"another object", func(f *fakeFile, _ string) error { f.st.Object, f.data = "2", reversed(f.data); return nil }, false, 1},
 		{"another mtime", func(f *fakeFile, _ string) error { f.st.Mtime.Nsec++; f.data = reversed(f.data); return nil }, false, 1},
-		{"another ctime", func(f *fakeFile, _ string) error { f.st.Ctime.Nsec++; f.data = reversed(f.data); return nil }, false, 1},
+		{"another ctime", func(f *fakeFile, _ string) error { f.st.Ctime.Nsec++; return nil }, true, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()

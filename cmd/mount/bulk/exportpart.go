@@ -21,7 +21,7 @@ var errBusy = errors.New("another process is copying to it")
 // the size of the source on, two resume points that are written in turn:
 //
 //	0  8  how many bytes are durable
-//	8 32  SHA-256(label ‖ size, mtime and ctime of the source, 8 bytes for each number ‖ object ‖ bytes 0..7)
+//	8 32  SHA-256(label ‖ size and mtime of the source, 8 bytes for each number ‖ object ‖ bytes 0..7)
 //
 // So a resume point of another source, or of the same one before it changed, is none.
 type partFile struct {
@@ -100,7 +100,7 @@ func (p *partFile) point(durable int64) []byte {
 	b := binary.LittleEndian.AppendUint64(nil, uint64(durable))
 	h := sha256.New()
 	_, _ = io.WriteString(h, partLabel) // a hash takes everything
-	for _, n := range []int64{p.of.Size, p.of.Mtime.Sec, p.of.Mtime.Nsec, p.of.Ctime.Sec, p.of.Ctime.Nsec} {
+	for _, n := range []int64{p.of.Size, p.of.Mtime.Sec, p.of.Mtime.Nsec} {
 		h.Write(binary.LittleEndian.AppendUint64(nil, uint64(n)))
 	}
 	_, _ = io.WriteString(h, p.of.Object)

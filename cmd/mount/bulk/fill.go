@@ -20,10 +20,8 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	free, full := make(chan *segments, 2), make(chan *segments, 2)
-	size := int(min(m.sizes.chunk, (st.Size+int64(c.Geometry().SegmentSize)-1)/int64(c.Geometry().SegmentSize)*int64(c.Geometry().SegmentSize)))
-	free <- newSegments(c.Geometry(), size)
-	if st.Size > m.sizes.chunk {
-		free <- newSegments(c.Geometry(), size)
+	for range 2 {
+		free <- newSegments(c.Geometry(), int(min(unit, m.sizes.chunk)))
 	}
 	failed := make(chan error, 1)
 	go func() {
@@ -39,7 +37,10 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 		if err != nil {
 			continue
 		}
-		if err = inVault(points.at(s.at)); err == nil {
+		if s.at%m.sizes.chunk == 0 {
+			err = inVault(points.at(s.at))
+		}
+		if err == nil {
 			start := time.Now()
 			err = inVault(c.WriteFrames(s.at+int64(s.n), s.writes(s.at, s.n, sparse)))
 			m.counters.writing.Add(int64(time.Since(start)))

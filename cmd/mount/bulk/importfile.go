@@ -22,7 +22,7 @@ import (
 const (
 	checkpointBytes = 64 << 20 // half of it is copied while the other is being made durable
 	checkpointTime  = 2 * time.Second
-	chunkBytes      = 4 << 20 // read, sealed and written at a time: a multiple of every segment size
+	chunkBytes      = 4 << 20 // resume points lie at multiples of it, and it is one of every segment size
 	smallFile       = 1 << 20 // up to here files are made durable many at a time
 	batchFiles      = 2048
 	largeSegment    = stream.DefaultSegmentSize
@@ -132,12 +132,14 @@ func (m *Import) finished(ctx context.Context, d *dirs.Dir, to string, src io.Re
 
 // link makes a further name of a file that was copied under its first one.
 func (m *Import) link(d *dirs.Dir, to string, e dirs.Entry, taken bool, st *unix.Stat_t) (done bool, err error) {
-	first := m.links[identityOf(st)]
+	first, coming := m.links[identityOf(st)]
+	if first == nil && coming {
+		m.settle()
+		first = m.links[identityOf(st)]
+	}
 	if first == nil {
-		m.settle() // it may be waiting there
-		if first = m.links[identityOf(st)]; first == nil {
-			return false, nil
-		}
+		m.links[identityOf(st)] = nil
+		return false, nil
 	}
 	if taken && e.ID == first.entry.ID {
 		m.counters.skipped.Add(1)

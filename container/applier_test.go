@@ -1,0 +1,167 @@
+package container
+
+import (
+	"bytes"
+	mrand "math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/disk/disktest"
+)
+
+// slowSync is a root whose SyncAll tells of each call and goes on when it is let.
+type slowSync struct {
+	disk.Dir
+	begun chan struct{}
+	let   chan struct{}
+}
+
+func (s *slowSync) SyncAll() error {
+	s.begun <- struct{}{}
+	<-s.let
+	return s.Dir.SyncAll()
+}
+
+// until waits for what another goroutine is about to do.
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no %s", what)
+		}
+	}
+}
+
+// A suspension waits for a checkpoint that runs: after it that one would give up what the next journal holds.
+func TestSuspendWaitsForCheckpoint(t *testing.T) {
+	f := &fill{logRig: newLogRig(t, geometries[0])}
+	f.must(f.eng.Close(true))
+	slow := &slowSync{Dir: f.root, begun: make(chan struct{}, 2), let: make(chan struct{}, 2)}
+	f.root = slow
+	f.eng = f.engine(geometries[0])
+	a := f.eng.applier
+	c := f.file(0, 3)
+	f.must(c.Drain())
+
+	a.mu.Lock()
+	a.anywhere, a.press = true, true
+	a.mu.Unlock()
+	a.signal()
+	<-slow.begun // the checkpoint is at it, and nothing is asked for any more
+	ended := make(chan error, 1)
+	go func() { ended <- f.eng.Suspend() }()
+	until(t, "suspension", func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.now || len(slow.begun) > 0 || len(ended) > 0
+	})
+	if len(slow.begun) > 0 || len(ended) > 0 {
+		t.Error("the suspension does not wait for the checkpoint")
+	}
+	slow.let <- struct{}{}
+	<-slow.begun
+	slow.let <- struct{}{}
+	f.must(<-ended)
+	f.must(f.eng.Resume([16]byte{3}))
+	slow.let <- struct{}{} // for the end
+	f.must(c.Close())
+	f.must(f.eng.Close(true))
+}
+
+// Before the applier passes over what a file without a name has in the journal, the next checkpoint is one of the host's filesystem, or a power cut could
+// bring the name back without it.
+func TestAbandonOrder(t *testing.T) {
+	f := &fill{logRig: newLogRig(t, geometries[0])}
+	c := f.file(0, 3)
+	f.must(f.eng.Checkpoint())
+	a := f.eng.applier
+	anywhere := func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.anywhere
+	}
+	if anywhere() {
+		t.Fatal("the next checkpoint is one of the host's filesystem already")
+	}
+	f.must(f.write(c, 1, 1))
+	f.must(c.Flush())
+	f.must(f.root.Unlink("file0"))
+	c.mu.RLock() // Abandon comes as far as this
+	var wg sync.WaitGroup
+	wg.Go(c.Abandon)
+	until(t, "note for the checkpoint before the file is given up", anywhere)
+	if c.abandoned || len(c.overlay) == 0 {
+		t.Error("the file is given up already")
+	}
+	c.mu.RUnlock()
+	wg.Wait()
+	if !c.abandoned || len(c.overlay) > 0 {
+		t.Error("the file is not given up")
+	}
+	f.must(c.Close())
+	f.must(f.eng.Close(true))
+}
+
+// The header that holds a file is durable by its first sync, not by its flush, which only writes it.
+func TestInlineFirstSync(t *testing.T) {
+	f := &fill{logRig: newLogRig(t, geometries[0])}
+	plain := []byte("what the file holds")
+	h, err := f.root.Create("f", 0o600)
+	f.must(err)
+	f.must(f.root.Sync())
+	c, err := f.eng.Create(h, testID(1), ObjectFile)
+	f.must(err)
+	f.must(c.WriteFrames(int64(len(plain)), segmentWrites(c.geo, plain, 0, 1)))
+	f.must(c.Flush())
+	if !c.durable || c.held {
+		t.Error("the file is not what this test is about")
+	}
+	f.must(c.Sync())
+	cut := f.disk.Cut(disktest.LoseAll, mrand.New(mrand.NewPCG(1, 1)))
+	host, err := cut.Root().Open("f", true)
+	f.must(err)
+	back, err := f.eng.Open(host, testID(1), OpenOptions{ReadOnly: true, TrustLength: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(plain))
+	if err := back.ReadAt(got, 0); err != nil || !bytes.Equal(got, plain) {
+		t.Errorf("%q, %v", got, err)
+	}
+	f.must(back.Close())
+	syncs := 0
+	f.disk.SetTrace(func(op, name string, _ int64, _ int) {
+		if name == "f" && (op == "fdatasync" || op == "fsync") {
+			syncs++
+		}
+	})
+	f.must(c.WriteFrames(int64(len(plain)), segmentWrites(c.geo, plain, 0, 1)))
+	f.must(c.Sync())
+	f.disk.SetTrace(nil)
+	if syncs > 0 {
+		t.Errorf("the second sync syncs the host file %d times", syncs)
+	}
+	f.must(c.Close())
+	f.must(f.eng.Close(true))
+}
+
+// After a suspension, too, the journal has a piece before data takes the last room on the host: what is stored can still be truncated.
+func TestResumePrepares(t *testing.T) {
+	f := &fill{logRig: newLogRig(t, geometries[0])}
+	c := f.file(0, 20)
+	f.must(f.eng.Suspend())
+	f.must(f.eng.Resume([16]byte{3}))
+	h, err := f.root.Create("other", 0o600)
+	f.must(err)
+	other, err := f.eng.Create(h, testID(9), ObjectFile)
+	f.must(err)
+	f.must(other.Sync())
+	f.disk.SetSpace(0)
+	f.must(c.SetSize(100))
+	f.disk.SetSpace(1 << 30)
+	f.must(other.Close())
+	f.must(c.Close())
+	f.must(f.eng.Close(true))
+}
