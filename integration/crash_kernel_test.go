@@ -114,7 +114,11 @@ func (k *kernel) read(node, fh uint64, off int64, n int) ([]byte, error) {
 
 // write sends requests of at most 1 MiB.
 func (k *kernel) write(node, fh uint64, data []byte, off int64) error {
-	n, s := k.fs.Write(nil, &fuse.WriteIn{InHeader: k.header(node), Fh: fh, Offset: uint64(off), Size: uint32(len(data))}, data)
+	in := fuse.WriteIn{InHeader: k.header(node), Fh: fh, Offset: uint64(off), Size: uint32(len(data))}
+	if len(data)%page == 0 && off%page == 0 { // as from the page cache
+		in.WriteFlags = fuse.WRITE_CACHE
+	}
+	n, s := k.fs.Write(nil, &in, data)
 	if s == fuse.OK && int(n) != len(data) {
 		return fmt.Errorf("%d of %d bytes are written", n, len(data))
 	}

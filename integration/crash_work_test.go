@@ -249,7 +249,7 @@ func (r *crashRun) write() error {
 func (r *crashRun) writeTo(h handle) error {
 	size := int64(len(h.o.content))
 	var off, n int64
-	switch r.rng.IntN(6) {
+	switch r.rng.IntN(7) {
 	case 0: // append
 		off, n = size, 1+r.rng.Int64N(6000)
 	case 1: // a page or a few of the file, as databases do
@@ -260,6 +260,8 @@ func (r *crashRun) writeTo(h handle) error {
 		off, n = size+r.rng.Int64N(100<<10), 1+r.rng.Int64N(5000)
 	case 4: // much
 		off, n = r.rng.Int64N(size/page+1)*page, page*(1+r.rng.Int64N(40))
+	case 5: // as much as passes the cache
+		off, n = r.rng.Int64N(4)*page, page*(64+r.rng.Int64N(8))
 	default:
 		off, n = r.rng.Int64N(size+1), 1+r.rng.Int64N(20<<10)
 	}
