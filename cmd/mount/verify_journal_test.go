@@ -70,7 +70,7 @@ func TestVerifyJournal(t *testing.T) {
 			copyFile(t, first(v), filepath.Join(v, ".coffer", "journal.0007"))
 			change(filepath.Join(v, ".coffer", "journal.0007"), func(b []byte) []byte { clear(b[100_352:]); return b })
 		}, false, true},
-		{"something else", func(v string) { writeFile(t, filepath.Join(v, ".coffer", "journal.0009"), "junk") }, false, true},
+		{"something else", func(v string) { writeFile(t, filepath.Join(v, ".coffer", "journal.0009"), "junk") }, true, true}, // as one that was being made
 		{"conflict copy", func(v string) { copyFile(t, first(v), first(v)+" (conflicted copy)") }, true, true},
 		{"state lost", func(v string) { noError(t, os.Remove(filepath.Join(v, ".coffer", "state"))) }, false, true},
 		{"state emptied", func(v string) { noError(t, os.Truncate(filepath.Join(v, ".coffer", "state"), 0)) }, false, true},
