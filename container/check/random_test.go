@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container"
+	"github.com/cofferfs/coffer/container/vault"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
 )
@@ -85,6 +86,12 @@ func (r *rig) judge(story string, whole map[string]string) {
 		path string
 		off  int64
 	}
+	err := r.tryOpen(true)
+	if errors.Is(err, vault.ErrState) { // with the state went every name in the root: nothing says that config and tree belong together
+		return
+	}
+	r.must(err)
+	r.close()
 	var unread []frame
 	r.unread = func(path string, off int64) { unread = append(unread, frame{path, off}) }
 	before := r.contentNow()
