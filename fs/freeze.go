@@ -65,9 +65,11 @@ func (z *Freezer) still() error {
 	if z.stack.Vault.ReadOnly() {
 		return nil
 	}
-	if err := z.stack.Cache.FlushAll(); err != nil {
+	// Files that were only open until the journal's content had come to the host are closed now: that may set their times.
+	if err := errors.Join(z.stack.Cache.FlushAll(), z.stack.Engine.Checkpoint()); err != nil {
 		return err
 	}
+	z.stack.FS.closing.Wait()
 	if err := z.stack.Engine.Suspend(); err != nil {
 		return err
 	}

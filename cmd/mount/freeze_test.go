@@ -2,12 +2,16 @@ package main
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A copy of a frozen vault is what an unmount would leave; one of a vault that is not frozen is recognised.
@@ -32,6 +36,12 @@ func TestFreeze(t *testing.T) {
 	noError(t, write(file, bytes.ToUpper(data[:200_000]))) // through the journal
 	copy(data, bytes.ToUpper(data[:200_000]))
 
+	for i := range 100 { // which stay open until the journal's content is in its place
+		for range 2 {
+			noError(t, write(filepath.Join(mp, "small"+strconv.Itoa(i)), data[:8192]))
+		}
+	}
+
 	copyTo := func(name string) string {
 		t.Helper()
 		to := b.path(name)
@@ -46,6 +56,7 @@ func TestFreeze(t *testing.T) {
 	b.fails(exitCopied, "", passphrase+"\n", "mount", torn, b.mkdir("tornplain"))
 
 	b.ok("", "freeze", mp)
+	still := hostCtimes(t, v)
 	b.fails(exitBusy, "frozen already", "", "freeze", mp)
 	written := make(chan error, 1)
 	go func() { written <- write(filepath.Join(mp, "later"), []byte("later")) }()
@@ -63,6 +74,9 @@ func TestFreeze(t *testing.T) {
 	case err := <-written:
 		t.Errorf("a file was made and synced while the vault is frozen: %v", err)
 	case <-time.After(100 * time.Millisecond):
+	}
+	if now := hostCtimes(t, v); !maps.Equal(now, still) {
+		t.Error("something was changed in the vault while it is frozen")
 	}
 	b.ok("", "thaw", mp)
 	if err := <-written; err != nil {
@@ -94,4 +108,19 @@ func TestFreeze(t *testing.T) {
 	if got := readFile(t, filepath.Join(mp, "last")); !strings.HasPrefix(got, "last") {
 		t.Errorf("last: %q", got)
 	}
+}
+
+// hostCtimes are the ctimes of everything in a vault.
+func hostCtimes(t *testing.T, v string) map[string]unix.Timespec {
+	t.Helper()
+	all := map[string]unix.Timespec{}
+	noError(t, filepath.WalkDir(v, func(path string, _ os.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(path, &st)
+		}
+		all[path] = st.Ctim
+		return err
+	}))
+	return all
 }
