@@ -167,7 +167,7 @@ def workloads(size, seconds, source):
     def rate(rw, bs, **kw):
         return lambda d: fio(d, rw, size, bs=bs, runtime=seconds, time_based=1, **kw)["iops"]
 
-    read = lambda d: fio(d, "read", size, bs="1M")["bw_bytes"] / mib
+    read = lambda d: fio(d, "read", size, bs="1M", invalidate=0)["bw_bytes"] / mib
     row("write 4K + fsync", "MiB/s", True)(write("4k"))
     row("write 128K + fsync", "MiB/s", True)(write("128k"))
     row("write 1M + fsync", "MiB/s", True)(write("1M"))
@@ -332,6 +332,7 @@ def main():
                     elif fresh:
                         s.unmount()
                         s.mount()
+                    os.sync()  # nobody pays for the row before
                     fio.moved, before = 0, s.cpu()
                     results[name][s.name].append(fn(s.mnt))
                     if fio.moved:
