@@ -168,4 +168,5 @@ func TestMountAfterUnmount(t *testing.T) {
 			t.Fatalf("fusermount3: %v: %s", err, out)
 		}
 	}
+	b.gone(v, b.path("plain"))
 }
