@@ -453,7 +453,7 @@ func TestProgressAtTerminal(t *testing.T) {
 	if !strings.Contains(text, "1 files copied, 419430400 bytes") {
 		t.Errorf("no summary: %q", text)
 	}
-	if !strings.Contains(text, "MiB") || !strings.Contains(text, "source") {
+	if !strings.Contains(text, "iB/s") || !strings.Contains(text, "source") {
 		t.Errorf("no bar: %q", text)
 	}
 	for _, args := range [][]string{{"verify", "--keyfile", key, v}, {"scrub", v}} {
