@@ -76,7 +76,8 @@ func (a *app) showProgress(mode string, files, size int64, now func() (files, si
 			size = -1 // a spinner
 		}
 		p.bar = progressbar.NewOptions64(size, progressbar.OptionSetWriter(a.stderr), progressbar.OptionShowBytes(true), progressbar.OptionUseIECUnits(true),
-			progressbar.OptionShowTotalBytes(true), progressbar.OptionSetWidth(20), progressbar.OptionClearOnFinish(), progressbar.OptionUseANSICodes(true))
+			progressbar.OptionShowTotalBytes(true), progressbar.OptionSetWidth(20), progressbar.OptionClearOnFinish(), progressbar.OptionUseANSICodes(true),
+			progressbar.OptionSetSpinnerChangeInterval(0)) // its own goroutine races with us
 	}
 	go p.run(every)
 	return p
