@@ -61,7 +61,7 @@ func (f *File) noteBlocks(t *transaction, header *block) {
 		clear(f.imaged)
 	}
 	for _, m := range t.meta {
-		if m.changed == 0 && t.images[m.off] == m { // else it is of an attempt that failed
+		if m.changed == 0 {
 			f.imaged[m.off] = t.begin
 		}
 	}

@@ -96,7 +96,8 @@ func (f *File) release(m *image) {
 	}
 }
 
-// put enters an image in place of an older one. The caller holds mu, and puts it into the overlay before the release of that where the older one may be there.
+// put enters an image in place of an older one. For one that is cut from a run the caller holds mu until the overlay has it: the buffer of the older one may be
+// used again from here on.
 func (f *File) put(t *transaction, m *image) {
 	if old := t.images[m.off]; old != nil {
 		t.bytes -= len(old.data)

@@ -74,7 +74,7 @@ func (fs *FS) setAttr(n *inode, in *fuse.SetAttrIn) error {
 		}
 	}
 	if in.Valid&fuse.FATTR_CTIME != 0 && n.typ == typeFile { // nobody can set the host's
-		return fs.setCtime(n, unix.Timespec{Sec: int64(in.Ctime), Nsec: int64(in.Ctimensec)})
+		return fs.setCtime(n, ctimeOf(in))
 	}
 	return nil
 }
@@ -205,13 +205,8 @@ func (fs *FS) timesStand(n *inode, in *fuse.SetAttrIn, out *fuse.Attr) (bool, er
 	if st.Mtim.Sec != int64(in.Mtime) || st.Mtim.Nsec != int64(in.Mtimensec) || changed.Sub(time.Unix(st.Ctim.Sec, st.Ctim.Nsec)) > ctimeSlack {
 		return false, nil
 	}
-	ctime := unix.Timespec{Sec: int64(in.Ctime), Nsec: int64(in.Ctimensec)}
-	n.timeMu.Lock()
-	n.ctime = ctime
-	n.timeMu.Unlock()
-	if st.Nlink > 0 { // else it is on its way out
-		fs.ctimes.note(n.id, st.Ctim, ctime)
-	}
+	n.toldCtime(ctimeOf(in))
+	fs.standFor(n, &st)
 	return true, fs.fill(n, &st, closes, out)
 }
 

@@ -3,6 +3,7 @@ package fs
 import (
 	"sync"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container/keys"
@@ -78,31 +79,54 @@ func (t *times) keepCtime(ts unix.Timespec) {
 	}
 }
 
-// setCtime takes over the ctime that the kernel keeps of a file. While the file is open that is its ctime; else the host has one by now that stands for it.
+// ctimeOf is the ctime that a SETATTR tells.
+func ctimeOf(in *fuse.SetAttrIn) unix.Timespec {
+	return unix.Timespec{Sec: int64(in.Ctime), Nsec: int64(in.Ctimensec)}
+}
+
+// toldCtime takes over the ctime that the kernel keeps of a file.
+func (t *times) toldCtime(ts unix.Timespec) {
+	t.timeMu.Lock()
+	t.ctime = ts
+	t.timeMu.Unlock()
+}
+
+// setCtime is toldCtime after a change. While the file is open that is its ctime, and closing notes it; else the host has one by now that stands for it.
 func (fs *FS) setCtime(n *inode, ts unix.Timespec) error {
-	n.timeMu.Lock()
-	n.ctime = ts
-	n.timeMu.Unlock()
+	n.toldCtime(ts)
 	n.mu.Lock()
 	open := n.file != nil
 	n.mu.Unlock()
 	if open {
-		return nil // closing notes it
+		return nil
 	}
 	var st unix.Stat_t
 	if err := n.stat(&st); err != nil {
 		return err
 	}
-	fs.ctimes.note(n.id, st.Ctim, ts)
+	fs.standFor(n, &st)
 	return nil
 }
 
-// noteCtime is called when everything of an open file is on the host.
+// standFor notes that the host's ctime stands for the one that the kernel told, if it did. What has no name left is on its way out.
+func (fs *FS) standFor(n *inode, st *unix.Stat_t) {
+	n.timeMu.Lock()
+	defer n.timeMu.Unlock()
+	fs.standForLocked(n, st)
+}
+
+func (fs *FS) standForLocked(n *inode, st *unix.Stat_t) {
+	if n.ctime != (unix.Timespec{}) && st.Nlink > 0 {
+		fs.ctimes.note(n.id, st.Ctim, n.ctime)
+	}
+}
+
+// noteCtime is standFor when everything of an open file is on the host. The host is asked under timeMu, so that what the applier notes meanwhile is the later.
 func (fs *FS) noteCtime(n *inode, h disk.File) {
 	n.timeMu.Lock()
 	defer n.timeMu.Unlock()
 	var st unix.Stat_t
-	if n.ctime != (unix.Timespec{}) && h.Stat(&st) == nil {
-		fs.ctimes.note(n.id, st.Ctim, n.ctime)
+	if h.Stat(&st) == nil {
+		fs.standForLocked(n, &st)
 	}
 }

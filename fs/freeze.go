@@ -44,8 +44,7 @@ func (z *Freezer) Freeze(timeout time.Duration) error {
 	if z.thawed != nil {
 		return ErrFrozen
 	}
-	// Most of it while requests still pass.
-	if err := errors.Join(z.stack.Cache.FlushAll(), z.stack.Engine.Checkpoint()); err != nil {
+	if err := z.place(); err != nil { // most of it while requests still pass
 		return err
 	}
 	z.watch.changes.Lock()
@@ -61,12 +60,17 @@ func (z *Freezer) Freeze(timeout time.Duration) error {
 	return nil
 }
 
+// place brings everything written so far to its place on the host, durably.
+func (z *Freezer) place() error {
+	return errors.Join(z.stack.Cache.FlushAll(), z.stack.Engine.Checkpoint())
+}
+
 func (z *Freezer) still() error {
 	if z.stack.Vault.ReadOnly() {
 		return nil
 	}
 	// Files that were only open until the journal's content had come to the host are closed now: that may set their times.
-	if err := errors.Join(z.stack.Cache.FlushAll(), z.stack.Engine.Checkpoint()); err != nil {
+	if err := z.place(); err != nil {
 		return err
 	}
 	z.stack.FS.closing.Wait()
@@ -111,14 +115,14 @@ func (z *Freezer) hold(fn func(), settle bool) error {
 	if z.thawed == nil { // else it is as still as can be
 		settle = settle && !z.stack.Vault.ReadOnly()
 		if settle { // most of it while requests still pass
-			if err := errors.Join(z.stack.Cache.FlushAll(), z.stack.Engine.Checkpoint()); err != nil {
+			if err := z.place(); err != nil {
 				return err
 			}
 		}
 		z.watch.changes.Lock()
 		defer z.watch.changes.Unlock()
 		if settle {
-			if err := errors.Join(z.stack.Cache.FlushAll(), z.stack.Engine.Checkpoint()); err != nil {
+			if err := z.place(); err != nil {
 				return err
 			}
 		}
