@@ -17,12 +17,20 @@ type batch struct {
 	segs  []*segment
 	ws    []container.SegmentWrite
 	slots [][]byte // backs the Frames of ws
+	lent  bool     // the frames are the caller's of WriteThrough, and leave the cache with settle
 }
 
 // grow has the batch hold so many slots.
 func (b *batch) grow(n int) {
 	if len(b.slots) < n {
 		b.slots = make([][]byte, n)
+	}
+}
+
+// putBack takes a frame that left the cache, unless it was only lent.
+func (b *batch) putBack(f *File, frame []byte) {
+	if !b.lent {
+		f.shelf.put(frame)
 	}
 }
 
@@ -240,8 +248,8 @@ func lowest(m uint64, n int) uint64 {
 	return m &^ rest
 }
 
-// settle ends the flight of a batch. Frames that were written become clean, or leave the cache if only whole writes touched them; on a failure
-// they are dirty again. Buffers that a write has replaced meanwhile are free either way: what it wrote is dirty.
+// settle ends the flight of a batch. Frames that were written become clean, or leave the cache if only whole writes touched them, or are lent; on a failure
+// they are dirty again, in a buffer of the cache. Buffers that a write has replaced meanwhile are free either way: what it wrote is dirty.
 func (f *File) settle(b *batch, failed bool) {
 	c := f.c
 	for k, s := range b.segs {
@@ -253,14 +261,18 @@ func (f *File) settle(b *batch, failed bool) {
 			bit := uint64(1) << i
 			switch {
 			case s.inflight&bit == 0:
-				f.shelf.put(w.Frames[i])
+				b.putBack(f, w.Frames[i])
 				copies++
 			case failed:
+				if b.lent {
+					s.frames[i] = f.shelf.get()
+					copy(s.frames[i], w.Frames[i])
+				}
 				s.dirty |= bit
 			default:
 				pending--
-				if s.keep&bit == 0 {
-					f.shelf.put(s.frames[i])
+				if b.lent || s.keep&bit == 0 {
+					b.putBack(f, s.frames[i])
 					s.frames[i] = nil
 					held--
 				}
@@ -276,17 +288,13 @@ func (f *File) settle(b *batch, failed bool) {
 		s.mu.Unlock()
 		c.release(s)
 	}
-	f.ended(b, failed)
-}
-
-// ended empties a batch that is settled.
-func (f *File) ended(b *batch, failed bool) {
-	f.c.mu.Lock()
+	c.mu.Lock()
 	f.failed = failed
-	f.c.mu.Unlock()
+	c.mu.Unlock()
 	clear(b.slots[:len(b.ws)*f.frames])
 	clear(b.segs)
 	clear(b.ws)
+	b.lent = false
 	b.segs, b.ws = b.segs[:0], b.ws[:0]
 }
 

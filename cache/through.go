@@ -1,10 +1,6 @@
 package cache
 
-import (
-	"math/bits"
-
-	"github.com/cofferfs/coffer/container"
-)
+import "github.com/cofferfs/coffer/container"
 
 // throughBytes is how much a write must bring for its frames to pass the cache: enough for every worker. What is less is better gathered.
 const throughBytes = 256 << 10
@@ -70,14 +66,14 @@ func (f *File) through(p []byte, off int64) (done int64, err error) {
 	if done == 0 {
 		return 0, nil
 	}
-	wrote, failed = true, true
-	defer func() { f.takeBack(b, failed) }() // deferred: a panic below must not leave frames in flight
+	b.lent, wrote, failed = true, true, true
+	defer func() { f.settle(b, failed) }() // deferred: a panic below must not leave frames in flight
 	err = f.store.WriteFrames(f.Size(), b.ws)
 	failed = err != nil
 	return done, err
 }
 
-// lend puts frames of one segment into flight, and into the batch, from where they are in p: they are present until takeBack. It does nothing where one of them
+// lend puts frames of one segment into flight, and into the batch, from where they are in p: they are present until settle. It does nothing where one of them
 // must not be replaced now. flushMu is held.
 func (f *File) lend(b *batch, p []byte, off int64) bool {
 	c := f.c
@@ -112,40 +108,4 @@ func (f *File) lend(b *batch, p []byte, off int64) bool {
 	b.segs = append(b.segs, s)
 	b.ws = append(b.ws, container.SegmentWrite{Segment: s.index, Frames: frames, Dirty: m})
 	return true
-}
-
-// takeBack ends the flight of lent frames, as settle does: they leave the cache, or on a failure become dirty ones of its own.
-func (f *File) takeBack(b *batch, failed bool) {
-	c := f.c
-	for k, s := range b.segs {
-		w := &b.ws[k]
-		s.mu.Lock()
-		held, pending, copies := 0, 0, 0
-		for t := w.Dirty; t != 0; t &= t - 1 {
-			i := bits.TrailingZeros64(t)
-			bit := uint64(1) << i
-			switch {
-			case s.inflight&bit == 0: // a write has replaced it meanwhile
-				copies++
-			case failed:
-				s.frames[i] = f.shelf.get()
-				copy(s.frames[i], w.Frames[i])
-				s.dirty |= bit
-			default:
-				s.frames[i] = nil
-				held--
-				pending--
-			}
-		}
-		s.inflight &^= w.Dirty
-		c.mu.Lock()
-		c.adjustLocked(s, held, pending)
-		if copies > 0 {
-			c.dirtied(f, -int64(copies)*int64(f.frameSize))
-		}
-		c.mu.Unlock()
-		s.mu.Unlock()
-		c.release(s)
-	}
-	f.ended(b, failed)
 }
