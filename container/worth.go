@@ -20,7 +20,7 @@ func (e *Engine) Worth(h disk.File, id keys.ObjectID) Worth {
 	if err != nil {
 		return Worth{}
 	}
-	f, err := e.Open(borrowed{h}, id, OpenOptions{ReadOnly: true, Object: hdr.object})
+	f, err := e.Open(disk.KeepOpen{File: h}, id, OpenOptions{ReadOnly: true, Object: hdr.object})
 	if err != nil {
 		return Worth{}
 	}
@@ -42,8 +42,3 @@ func (w Worth) Better(o Worth) bool {
 	}
 	return w.Sequence > o.Sequence
 }
-
-// borrowed is a file that somebody else closes.
-type borrowed struct{ disk.File }
-
-func (borrowed) Close() error { return nil }

@@ -161,7 +161,31 @@ func (m *merger) one(ctx context.Context, o *object) (bool, error) {
 	if m.Tree == nil {
 		return true, nil
 	}
+	if same { // what stands for it is durable before it goes
+		if err := m.sync(first.object); err != nil {
+			return false, err
+		}
+	}
 	return true, dropHost(m.fd, o, m.fd.Unlink)
+}
+
+// sync makes a host object and its name durable.
+func (m *merger) sync(o *object) error {
+	d, err := m.hostDir(o.at.host)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if o.link.IsContainer() {
+		f, err := d.Open(o.host, true)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return d.Sync()
 }
 
 // take gives an object that shows nowhere, or elsewhere too, its name in the first directory, or one in lost+found.
@@ -244,11 +268,11 @@ func (m *merger) equal(a, b *object) (bool, error) {
 func sameBytes(a, b io.ReaderAt, n int64) (bool, error) {
 	x, y := make([]byte, 1<<18), make([]byte, 1<<18)
 	for at := int64(0); at < n; at += int64(len(x)) {
-		k := min(int64(len(x)), n-at)
-		if _, err := a.ReadAt(x[:k], at); err != nil && !errors.Is(err, io.EOF) {
-			return false, err
+		k := int(min(int64(len(x)), n-at))
+		if got, err := a.ReadAt(x[:k], at); got < k {
+			return false, err // cut short since: nothing is removed for that
 		}
-		if _, err := b.ReadAt(y[:k], at); err != nil && !errors.Is(err, io.EOF) {
+		if got, err := b.ReadAt(y[:k], at); got < k {
 			return false, err
 		}
 		if !bytes.Equal(x[:k], y[:k]) {

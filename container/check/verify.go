@@ -264,7 +264,7 @@ func (c *checker) content(ctx context.Context, h disk.File, o *object) {
 
 // look opens a container and checks those ranges of it; nil: all. h stays open.
 func (c *checker) look(ctx context.Context, h disk.File, o *object, only []container.LostRange) (x looked) {
-	f, err := c.Engine.Open(unclosed{h}, o.link.ID, container.OpenOptions{ReadOnly: true, Object: objectKind(o.link.Type)})
+	f, err := c.Engine.Open(disk.KeepOpen{File: h}, o.link.ID, container.OpenOptions{ReadOnly: true, Object: objectKind(o.link.Type)})
 	if err != nil {
 		return looked{err: err}
 	}
@@ -285,11 +285,6 @@ func objectKind(typ names.Type) uint8 {
 	}
 	return container.ObjectFile
 }
-
-// unclosed is a file that somebody else closes.
-type unclosed struct{ disk.File }
-
-func (unclosed) Close() error { return nil }
 
 // judge reports what was found in a container.
 func (c *checker) judge(o *object, got *looked) {

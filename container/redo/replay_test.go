@@ -368,7 +368,7 @@ func TestLost(t *testing.T) {
 	view, err := Load(l.config(l.m))
 	ok(t, err)
 	defer view.Close()
-	if !l.has(event.Damage) {
+	if view.Damage() == nil {
 		t.Error("not reported")
 	}
 	if got := letters(readAll(t, l.wrap(view, p))); got != "[4096 a 8192 o]" {

@@ -39,7 +39,7 @@ func (c *Config) view(r *journal.Reader, x *index) *View {
 }
 
 // Load reads the journal for a View, which is nil where there is nothing to replay. Exchanges that were not over are not shown as if they
-// were, and where the journal has lost something what is left of it is shown; events say so. Errors are those of Replay but for ErrLost.
+// were; events say so. Where the journal has lost something what is left of it is shown, and Damage says so. Errors are those of Replay but for ErrLost.
 func Load(c Config) (*View, error) {
 	r, err := c.openJournal()
 	if err != nil {
@@ -54,20 +54,17 @@ func Load(c Config) (*View, error) {
 		r.Close()
 		return nil, fmt.Errorf("redo: load: %w", err)
 	}
-	emit := func(kind event.Kind, err error, note string) {
-		c.Events.Emit(event.Event{Kind: kind, Object: c.RootID.String(), Offset: -1, Err: err, Note: note})
-	}
-	if damage != nil && !c.Salvage { // who salvages asks for Damage
-		emit(event.Damage, ErrLost, "what is left of the journal is shown")
+	emit := func(note string) {
+		c.Events.Emit(event.Event{Kind: event.Info, Object: c.RootID.String(), Offset: -1, Note: note})
 	}
 	for _, e := range x.exchanges {
-		emit(event.Info, nil, fmt.Sprintf("exchange %d of two names may have been under way: names show as they stand", e.ID))
+		emit(fmt.Sprintf("exchange %d of two names may have been under way: names show as they stand", e.ID))
 	}
 	if x.log.Transactions == 0 && damage == nil {
 		r.Close()
 		return nil, nil
 	}
-	emit(event.Info, nil, fmt.Sprintf("%d transactions of the journal are shown and not written", x.log.Transactions))
+	emit(fmt.Sprintf("%d transactions of the journal are shown and not written", x.log.Transactions))
 	v := c.view(r, x)
 	v.damage = damage
 	return v, nil

@@ -90,3 +90,9 @@ type File interface {
 	Xattrs
 	Close() error
 }
+
+// KeepOpen is a file that somebody else closes: its own Close does nothing.
+type KeepOpen struct{ File }
+
+// Close does nothing.
+func (KeepOpen) Close() error { return nil }
