@@ -301,3 +301,36 @@ func TestInSession(t *testing.T) {
 		t.Error("a session that reads draws nothing")
 	}
 }
+
+// A journal that lost something: who only reads is told, who salvages asks, and nobody else writes.
+func TestJournalDamaged(t *testing.T) {
+	m, _ := memVault(t)
+	journaled(t, m)
+	m = m.Cut(disktest.LoseNothing, rand.New(rand.NewPCG(1, 1)))
+	dir, err := m.Root().OpenDir(cofferDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := dir.Open("journal.0000", false)
+	if err == nil {
+		err = errors.Join(f.Truncate(5000), f.Close(), m.Root().SyncAll())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, salvage := range []bool{false, true} {
+		var log eventLog
+		v := mustOpen(t, m, OpenOptions{ReadOnly: true, ForceUnlock: true, Salvage: salvage, Events: log.sink})
+		if log.has(event.Damage) == salvage || v.JournalDamage() == nil {
+			t.Errorf("salvage %v: told %v, damage %v", salvage, log.has(event.Damage), v.JournalDamage())
+		}
+		closeVault(t, v)
+	}
+	_, err = memOpen(m, OpenOptions{ForceUnlock: true})
+	wantErr(t, err, redo.ErrLost)
+	v := mustOpen(t, m, OpenOptions{ForceUnlock: true, Salvage: true})
+	if v.JournalDamage() == nil || pieces(t, m) != 0 {
+		t.Errorf("damage %v, %d pieces", v.JournalDamage(), pieces(t, m))
+	}
+	closeVault(t, v)
+}
