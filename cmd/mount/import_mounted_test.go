@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/cmd/mount/bulk"
+	"github.com/cofferfs/coffer/container/plain"
 )
 
 // TestImportMounted: a mounted vault is written through its mount, without a secret, and has the same afterwards.
@@ -191,4 +192,55 @@ func TestImportMountedGoesOn(t *testing.T) {
 		t.Errorf("it did not go on: %+v", s)
 	}
 	sameTree(t, tree, mp)
+}
+
+// syncNode counts what is made durable of a mount, and fails for one name.
+type syncNode struct {
+	mounted
+	synced map[string]int
+	bad    string
+}
+
+func (n syncNode) Child(name string) (plain.Node, error) {
+	c, err := n.mounted.Child(name)
+	if err != nil {
+		return nil, err
+	}
+	n.mounted = c.(mounted)
+	return n, nil
+}
+
+func (n syncNode) Sync() error {
+	n.synced[n.name]++
+	if n.name == n.bad {
+		return syscall.EIO
+	}
+	return n.mounted.Sync()
+}
+
+// What is in a mount already may have been written a moment ago: a source goes only when what stands for it is durable.
+func TestRemoveOfWhatIsInAMount(t *testing.T) {
+	src, mp := t.TempDir(), t.TempDir()
+	for _, dir := range []string{src, mp} {
+		noError(t, os.MkdirAll(filepath.Join(dir, "tree", "empty"), 0o755))
+		writeFile(t, filepath.Join(dir, "tree", "file"), "data")
+		writeFile(t, filepath.Join(dir, "tree", "bad"), "data")
+		noError(t, os.Symlink("file", filepath.Join(dir, "tree", "link")))
+	}
+	to := syncNode{mounted{path: mp}, map[string]int{}, "bad"}
+	var failed []string
+	removed, kept := bulk.Remove(context.Background(), to, []bulk.Source{{Path: filepath.Join(src, "tree"), Name: "tree"}}, func(path string, err error) {
+		failed = append(failed, fmt.Sprint(filepath.Base(path), " ", err))
+	})
+	if removed != 3 || kept != 1 || len(failed) != 1 || !strings.HasPrefix(failed[0], "bad ") {
+		t.Errorf("%d removed, %d kept, failed %q", removed, kept, failed)
+	}
+	if left, _ := os.ReadDir(filepath.Join(src, "tree")); len(left) != 1 || left[0].Name() != "bad" {
+		t.Errorf("left: %v", left)
+	}
+	for _, name := range []string{"file", "bad", "link", "empty"} {
+		if to.synced[name] == 0 {
+			t.Errorf("%s was not made durable", name)
+		}
+	}
 }

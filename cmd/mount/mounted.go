@@ -63,6 +63,23 @@ func (m mounted) Children() ([]plain.Node, error) {
 
 func (m mounted) Readlink() (string, error) { return os.Readlink(m.path) }
 
+// Sync makes the object durable, with its name: the fsync of a file or directory in a mount does both; of others that of their directory does.
+func (m mounted) Sync() error {
+	st, err := m.Stat()
+	if err != nil {
+		return err
+	}
+	path := m.path
+	if typ := st.Type(); typ != unix.S_IFREG && typ != unix.S_IFDIR {
+		path = filepath.Dir(path)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 func (m mounted) Open() (plain.File, error) {
 	fd, err := unix.Open(m.path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {

@@ -77,10 +77,22 @@ func (r *remover) object(ctx context.Context, there plain.Node, path string, wit
 	if err := r.compare(ctx, there, &have, path, &st); err != nil {
 		return false, err
 	}
+	if err := durable(there); err != nil {
+		return false, err
+	}
 	if err := unix.Unlink(path); err != nil {
 		return false, pathError("unlink", path, err)
 	}
 	return true, nil
+}
+
+// durable makes an object of a mount durable, with its name: what was finished before this import may have been written a moment ago, and by somebody else. A
+// vault without a mount is durable as a whole when the import has ended.
+func durable(there plain.Node) error {
+	if x, ok := there.(interface{ Sync() error }); ok {
+		return x.Sync()
+	}
+	return nil
 }
 
 func (r *remover) directory(ctx context.Context, there plain.Node, path string, within bool) (gone bool, err error) {
@@ -93,6 +105,9 @@ func (r *remover) directory(ctx context.Context, there plain.Node, path string, 
 		return false, err
 	}
 	if err := sameAttributes(there, path); err != nil {
+		return false, err
+	}
+	if err := durable(there); err != nil {
 		return false, err
 	}
 	if err := unix.Rmdir(path); err != nil {
