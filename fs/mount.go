@@ -1,8 +1,11 @@
 package fs
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -115,7 +118,7 @@ func (fs *FS) serverOptions(o MountOptions, w mountWords) *fuse.MountOptions {
 		ExtraCapabilities:       caps,
 		PanicHandler:            fs.panicked,
 		Debug:                   o.Debug,
-		Logger:                  slog.NewLogLogger(fs.cfg.Log.Handler(), slog.LevelWarn),
+		Logger:                  log.New(fuseLog{fs.cfg.Log}, "", 0),
 	}
 }
 
@@ -140,6 +143,22 @@ func (fs *FS) panicked(v any) fuse.Status {
 	fs.panics.Add(1)
 	fs.cfg.Log.Error("panic in a request", "panic", v, "stack", string(debug.Stack()))
 	return fuse.EIO
+}
+
+// fuseLog takes the lines of go-fuse.
+type fuseLog struct{ to *slog.Logger }
+
+// lastRead is what go-fuse says when the kernel takes the mount away while a request is being read: that reader gets ECONNABORTED, and all others ENODEV,
+// which ends them silently. It happens in good unmounts, too.
+var lastRead = []byte(fmt.Sprintf("Failed to read from fuse conn: %v", fuse.Status(unix.ECONNABORTED)))
+
+func (l fuseLog) Write(line []byte) (int, error) {
+	level := slog.LevelWarn
+	if bytes.Contains(line, lastRead) {
+		level = slog.LevelDebug
+	}
+	l.to.Log(context.Background(), level, string(bytes.TrimSpace(line)))
+	return len(line), nil
 }
 
 // tuneDevice lets the kernel read as much ahead as two requests carry, and keep more than its hundredth of dirty pages: a file that is written at random is
