@@ -2,10 +2,13 @@ package container
 
 import (
 	"bytes"
+	"errors"
 	mrand "math/rand/v2"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
@@ -164,4 +167,47 @@ func TestResumePrepares(t *testing.T) {
 	f.must(other.Close())
 	f.must(c.Close())
 	f.must(f.eng.Close(true))
+}
+
+// A file may be closed while all is suspended, and what it has to say about its time is in its place then: nothing is logged, and whoever thaws meanwhile does not race.
+func TestSuspendedNoteTime(t *testing.T) {
+	f := &fill{logRig: newLogRig(t, geometries[0])}
+	c := f.file(0, 3)
+	f.must(f.write(c, 1, 1))
+	f.must(c.Flush())
+	if logged, err := c.NoteTime(unix.Timespec{Sec: 1}); !logged || err != nil {
+		t.Fatalf("before: logged %v, %v", logged, err)
+	}
+	f.must(f.eng.Suspend())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := range int64(1000) {
+			if logged, err := c.NoteTime(unix.Timespec{Sec: 2 + i}); logged || err != nil {
+				t.Errorf("logged %v, %v", logged, err)
+				return
+			}
+		}
+	})
+	f.must(f.eng.Resume([16]byte{3}))
+	wg.Wait()
+	f.must(f.write(c, 1, 1))
+	f.must(c.Sync())
+	if logged, err := c.NoteTime(unix.Timespec{Sec: 3000}); !logged || err != nil {
+		t.Errorf("after: logged %v, %v", logged, err)
+	}
+	f.must(c.Close())
+	f.must(f.eng.Close(true))
+}
+
+// An engine that failed does not end cleanly, also where nothing was left to be done.
+func TestCloseAfterFailure(t *testing.T) {
+	f := &fill{logRig: newLogRig(t, geometries[0])}
+	f.must(f.eng.Suspend())
+	cause := errors.New("cause")
+	if err := f.eng.Fail("test", cause); !errors.Is(err, cause) {
+		t.Errorf("fail: %v", err)
+	}
+	if err := f.eng.Close(true); !errors.Is(err, cause) {
+		t.Errorf("close: %v", err)
+	}
 }

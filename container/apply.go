@@ -31,7 +31,7 @@ const (
 //
 // Lock order: File.commit, File.hostMu, File.slots, File.mu, applier.mu. Nothing is held over journal.Append but File.commit, which the applier never takes.
 type applier struct {
-	log    *journal.Journal // another one after a suspension, during which nothing else calls
+	log    atomic.Pointer[journal.Journal] // another one after a suspension
 	config journal.Config
 	host   disk.Dir
 	events event.Sink
@@ -72,10 +72,11 @@ func newApplier(c journal.Config, host disk.Dir, events event.Sink) (*applier, e
 	a.cond.L = &a.mu
 	c.Pressed = func(journal.LSN) error { return a.ask(&a.press) }
 	a.config = c
-	var err error
-	if a.log, err = journal.New(c); err != nil {
+	log, err := journal.New(c)
+	if err != nil {
 		return nil, err
 	}
+	a.log.Store(log)
 	if f, err := host.OpenPath(".coffer"); err == nil {
 		a.spare = f
 	}
@@ -110,7 +111,7 @@ func (a *applier) fail(op string, err error) error {
 	a.cond.Broadcast()
 	a.mu.Unlock()
 	if first {
-		a.log.Fail(err)
+		a.log.Load().Fail(err)
 		a.events.Emit(event.Event{Kind: event.Failed, Offset: -1, Err: err, Note: "nothing is written any more until the vault is mounted anew"})
 	}
 	return err
@@ -133,7 +134,7 @@ func (a *applier) prepare() error {
 		return nil
 	}
 	a.closeSpare()
-	if err := a.log.Prepare(); err != nil {
+	if err := a.log.Load().Prepare(); err != nil {
 		return a.fail("journal", err)
 	}
 	return nil
@@ -168,7 +169,7 @@ func (a *applier) admit() error {
 // append appends a transaction; errGivenUp where it has patches whose whole blocks the journal may not keep. Until enqueue the journal keeps it, whatever is recycled. Before it has room it holds nothing back, or those who wait for room
 // would wait for each other.
 func (a *applier) append(t *transaction, head *redo.Head, bulk [][]byte) (err error) {
-	if t.lsn, err = a.log.AppendFrom(a.keepFor(t), head.Append(nil), bulk...); err != nil {
+	if t.lsn, err = a.log.Load().AppendFrom(a.keepFor(t), head.Append(nil), bulk...); err != nil {
 		a.unkeep(t)
 		if errors.Is(err, errGivenUp) {
 			return err
@@ -330,7 +331,7 @@ func (a *applier) applyAll() bool {
 		a.mu.Unlock()
 		return true
 	}
-	if err := a.log.Sync(end); err != nil {
+	if err := a.log.Load().Sync(end); err != nil {
 		_ = a.fail("journal", err)
 	}
 	files := map[*File][]*transaction{}

@@ -49,13 +49,13 @@ func (a *applier) checkpoint() {
 		err = a.host.SyncAll()
 	}
 	if err == nil {
-		err = a.log.Sync(upTo)
+		err = a.log.Load().Sync(upTo)
 	}
 	if err != nil {
 		_ = a.fail("checkpoint", err)
 		return
 	}
-	a.log.Recycle(upTo)
+	a.log.Load().Recycle(upTo)
 	a.mu.Lock()
 	a.rounds++
 	a.cond.Broadcast()
@@ -94,8 +94,8 @@ func (a *applier) leave(f *File) {
 // accepted any more, since the journal cannot be recycled past the intent.
 func (a *applier) intend(payload []byte) (done func(error), err error) {
 	t := &transaction{}
-	if t.lsn, err = a.log.AppendFrom(a.keep(t), payload); err == nil {
-		err = a.log.Sync(t.lsn)
+	if t.lsn, err = a.log.Load().AppendFrom(a.keep(t), payload); err == nil {
+		err = a.log.Load().Sync(t.lsn)
 	}
 	a.mu.Lock()
 	a.last = max(a.last, t.lsn)
@@ -108,7 +108,7 @@ func (a *applier) intend(payload []byte) (done func(error), err error) {
 		// Not synced: without it the next mount finds that there is nothing to finish, or finishes it.
 		var end journal.LSN
 		if b, err := redo.Over(payload); err == nil {
-			end, _ = a.log.AppendFrom(a.keep(&payload), b)
+			end, _ = a.log.Load().AppendFrom(a.keep(&payload), b)
 		}
 		a.mu.Lock()
 		a.last = max(a.last, end)
@@ -153,10 +153,15 @@ func (a *applier) suspend() error {
 	if err := a.host.SyncAll(); err != nil {
 		return a.fail("suspension", err)
 	}
-	if err := a.log.Close(true); err != nil {
+	if err := a.log.Load().Close(true); err != nil {
 		return a.fail("suspension", err)
 	}
-	a.settled.Add(1)
+	a.mu.Lock()
+	a.last, a.cutoff, a.given, a.anywhere = 0, 0, 0, false
+	clear(a.touched)
+	clear(a.logged)
+	a.mu.Unlock()
+	a.settled.Add(1) // last: who opens a file meanwhile looks at it first
 	return nil
 }
 
@@ -168,11 +173,7 @@ func (a *applier) resume(id [16]byte) error {
 	if err != nil {
 		return a.fail("resumption", err)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.log, a.last, a.cutoff, a.given, a.anywhere = log, 0, 0, 0, false
-	clear(a.touched)
-	clear(a.logged)
+	a.log.Store(log)
 	a.prepared.Store(false)
 	return nil
 }
@@ -180,6 +181,9 @@ func (a *applier) resume(id [16]byte) error {
 // close applies and syncs everything and removes the journal; where that fails the journal stays, for the next mount to replay.
 func (a *applier) close(clean bool) error {
 	err := a.drain(func() bool { return len(a.queue) == 0 && len(a.files) == 0 })
+	if err == nil {
+		err = a.failed() // also where nothing was left to be done, and the journal is closed already
+	}
 	a.mu.Lock()
 	a.closing = true
 	a.mu.Unlock()
@@ -191,5 +195,5 @@ func (a *applier) close(clean bool) error {
 	if err == nil && clean {
 		err = a.host.SyncAll()
 	}
-	return errors.Join(err, a.log.Close(err == nil && clean))
+	return errors.Join(err, a.log.Load().Close(err == nil && clean))
 }

@@ -167,6 +167,7 @@ func (f *File) placeMeta(t *transaction) error {
 func (f *File) NoteTime(ts unix.Timespec) (logged bool, err error) {
 	f.commit.Lock()
 	defer f.commit.Unlock()
+	f.settle()
 	f.mu.RLock()
 	ever, known := f.lsn != 0 && !f.closed && !f.abandoned, f.timeLogged == ts
 	f.mu.RUnlock()
@@ -200,7 +201,7 @@ func (f *File) Sync() error {
 	if err != nil || lsn == 0 {
 		return err
 	}
-	return f.eng.applier.log.Sync(lsn)
+	return f.eng.applier.log.Load().Sync(lsn)
 }
 
 // settle takes note of a suspension: with it all that had been flushed became durable, and the session of the file's name ended. The caller holds commit.

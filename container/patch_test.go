@@ -182,7 +182,7 @@ func TestPatchKeepsItsBlock(t *testing.T) {
 func TestPatchesAreSmall(t *testing.T) {
 	g := geometries[8]
 	d := &destroyed{t: t, r: newLogRig(t, g), g: g, id: testID(9), places: []int64{9 << 20}}
-	log := d.r.eng.applier.log
+	log := d.r.eng.applier.log.Load()
 	h, err := d.r.root.Create("f", 0o600)
 	d.ok(err)
 	f, err := d.r.eng.Create(h, d.id, ObjectFile)

@@ -55,7 +55,8 @@ func TestCrashAfterFailedFreeze(t *testing.T) {
 			}
 
 			want := stampedPage(1)
-			if k.write(node, fh, stampedPage(2), 0) == nil && k.fsync(node, fh, true) == nil {
+			goesOn := k.write(node, fh, stampedPage(2), 0) == nil && k.fsync(node, fh, true) == nil
+			if goesOn {
 				want = stampedPage(2)
 				acknowledged++
 			} else {
@@ -89,7 +90,9 @@ func TestCrashAfterFailedFreeze(t *testing.T) {
 				}
 				must(after.Close())
 			}
-			s.abandon(m)
+			if err := s.Close(); (err == nil) != goesOn {
+				t.Errorf("thaw %v, call %d failed: goes on %v, unmounted with %v", thaw, n, goesOn, err)
+			}
 			mk.Destroy()
 		}
 		if refused == 0 || acknowledged == 0 {

@@ -243,9 +243,7 @@ func (s *state) end() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.pauseLocked()
-	if s.err == nil {
-		s.err = errors.Join(ErrClosed, err)
-	}
+	_ = s.failLocked(errors.Join(ErrClosed, err))
 	return err
 }
 
@@ -253,7 +251,17 @@ func (s *state) end() error {
 func (s *state) pause() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := s.pauseLocked()
+	return s.failLocked(s.pauseLocked())
+}
+
+// fail makes err the sticky error, where there is none yet: no link sequence is drawn any more, and nothing is written.
+func (s *state) fail(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failLocked(err)
+}
+
+func (s *state) failLocked(err error) error {
 	if s.err == nil {
 		s.err = err
 	}
@@ -281,9 +289,7 @@ func (s *state) abandon() {
 	for s.writing {
 		s.cond.Wait()
 	}
-	if s.err == nil {
-		s.err = ErrClosed
-	}
+	_ = s.failLocked(ErrClosed)
 }
 
 // write puts n into the older slot and makes it durable; then it is cur. The caller has mu, or writing, or the state alone.
@@ -404,8 +410,7 @@ func (s *state) forget() error {
 	n := s.cur
 	n.sessions = slices.Clone(n.sessions[len(n.sessions)-1:])
 	if err := s.write(n); err != nil {
-		s.err = err
-		return err
+		return s.failLocked(err)
 	}
 	s.unclean.Store(new([]session))
 	return nil

@@ -566,6 +566,44 @@ func TestStateWriteFails(t *testing.T) {
 	wantErr(t, v.Close(), errCrash)
 }
 
+// After a session that could not begin again nothing is named any more, and it does not end as one that is clean: whatever the host says, the vault opens.
+func TestResumeFails(t *testing.T) {
+	for n, failed := 0, true; failed; n++ {
+		path, _ := newVault(t)
+		cfg, mk := unlock(t, path, testPass)
+		c := &crasher{at: -1, once: true}
+		root, dir := c.open(t, path)
+		v, err := openDisk(path, root, dir, cfg, mk, OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := next(t, v)
+		if err := v.Suspend(); err != nil {
+			t.Fatal(err)
+		}
+		c.mu.Lock()
+		c.at = c.calls + n
+		c.mu.Unlock()
+		err = v.Resume()
+		if failed = err != nil; failed {
+			wantErr(t, err, errCrash)
+			_, err = v.NextSeq()
+			wantErr(t, err, errCrash)
+			wantErr(t, v.Close(), errCrash)
+		} else {
+			_ = v.CloseUnclean()
+		}
+		v = open(t, path, OpenOptions{})
+		if after := next(t, v); after <= before {
+			t.Errorf("call %d: sequence %d after %d", n, after, before)
+		}
+		closeVault(t, v)
+		if !failed && n == 0 {
+			t.Error("nothing failed")
+		}
+	}
+}
+
 func TestExhausted(t *testing.T) {
 	path, _ := newVault(t)
 	v := open(t, path, OpenOptions{})

@@ -204,13 +204,14 @@ func (v *Vault) Suspend() error {
 	return v.state.pause()
 }
 
-// Resume begins another session, with a journal of its own.
+// Resume begins another session, with a journal of its own. After an error the host may say that there is none, and no name is made any more: what is still possible,
+// to remove names and to set attributes, needs none.
 func (v *Vault) Resume() error {
 	start, err := v.sessionStart()
-	if err != nil {
-		return err
+	if err == nil {
+		err = v.state.begin(start)
 	}
-	return v.state.begin(start)
+	return v.state.fail(err)
 }
 
 // Close makes everything on the host's filesystem durable, ends the session cleanly, unless its journal is still there (ErrJournal), empties the note, releases the lock and destroys the
