@@ -28,7 +28,7 @@ type hostObject struct {
 
 // hostObjects lists everything below the vault but .coffer.
 func hostObjects(r *rig, root disk.Dir, path string) (all []hostObject) {
-	d, err := openBelow(root, path)
+	d, err := openPath(root, path)
 	r.must(err)
 	defer d.Close()
 	r.must(d.List(func(name string, _ uint64, _ uint8) error {
@@ -58,13 +58,17 @@ func (r *rig) harm(rng *mrand.Rand) string {
 	}
 }
 
-// hostDirAt opens a directory of the host. Unlike openBelow it wraps nothing, so that it can take what is renamed.
+func openPath(root disk.Dir, path string) (disk.Dir, error) {
+	return openBelow(root, strings.FieldsFunc(path, func(r rune) bool { return r == '/' }))
+}
+
+// hostDirAt opens a directory of the host. Unlike openPath it wraps nothing, so that it can take what is renamed.
 func (r *rig) hostDirAt(root disk.Dir, path string) disk.Dir {
 	r.t.Helper()
 	if path == "" {
 		return r.root()
 	}
-	d, err := openBelow(root, path)
+	d, err := openPath(root, path)
 	r.must(err)
 	return d
 }
@@ -373,7 +377,7 @@ func (r *rig) dump() string {
 	var b strings.Builder
 	for _, dir := range []string{"", configDir} {
 		for _, o := range hostObjects(r, root, dir) {
-			d, err := openBelow(root, o.dir)
+			d, err := openPath(root, o.dir)
 			r.must(err)
 			fmt.Fprintf(&b, "%s/%s %o %d", o.dir, o.name, o.mode, o.size)
 			switch o.mode {

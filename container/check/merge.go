@@ -33,12 +33,12 @@ func (r *repairer) merge(ctx context.Context, second, first *object) (Action, er
 	if r.Tree == nil || m.left > 0 {
 		return a, nil
 	}
-	d, err := r.hostDir(second.at.host)
+	d, err := r.hostDir(second.at)
 	if err != nil {
 		return Action{}, err
 	}
 	defer d.Close()
-	to, err := r.hostDir(first.at.host)
+	to, err := r.hostDir(first.at)
 	if err != nil {
 		return Action{}, err
 	}
@@ -51,7 +51,7 @@ func (r *repairer) merge(ctx context.Context, second, first *object) (Action, er
 
 // inside is the place that a directory is.
 func (o *object) inside() *place {
-	return &place{id: o.link.ID, up: o.at, plain: o.plainPath(), host: o.hostPath()}
+	return &place{id: o.link.ID, up: o.at, name: o.link.Name, host: o.host}
 }
 
 // dropHost removes a host object and its sidecar.
@@ -76,12 +76,12 @@ type merger struct {
 }
 
 func (m *merger) run(ctx context.Context) (err error) {
-	there, err := m.hostDir(m.to.host)
+	there, err := m.hostDir(m.to)
 	if err != nil {
 		return err
 	}
 	defer there.Close()
-	if m.fd, err = m.hostDir(m.at.host); err != nil {
+	if m.fd, err = m.hostDir(m.at); err != nil {
 		return err
 	}
 	defer m.fd.Close()
@@ -171,7 +171,7 @@ func (m *merger) one(ctx context.Context, o *object) (bool, error) {
 
 // sync makes a host object and its name durable.
 func (m *merger) sync(o *object) error {
-	d, err := m.hostDir(o.at.host)
+	d, err := m.hostDir(o.at)
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (m *merger) sync(o *object) error {
 
 // take gives an object that shows nowhere, or elsewhere too, its name in the first directory, or one in lost+found.
 func (m *merger) take(ctx context.Context, o *object) (bool, error) {
-	a := Action{Result: Moved, To: below(m.to.plain, o.link.Name), What: "a second directory of one id hid it"}
+	a := Action{Result: Moved, To: below(m.to.plainPath(), o.link.Name), What: "a second directory of one id hid it"}
 	taken := m.names[o.link.Name]
 	m.names[o.link.Name] = true
 	var err error
@@ -219,7 +219,7 @@ func (m *merger) take(ctx context.Context, o *object) (bool, error) {
 
 // adopt moves an object to the first directory.
 func (m *merger) adopt(o *object) error {
-	d, err := m.dirAt(m.to.plain)
+	d, err := m.dir(m.to)
 	if err != nil {
 		return err
 	}
@@ -233,7 +233,7 @@ func (m *merger) adopt(o *object) error {
 
 // equal reports whether two host objects hold the same bytes.
 func (m *merger) equal(a, b *object) (bool, error) {
-	d, err := m.hostDir(b.at.host)
+	d, err := m.hostDir(b.at)
 	if err != nil {
 		return false, err
 	}

@@ -12,7 +12,7 @@ func (r *repairer) relink(o *object) (Action, error) {
 	if r.done[o.inode()] {
 		return Action{}, nil
 	}
-	from, err := r.hostDir(o.at.host)
+	from, err := r.hostDir(o.at)
 	if err != nil {
 		return Action{}, err
 	}

@@ -153,7 +153,7 @@ type repairer struct {
 // path is the plain path of what is wrong, or that of its directory.
 func (t *trouble) path() string {
 	if t.object.link.Name == "" || t.what == stray {
-		return t.object.at.plain
+		return t.object.at.plainPath()
 	}
 	return t.object.plainPath()
 }
@@ -184,15 +184,10 @@ func (r *repairer) one(ctx context.Context, t *trouble) (Action, error) {
 }
 
 // dir answers the directory at a place with a reference.
-func (r *repairer) dir(at *place) (*dirs.Dir, error) { return r.dirAt(at.plain) }
-
-func (r *repairer) dirAt(path string) (*dirs.Dir, error) {
+func (r *repairer) dir(at *place) (*dirs.Dir, error) {
 	d := r.Tree.Root()
 	d.Retain()
-	if path == "" {
-		return d, nil
-	}
-	for name := range strings.SplitSeq(path, "/") {
+	for _, name := range at.names(plainName) {
 		e, err := d.Lookup(name)
 		if err == nil {
 			var sub *dirs.Dir
@@ -208,26 +203,18 @@ func (r *repairer) dirAt(path string) (*dirs.Dir, error) {
 	return d, nil
 }
 
-// hostDir opens the host directory of a path below the vault. The caller closes it.
-func (r *repairer) hostDir(path string) (disk.Dir, error) { return openBelow(r.Root, path) }
+// hostDir opens the host directory of a place. The caller closes it.
+func (r *repairer) hostDir(at *place) (disk.Dir, error) { return openBelow(r.Root, at.names(hostName)) }
 
-func openBelow(root disk.Dir, path string) (disk.Dir, error) {
-	d, own := root, false
-	for name := range strings.SplitSeq(path, "/") {
-		if name == "" {
-			continue
-		}
+func openBelow(root disk.Dir, path []string) (disk.Dir, error) {
+	d := disk.Dir(keepOpen{root})
+	for _, name := range path {
 		sub, err := d.OpenDir(name)
-		if own {
-			d.Close()
-		}
+		d.Close()
 		if err != nil {
 			return nil, err
 		}
-		d, own = sub, true
-	}
-	if !own {
-		return keepOpen{d}, nil
+		d = sub
 	}
 	return d, nil
 }
@@ -239,7 +226,7 @@ func (keepOpen) Close() error { return nil }
 
 // open opens the host file of an object, as it was walked over.
 func (r *repairer) open(o *object) (disk.File, error) {
-	d, err := r.hostDir(o.at.host)
+	d, err := r.hostDir(o.at)
 	if err != nil {
 		return nil, err
 	}

@@ -63,7 +63,7 @@ func (r *repairer) finish(ctx context.Context, o *object) (Action, error) {
 	if r.Tree == nil {
 		return a, nil
 	}
-	d, err := r.hostDir(o.at.host)
+	d, err := r.hostDir(o.at)
 	if err != nil {
 		return Action{}, err
 	}
@@ -122,7 +122,7 @@ func (r *repairer) stray(ctx context.Context, o *object) (Action, error) {
 		if o.st.Mode&unix.S_IFMT != l.HostMode() {
 			return Action{Result: Kept, What: "its name says that it is a " + l.Type.String()}, nil
 		}
-		return r.move(ctx, o, l, fmt.Sprintf("its name was sealed in %q", "/"+at.plain))
+		return r.move(ctx, o, l, fmt.Sprintf("its name was sealed in %q", "/"+at.plainPath()))
 	}
 	switch o.st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -153,12 +153,12 @@ func (r *repairer) strayFile(ctx context.Context, o *object) (Action, error) {
 
 // strayDir moves the containers below a directory whose id nobody knows. What else is in it stays: its names do not open.
 func (r *repairer) strayDir(ctx context.Context, o *object) (Action, error) {
-	d, err := r.hostDir(o.hostPath())
+	at := &place{up: o.at, host: o.host}
+	d, err := r.hostDir(at)
 	if err != nil {
 		return Action{}, err
 	}
 	defer d.Close()
-	at := &place{up: o.at, host: o.hostPath(), plain: o.at.plain}
 	var below []*object
 	err = d.List(func(host string, _ uint64, _ uint8) error {
 		x := &object{at: at, host: host}
@@ -176,7 +176,7 @@ func (r *repairer) strayDir(ctx context.Context, o *object) (Action, error) {
 		if err != nil {
 			a = Action{Result: Kept, What: err.Error()}
 		}
-		a.Path, a.Host = o.at.plain, x.hostPath()
+		a.Path, a.Host = o.at.plainPath(), x.hostPath()
 		if a.Result != Kept {
 			saved++
 		}
@@ -189,13 +189,13 @@ func (r *repairer) strayDir(ctx context.Context, o *object) (Action, error) {
 func (r *repairer) move(ctx context.Context, o *object, l names.Link, why string) (Action, error) {
 	first, live := r.ids[l.ID]
 	if live && first.ino == o.st.Ino && first.dev == o.st.Dev {
-		return Action{Result: Kept, What: fmt.Sprintf("another name of %q; it can be removed", below(first.at.plain, first.name))}, nil
+		return Action{Result: Kept, What: fmt.Sprintf("another name of %q; it can be removed", below(first.at.plainPath(), first.name))}, nil
 	}
 	switch {
 	case (live || r.partial) && l.Type == names.File:
 		return r.copy(ctx, o, l.ID, l.Geometry, why)
 	case live:
-		return Action{Result: Kept, What: fmt.Sprintf("its id is that of %q", below(first.at.plain, first.name))}, nil
+		return Action{Result: Kept, What: fmt.Sprintf("its id is that of %q", below(first.at.plainPath(), first.name))}, nil
 	case r.partial:
 		return Action{Result: Kept, What: "the host could not read all of the tree, and its id may be in use"}, nil
 	}
@@ -216,7 +216,7 @@ func (r *repairer) move(ctx context.Context, o *object, l names.Link, why string
 		name = l.ID.String()
 		a.To = below(LostFound, name)
 	}
-	from, err := r.hostDir(o.at.host)
+	from, err := r.hostDir(o.at)
 	if err != nil {
 		return Action{}, err
 	}
@@ -225,7 +225,7 @@ func (r *repairer) move(ctx context.Context, o *object, l names.Link, why string
 	if _, err := lf.Reclaim(name, e, from, o.host); err != nil {
 		return Action{}, err
 	}
-	r.ids[l.ID] = seen{at: &place{plain: LostFound}, name: name, dev: o.st.Dev, ino: o.st.Ino}
+	r.ids[l.ID] = seen{at: &place{name: LostFound}, name: name, dev: o.st.Dev, ino: o.st.Ino}
 	return a, errors.Join(lf.Sync(), from.Sync())
 }
 

@@ -29,8 +29,9 @@ type ScrubConfig struct {
 type scrubber struct {
 	ScrubConfig
 	report
-	eng  *container.Scrubber
-	jobs jobs
+	eng    *container.Scrubber
+	jobs   jobs
+	linked map[uint64]bool // inodes with several names that were met
 }
 
 // Scrub checks every host file of the vault that has the form of a container's name, by its CRCs and digests. The error is that of ctx; whatever
@@ -39,8 +40,10 @@ func Scrub(ctx context.Context, cfg ScrubConfig) (Summary, error) {
 	if cfg.Progress == nil {
 		cfg.Progress = new(Progress)
 	}
-	s := &scrubber{ScrubConfig: cfg, report: report{found: cfg.Found}, eng: container.NewScrubber(0), jobs: newJobs()}
-	err := s.directory(ctx, cfg.Root, "", map[uint64]bool{})
+	s := &scrubber{ScrubConfig: cfg, report: report{found: cfg.Found}, eng: container.NewScrubber(0), jobs: newJobs(), linked: map[uint64]bool{}}
+	err := disk.Walk(cfg.Root, new(place), func(d disk.Dir, at *place, err error) ([]disk.Below[*place], error) {
+		return s.directory(ctx, d, at, err)
+	})
 	s.jobs.Wait()
 	if err == nil {
 		err = ctx.Err()
@@ -48,72 +51,70 @@ func Scrub(ctx context.Context, cfg ScrubConfig) (Summary, error) {
 	return s.sum, err
 }
 
-// directory checks what is in one directory and below. linked has the inodes with several names that were met.
-func (s *scrubber) directory(ctx context.Context, fd disk.Dir, path string, linked map[uint64]bool) error {
-	if err := ctx.Err(); err != nil {
-		return err
+// directory checks what is in one directory, and answers its subdirectories. err says why it could not be opened.
+func (s *scrubber) directory(ctx context.Context, fd disk.Dir, at *place, err error) (subdirs []disk.Below[*place], _ error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		s.add(Finding{Kind: kindOf(err), Host: at.hostPath(), What: fmt.Sprintf("the directory cannot be opened: %v", err)})
+		return nil, nil
 	}
 	s.count(func(sum *Summary) { sum.Directories++ })
 	var all []string
-	err := fd.List(func(name string, _ uint64, _ uint8) error {
-		if path != "" || name != configDir {
+	err = fd.List(func(name string, _ uint64, _ uint8) error {
+		if at.up != nil || name != configDir {
 			all = append(all, name)
 		}
 		return nil
 	})
 	if err != nil {
-		s.add(Finding{Kind: kindOf(err), Host: path, What: fmt.Sprintf("the directory cannot be listed: %v", err)})
+		s.add(Finding{Kind: kindOf(err), Host: at.hostPath(), What: fmt.Sprintf("the directory cannot be listed: %v", err)})
 	}
 	for _, name := range all {
-		if err := s.object(ctx, fd, path, name, linked); err != nil {
-			return err
+		if s.object(ctx, fd, at, name) {
+			subdirs = append(subdirs, disk.Below[*place]{Name: name, At: &place{up: at, host: name}})
 		}
 	}
-	return nil
+	return subdirs, nil
 }
 
-func (s *scrubber) object(ctx context.Context, fd disk.Dir, path, name string, linked map[uint64]bool) error {
-	host := below(path, name)
+// object checks an object, and reports whether it is a directory to go into.
+func (s *scrubber) object(ctx context.Context, fd disk.Dir, at *place, name string) bool {
 	if names.IsSidecar(name) {
-		return nil // nothing in it can be checked without a key
+		return false // nothing in it can be checked without a key
 	}
+	o := &object{at: at, host: name}
 	if !names.HasForm(name) {
-		s.add(Finding{Kind: Foreign, Host: host, What: "a foreign object", Hint: foreignHint(name)})
-		return nil
+		s.add(Finding{Kind: Foreign, Host: o.hostPath(), What: "a foreign object", Hint: foreignHint(name)})
+		return false
 	}
 	s.Progress.Objects.Add(1)
 	s.count(func(sum *Summary) { sum.Objects++ })
-	var st unix.Stat_t
-	err := fd.Stat(name, &st)
+	err := fd.Stat(name, &o.st)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return nil
+		return false
 	case err != nil:
-		s.add(Finding{Kind: kindOf(err), Host: host, What: fmt.Sprintf("the object cannot be looked at: %v", err)})
-		return nil
-	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
-		sub, err := fd.OpenDir(name)
-		if err != nil {
-			s.add(Finding{Kind: kindOf(err), Host: host, What: fmt.Sprintf("the directory cannot be opened: %v", err)})
-			return nil
-		}
-		defer sub.Close()
-		return s.directory(ctx, sub, host, linked)
-	case st.Mode&unix.S_IFMT != unix.S_IFREG, linked[st.Ino]:
-		return nil
-	case st.Nlink > 1:
-		linked[st.Ino] = true
+		s.add(Finding{Kind: kindOf(err), Host: o.hostPath(), What: fmt.Sprintf("the object cannot be looked at: %v", err)})
+		return false
+	case o.st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return true
+	case o.st.Mode&unix.S_IFMT != unix.S_IFREG, s.linked[o.st.Ino]:
+		return false
+	case o.st.Nlink > 1:
+		s.linked[o.st.Ino] = true
 	}
 	h, err := fd.Open(name, true)
 	if err != nil {
-		s.add(Finding{Kind: kindOf(err), Host: host, What: fmt.Sprintf("the host file cannot be opened: %v", err)})
-		return nil
+		s.add(Finding{Kind: kindOf(err), Host: o.hostPath(), What: fmt.Sprintf("the host file cannot be opened: %v", err)})
+		return false
 	}
 	s.jobs.run(func() {
 		defer h.Close()
-		s.content(ctx, h, host)
+		s.content(ctx, h, o)
 	})
-	return nil
+	return false
 }
 
 // damage is Pending where a replay may put it right.
@@ -124,13 +125,13 @@ func (s *scrubber) damage(err error) Kind {
 	return Pending
 }
 
-func (s *scrubber) content(ctx context.Context, h disk.File, host string) {
+func (s *scrubber) content(ctx context.Context, h disk.File, o *object) {
 	got, err := s.eng.Scrub(ctx, h, func(n int64) { s.Progress.Bytes.Add(n) })
 	if ctx.Err() != nil {
 		return
 	}
 	if err != nil {
-		f := Finding{Kind: s.damage(err), Host: host, What: err.Error()}
+		f := Finding{Kind: s.damage(err), Host: o.hostPath(), What: err.Error()}
 		if errors.Is(err, container.ErrVersion) || errors.Is(err, container.ErrFeature) {
 			f.Hint = "written by a newer coffer, or damaged"
 		}
@@ -139,14 +140,14 @@ func (s *scrubber) content(ctx context.Context, h disk.File, host string) {
 	}
 	s.count(func(sum *Summary) { sum.Bytes += got.Bytes })
 	if s.Vault != nil && got.Vault != *s.Vault {
-		s.add(Finding{Kind: Damage, Host: host, What: "a container of another vault: " + got.Vault.String()})
+		s.add(Finding{Kind: Damage, Host: o.hostPath(), What: "a container of another vault: " + got.Vault.String()})
 	}
 	for _, l := range got.Lost {
-		f := Finding{Kind: s.damage(l.Err), Host: host, Bytes: &Range{l.From, l.To, got.Size}, What: l.Err.Error()}
+		f := Finding{Kind: s.damage(l.Err), Host: o.hostPath(), Bytes: &Range{l.From, l.To, got.Size}, What: l.Err.Error()}
 		f.locate(got.Geometry, l)
 		s.add(f)
 	}
 	if got.Length != nil {
-		s.add(Finding{Kind: s.damage(got.Length), Host: host, What: got.Length.Error()})
+		s.add(Finding{Kind: s.damage(got.Length), Host: o.hostPath(), What: got.Length.Error()})
 	}
 }

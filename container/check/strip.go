@@ -23,7 +23,7 @@ func (r *repairer) strip(t *trouble) (Action, error) {
 	if r.Tree == nil {
 		return a, nil
 	}
-	d, err := r.hostDir(o.at.host)
+	d, err := r.hostDir(o.at)
 	if err != nil {
 		return Action{}, err
 	}

@@ -63,8 +63,7 @@ func verify(ctx context.Context, cfg Config, w *walked, troubles *[]*trouble) (S
 	if err := cfg.Root.StatSelf(&st); err == nil {
 		c.ids[cfg.RootID] = seen{at: root, dev: st.Dev, ino: st.Ino}
 	}
-	w.places = append(w.places, root)
-	err := c.directory(ctx, cfg.Root, root)
+	err := disk.Walk(cfg.Root, root, func(d disk.Dir, at *place, err error) ([]disk.Below[*place], error) { return c.enter(ctx, d, at, err) })
 	c.jobs.Wait()
 	c.settle(ctx, 1)
 	if err == nil {
@@ -100,15 +99,15 @@ func kindOf(err error) Kind {
 	return Damage
 }
 
-// object checks what a name that shows stands for.
-func (c *checker) object(ctx context.Context, fd disk.Dir, o *object) error {
+// object checks what a name that shows stands for, and reports whether it is a directory to go into.
+func (c *checker) object(ctx context.Context, fd disk.Dir, o *object) bool {
 	c.Progress.Objects.Add(1)
 	c.count(func(s *Summary) { s.Objects++ })
 	switch {
 	case isTemp(o.link.Name):
 		c.add(o.finding(Leftover, "a file that an interrupted repair was building"))
 		c.trouble(&trouble{what: leftover, object: o})
-		return nil
+		return false
 	case isExchange(o.link.Name) && !c.Live.made(o.link):
 		c.add(o.finding(Leftover, "a name that an interrupted exchange of two names left"))
 	}
@@ -120,27 +119,28 @@ func (c *checker) object(ctx context.Context, fd disk.Dir, o *object) error {
 		if c.troubles != nil {
 			c.more[o.link.ID] = append(c.more[o.link.ID], o)
 		}
-		return nil // one more name of what was looked at
+		return false // one more name of what was looked at
 	default:
 		if c.troubles != nil {
 			c.more[o.link.ID] = append(c.more[o.link.ID], o)
 		}
-		f := o.finding(Damage, "a second %s under the id of %q: a mount refuses one of them", o.link.Type, below(first.at.plain, first.name))
+		f := o.finding(Damage, "a second %s under the id of %q: a mount refuses one of them", o.link.Type, below(first.at.plainPath(), first.name))
 		f.Hint = "one is a copy, or the other's state of earlier"
 		c.add(f)
 		c.trouble(&trouble{what: duplicate, object: o, first: first})
 	}
 	if o.link.Type == names.Dir {
 		c.attributes(fd, o)
-		return c.enter(ctx, fd, o)
+		first = c.ids[o.link.ID]
+		return first.at == o.at && first.name == o.link.Name // in the second directory of an id nothing can be reached
 	}
-	if c.only != "" && !strings.HasPrefix(o.plainPath(), c.only+"/") {
-		return nil
+	if c.only != "" && !o.at.within(c.only) {
+		return false
 	}
 	c.attributes(fd, o)
 	switch {
 	case o.link.IsContainer():
-		return c.container(ctx, fd, o)
+		c.container(ctx, fd, o)
 	case o.link.Type == names.Symlink:
 		target, err := fd.Readlink(o.host)
 		if err == nil {
@@ -151,7 +151,7 @@ func (c *checker) object(ctx context.Context, fd disk.Dir, o *object) error {
 			c.lost(o, "the target of a symlink is lost: remove it")
 		}
 	}
-	return nil
+	return false
 }
 
 // meet enters the first object under an id.
@@ -169,26 +169,23 @@ func isExchange(name string) bool {
 	return len(name) == len(prefix)+16 && strings.HasPrefix(name, prefix)
 }
 
-// enter goes into a subdirectory.
-func (c *checker) enter(ctx context.Context, fd disk.Dir, o *object) error {
-	if first := c.ids[o.link.ID]; first.at != o.at || first.name != o.link.Name {
-		return nil // the second directory of an id: nothing in it can be reached
-	}
-	sub, err := fd.OpenDir(o.host)
-	if c.Live.gone(err) {
-		return nil
-	}
-	if err != nil {
+// enter goes into a directory, or says why it could not be opened, and answers its subdirectories.
+func (c *checker) enter(ctx context.Context, fd disk.Dir, at *place, err error) ([]disk.Below[*place], error) {
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case c.Live.gone(err):
+		return nil, nil
+	case err != nil:
+		o := &object{at: at.up, host: at.host, link: names.Link{Type: names.Dir, ID: at.id, Name: at.name}}
 		c.add(o.finding(kindOf(err), "the directory cannot be opened: %v", err))
 		c.unread(o, "a directory that cannot be opened: what is in it was not looked at")
-		return nil
+		return nil, nil
 	}
-	defer sub.Close()
-	at := &place{id: o.link.ID, up: o.at, plain: o.plainPath(), host: o.hostPath()}
-	if c.troubles != nil {
+	if c.troubles != nil || at.up == nil {
 		c.places = append(c.places, at)
 	}
-	return c.directory(ctx, sub, at)
+	return c.directory(ctx, fd, at)
 }
 
 // attributes checks the sealed extended attributes of an object.
@@ -223,21 +220,17 @@ func (c *checker) lookAtAttributes(fd disk.Dir, o *object) {
 }
 
 // container opens a container and has a job look at its content.
-func (c *checker) container(ctx context.Context, fd disk.Dir, o *object) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
+func (c *checker) container(ctx context.Context, fd disk.Dir, o *object) {
 	h, err := fd.Open(o.host, true)
 	if c.Live.gone(err) {
-		return nil
+		return
 	}
 	if err != nil {
 		c.add(o.finding(kindOf(err), "the host file cannot be opened: %v", err))
 		c.lost(o, "the host cannot open it")
-		return nil
+		return
 	}
 	c.jobs.run(func() { c.content(ctx, h, o) })
-	return nil
 }
 
 // looked is what one look at a container came to. Where its header cannot be used, err says so and nothing else counts.

@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"errors"
+	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/disk/disktest"
 )
 
 func TestVerifyGoodVault(t *testing.T) {
@@ -202,5 +204,44 @@ func TestVerifyStops(t *testing.T) {
 	stop()
 	if _, err := Verify(ctx, r.config(&all)); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// However deep a tree is, a check has no more than some tens of its directories open.
+func TestCheckDeep(t *testing.T) {
+	const levels, most = 5000, 200
+	m := disktest.NewMemory()
+	r := newRigOn(t, "", m.Root)
+	r.open(false)
+	deep := strings.Repeat("d/", levels)
+	r.put(deep+"last", pattern(1, 9000))
+	r.put("d/d/d/other/file", pattern(2, 900))
+	r.put("z/file", pattern(3, 900))
+	r.close()
+	fresh := func() *disktest.Memory {
+		m := m.Cut(disktest.LoseNothing, mrand.New(mrand.NewPCG(1, 1)))
+		r.root = m.Root
+		return m
+	}
+	for name, check := range map[string]func() (Summary, []Finding){
+		"verify": r.verify,
+		"scrub":  func() (Summary, []Finding) { return r.scrub(false, nil) },
+		"repair": func() (Summary, []Finding) {
+			r.open(true)
+			defer r.close()
+			var all []Finding
+			sum, _, err := Repair(context.Background(), RepairConfig{Config: r.config(&all)})
+			r.must(err)
+			return sum, all
+		},
+	} {
+		m := fresh()
+		sum, all := check()
+		if len(all) > 0 || sum.Directories != levels+3 || sum.Objects != levels+5 {
+			t.Errorf("%s: %+v\n%s", name, sum, lines(all[:min(len(all), 3)]))
+		}
+		if _, n := m.Handles(); n > most {
+			t.Errorf("%s: %d objects were open at once, want no more than %d", name, n, most)
+		}
 	}
 }

@@ -20,10 +20,36 @@ const configDir = ".coffer"
 
 // place is a directory of the walk.
 type place struct {
-	id    keys.ObjectID
-	up    *place
-	plain string // path below the root
-	host  string
+	id   keys.ObjectID
+	up   *place // nil: the root, or a directory in it that is known by its name alone
+	name string // plain; "" where nobody knows it
+	host string
+}
+
+// plainPath and hostPath are paths below the root. They are put together when they are asked for: those of a deep tree are long.
+func (p *place) plainPath() string { return strings.Join(p.names(plainName), "/") }
+func (p *place) hostPath() string  { return strings.Join(p.names(hostName), "/") }
+
+func plainName(p *place) string { return p.name }
+func hostName(p *place) string  { return p.host }
+
+// names are those of the directories from the root's child down to p, as far as they are known.
+func (p *place) names(of func(p *place) string) (all []string) {
+	for ; p != nil; p = p.up {
+		if name := of(p); name != "" {
+			all = append(all, name)
+		}
+	}
+	slices.Reverse(all)
+	return all
+}
+
+// within reports whether p is at or below a plain name of the root.
+func (p *place) within(name string) bool {
+	for p.up != nil && p.up.up != nil {
+		p = p.up
+	}
+	return p.name == name
 }
 
 // object is a host object with an authentic name.
@@ -36,8 +62,8 @@ type object struct {
 	losers []*object
 }
 
-func (o *object) plainPath() string { return below(o.at.plain, o.link.Name) }
-func (o *object) hostPath() string  { return below(o.at.host, o.host) }
+func (o *object) plainPath() string { return below(o.at.plainPath(), o.link.Name) }
+func (o *object) hostPath() string  { return below(o.at.hostPath(), o.host) }
 
 // found starts a finding about an object.
 func (o *object) finding(kind Kind, format string, args ...any) Finding {
@@ -52,21 +78,21 @@ type seen struct {
 	object   *object // kept for a repair only
 }
 
-// directory checks the names of one directory and all below it. fd stays the caller's. An error ends the walk: that of ctx.
-func (c *checker) directory(ctx context.Context, fd disk.Dir, at *place) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
+// directory checks the names of one directory and what they stand for, and answers the subdirectories. An error ends the walk: that of ctx.
+func (c *checker) directory(ctx context.Context, fd disk.Dir, at *place) (subdirs []disk.Below[*place], err error) {
 	c.count(func(s *Summary) { s.Directories++ })
 	var all []*object
 	c.sure(func(c *checker) { all = c.names(fd, at) })
 	for i, o := range all {
-		if err := c.object(ctx, fd, o); err != nil {
-			return err
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if c.object(ctx, fd, o) {
+			subdirs = append(subdirs, disk.Below[*place]{Name: o.host, At: o.inside()})
 		}
 		all[i] = nil
 	}
-	return nil
+	return subdirs, nil
 }
 
 // names answers the objects that show in a directory, and reports what else is there.
@@ -79,7 +105,7 @@ func (c *checker) names(fd disk.Dir, at *place) (shown []*object) {
 		return nil
 	})
 	if err != nil {
-		c.add(Finding{Kind: kindOf(err), Path: at.plain, Host: at.host, What: fmt.Sprintf("the directory cannot be listed: %v", err)})
+		c.add(Finding{Kind: kindOf(err), Path: at.plainPath(), Host: at.hostPath(), What: fmt.Sprintf("the directory cannot be listed: %v", err)})
 		c.unread(&object{at: at}, "a directory that cannot be listed: what is in it was not looked at")
 	}
 	sidecars := map[string]bool{} // whether an object uses it
@@ -114,7 +140,7 @@ func (c *checker) names(fd disk.Dir, at *place) (shown []*object) {
 
 // orphan reports a sidecar that belongs to no object.
 func (c *checker) orphan(at *place, host string) {
-	f := Finding{Kind: Foreign, Path: at.plain, Hidden: true, Host: below(at.host, host), What: "the sidecar of a long name without its object", Hint: "it can be removed"}
+	f := Finding{Kind: Foreign, Path: at.plainPath(), Hidden: true, Host: below(at.hostPath(), host), What: "the sidecar of a long name without its object", Hint: "it can be removed"}
 	if c.Unclean {
 		f.Kind = Leftover
 	}
@@ -125,7 +151,7 @@ func (c *checker) orphan(at *place, host string) {
 func (c *checker) name(fd disk.Dir, at *place, host string, sidecars map[string]bool) *object {
 	o := &object{at: at, host: host}
 	report := func(kind Kind, hint, format string, args ...any) {
-		c.add(Finding{Kind: kind, Path: at.plain, Hidden: true, Host: o.hostPath(), What: fmt.Sprintf(format, args...), Hint: hint})
+		c.add(Finding{Kind: kind, Path: at.plainPath(), Hidden: true, Host: o.hostPath(), What: fmt.Sprintf(format, args...), Hint: hint})
 	}
 	var err error
 	o.link, err = c.Codec.Open(at.id, host)

@@ -14,19 +14,19 @@ import (
 
 // walk calls fn for every object below root but the .coffer directory, and returns what could not be read, joined. parent is
 // the directory that name lies in, open for the call; up is what fn returned for that directory. Errors of fn stop the walk.
-// One descriptor is open per level.
 func walk[T any](root disk.Dir, top T, fn func(parent disk.Dir, up T, name string, typ uint8) (T, error)) (unread, err error) {
-	type object struct {
-		name string
-		typ  uint8
-	}
-	var visit func(d disk.Dir, up T) error
-	visit = func(d disk.Dir, up T) error {
+	err = disk.Walk(root, top, func(d disk.Dir, up T, err error) (below []disk.Below[T], _ error) {
+		type object struct {
+			name string
+			typ  uint8
+		}
 		var list []object
-		err := d.List(func(name string, _ uint64, typ uint8) error {
-			list = append(list, object{name, typ})
-			return nil
-		})
+		if err == nil {
+			err = d.List(func(name string, _ uint64, typ uint8) error {
+				list = append(list, object{name, typ})
+				return nil
+			})
+		}
 		if err != nil {
 			unread = errors.Join(unread, err)
 		}
@@ -37,27 +37,16 @@ func walk[T any](root disk.Dir, top T, fn func(parent disk.Dir, up T, name strin
 			if o.typ == unix.DT_UNKNOWN {
 				o.typ = typeOf(d, o.name)
 			}
-			below, err := fn(d, up, o.name, o.typ)
+			at, err := fn(d, up, o.name, o.typ)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			if o.typ != unix.DT_DIR {
-				continue
-			}
-			sub, err := d.OpenDir(o.name)
-			if err != nil {
-				unread = errors.Join(unread, err)
-				continue
-			}
-			err = visit(sub, below)
-			sub.Close()
-			if err != nil {
-				return err
+			if o.typ == unix.DT_DIR {
+				below = append(below, disk.Below[T]{Name: o.name, At: at})
 			}
 		}
-		return nil
-	}
-	err = visit(root, top)
+		return below, nil
+	})
 	return unread, err
 }
 

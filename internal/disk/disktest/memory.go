@@ -24,6 +24,8 @@ type Memory struct {
 	open  map[uint64]int // handles per inode
 	gone  int            // inodes without name and handle that may still be in s
 
+	handles, mostHandles int // now, and at the highest
+
 	calls  int
 	fault  Fault
 	struck bool
@@ -54,6 +56,13 @@ func (m *Memory) SetClock(now func() int64) {
 	m.clock = now
 }
 
+// Handles answers how many objects are open, and how many ever were at once.
+func (m *Memory) Handles() (now, most int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.handles, m.mostHandles
+}
+
 // node is an open object; memDir and memFile are made of it.
 type node struct {
 	m        *Memory
@@ -66,6 +75,8 @@ type node struct {
 
 func (m *Memory) handle(ino uint64, name string) *node {
 	m.open[ino]++
+	m.handles++
+	m.mostHandles = max(m.mostHandles, m.handles)
 	return &node{m: m, ino: ino, name: name}
 }
 
@@ -113,6 +124,7 @@ func (n *node) Close() error {
 		return wrap("close", "", syscall.EBADF)
 	}
 	n.closed = true
+	m.handles--
 	m.open[n.ino]--
 	if m.open[n.ino] == 0 {
 		delete(m.open, n.ino)
