@@ -3,6 +3,7 @@ package redo
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -128,14 +129,36 @@ type place struct {
 // be read: then nothing is known of what was not found.
 func (c *Config) walk(want map[keys.ObjectID]bool) (map[keys.ObjectID]*place, error) {
 	found := map[keys.ObjectID]*place{}
-	err := c.walkDir(c.Root, c.RootID, nil, func(path []string, l names.Link, ino uint64) {
-		switch at := found[l.ID]; {
-		case !want[l.ID]:
-		case at == nil:
-			found[l.ID] = &place{path, ino}
-		case at.ino != ino:
-			c.Events.Emit(event.Event{Kind: event.Duplicate, Object: l.ID.String(), Offset: -1, Note: "a second host object of this id is not replayed"})
+	note := func(at *visited) {
+		switch first := found[at.id]; {
+		case !want[at.id]:
+		case first == nil:
+			found[at.id] = &place{at.path(), at.ino}
+		case first.ino != at.ino:
+			c.Events.Emit(event.Event{Kind: event.Duplicate, Object: at.id.String(), Offset: -1, Note: "a second host object of this id is not replayed"})
 		}
+	}
+	err := disk.Walk(c.Root, &visited{id: c.RootID}, func(d disk.Dir, at *visited, err error) (below []disk.Below[*visited], _ error) {
+		if at.up != nil && gone(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		note(at)
+		return below, d.List(func(name string, ino uint64, typ uint8) error {
+			l, err := c.Names.Open(at.id, name)
+			if err != nil || typ != unix.DT_UNKNOWN && uint32(typ)<<12 != l.HostMode() {
+				return nil
+			}
+			switch next := (&visited{at, name, l.ID, ino}); {
+			case l.Type == names.Dir:
+				below = append(below, disk.Below[*visited]{Name: name, At: next})
+			case l.IsContainer():
+				note(next)
+			}
+			return nil
+		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrIncomplete, err)
@@ -143,43 +166,18 @@ func (c *Config) walk(want map[keys.ObjectID]bool) (map[keys.ObjectID]*place, er
 	return found, nil
 }
 
-// walkDir calls fn for each container and directory below d whose name is authentic; path may be kept. One descriptor is open per level.
-func (c *Config) walkDir(d disk.Dir, id keys.ObjectID, path []string, fn func(path []string, l names.Link, ino uint64)) error {
-	type object struct {
-		name string
-		ino  uint64
-		l    names.Link
+// visited is an object of the walk. Its path is put together only where it is asked for: those of a deep tree are long.
+type visited struct {
+	up   *visited // nil: the root
+	name string
+	id   keys.ObjectID
+	ino  uint64
+}
+
+func (v *visited) path() (path []string) {
+	for ; v.up != nil; v = v.up {
+		path = append(path, v.name)
 	}
-	var all []object
-	err := d.List(func(name string, ino uint64, typ uint8) error {
-		l, err := c.Names.Open(id, name)
-		if err == nil && (typ == unix.DT_UNKNOWN || uint32(typ)<<12 == l.HostMode()) && (l.IsContainer() || l.Type == names.Dir) {
-			all = append(all, object{name, ino, l})
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, o := range all {
-		at := append(path[:len(path):len(path)], o.name)
-		if o.l.Type != names.Dir {
-			fn(at, o.l, o.ino)
-			continue
-		}
-		sub, err := d.OpenDir(o.name)
-		if gone(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		fn(at, o.l, o.ino)
-		err = c.walkDir(sub, o.l.ID, at, fn)
-		sub.Close()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	slices.Reverse(path)
+	return path
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math/rand/v2"
 	"strings"
 	"syscall"
 	"testing"
@@ -172,6 +173,32 @@ func TestStalePath(t *testing.T) {
 	}
 	l.want(l.m, p, "[4096 a]")
 	l.want(l.m, other, "[4096 o]")
+}
+
+// A file at the end of a deep tree is found, by its path and by a walk, with few directories open.
+func TestDeepTree(t *testing.T) {
+	const levels, most = 500, 100
+	for _, stale := range []bool{false, true} {
+		l := newLab(t)
+		dir := rootSpot
+		for range levels {
+			dir = l.mkdir(dir, "d")
+		}
+		p := l.file(dir, "f", 'o', block)
+		l.put(p.images(0, block), "a")
+		if stale {
+			p = l.rename(p, dir, names.File, "g")
+		}
+		l.stop()
+		l.m = l.m.Cut(disktest.LoseNothing, rand.New(rand.NewPCG(1, 1)))
+		if res := l.replay(); res.Files != 1 || res.Unlinked != 0 {
+			t.Errorf("stale %v: %+v", stale, res)
+		}
+		if _, n := l.m.Handles(); n > most {
+			t.Errorf("stale %v: %d objects were open at once, want no more than %d", stale, n, most)
+		}
+		l.want(l.m, p, "[4096 a]")
+	}
 }
 
 // A file without a name is not written to, though somebody could still reach it.
