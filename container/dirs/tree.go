@@ -76,7 +76,7 @@ type Config struct {
 	Events   event.Sink
 
 	MaxEntries  int // links kept in memory over all maps; 0: 1048576. The map in use may exceed it alone
-	MaxOpenDirs int // directory descriptors kept open; 0: 256. Those in use may exceed it
+	MaxOpenDirs int // directory descriptors kept open; 0: 256, or a quarter of what the process may have. Those in use may exceed it
 }
 
 // Entry is one plain name and the object that it carries. It is a copy and stays as it is.
@@ -120,7 +120,7 @@ func New(cfg Config) (*Tree, error) {
 		cfg.MaxEntries = defaultMaxEntries
 	}
 	if cfg.MaxOpenDirs <= 0 {
-		cfg.MaxOpenDirs = defaultMaxOpenDirs
+		cfg.MaxOpenDirs = min(defaultMaxOpenDirs, disk.MaxOpen()/4)
 	}
 	t := &Tree{cfg: cfg, dirs: make(map[keys.ObjectID]*Dir), loserLinks: make(map[keys.ObjectID]int)}
 	t.fds.max = cfg.MaxOpenDirs

@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"io/fs"
+	"math"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -213,3 +214,12 @@ func birthTimeAt(fd int, name string) (int64, error) {
 }
 
 func procLink(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// MaxOpen is how many descriptors this process may have.
+func MaxOpen() int {
+	var lim unix.Rlimit
+	if err := retry(func() error { return unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) }); err != nil {
+		return 0
+	}
+	return int(min(lim.Cur, math.MaxInt32))
+}
