@@ -233,7 +233,7 @@ func (e *Engine) open(h disk.File, id keys.ObjectID, opt OpenOptions) (*File, er
 	switch {
 	case err == nil:
 		return f, nil
-	case opt.MayLackHeader && headerless(err):
+	case opt.MayLackHeader && Headerless(err):
 		return e.replace(h, id, opt, err, "unclean session left no header: an empty file")
 	case opt.Emptied && !opt.ReadOnly && replaceable(err):
 		return e.replace(h, id, opt, err, "a damaged file was truncated to nothing")
@@ -297,29 +297,32 @@ func replaceable(err error) bool {
 	return false
 }
 
-// headerless reports whether a header that failed so may be one that a crash kept from being written whole.
-func headerless(err error) bool {
+// Headerless reports whether a header that failed so may be one that a crash kept from being written whole.
+func Headerless(err error) bool {
 	return errors.Is(err, ErrNoHeader) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrTruncated)
 }
 
-// ReadSize returns the sealed plain size of a container without opening it further. The errors are those of Open.
-func (e *Engine) ReadSize(h disk.File, id keys.ObjectID) (int64, error) {
+// ReadSize returns the sealed plain size of a container without opening it further. One that may lack its header, and does, is empty. The errors are those of Open.
+func (e *Engine) ReadSize(h disk.File, id keys.ObjectID, mayLackHeader bool) (int64, error) {
 	hdr, _, err := e.readHeader(e.view.Wrap(id, h), id)
+	if mayLackHeader && Headerless(err) {
+		return 0, nil
+	}
 	if err != nil {
 		return 0, &MetaError{Op: "read", Level: headerLevel, Err: err}
 	}
 	return hdr.size, nil
 }
 
-// LacksHeader reports whether a host file that may lack its header does (FORMAT.md sections 8.1 and 8.2). One that cannot be opened does not.
+// LacksHeader reports whether a host file that may lack its header does (FORMAT.md sections 8.1 and 8.2). One that cannot be read does not.
 func (e *Engine) LacksHeader(d disk.Dir, host string, id keys.ObjectID) bool {
 	f, err := d.Open(host, true)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	_, err = e.ReadSize(f, id)
-	return err != nil
+	_, err = e.ReadSize(f, id, false)
+	return Headerless(err)
 }
 
 // Show puts in what a View says of a host file that is not open.

@@ -10,9 +10,12 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/suite"
 	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/disk/disktest"
 	"github.com/cofferfs/coffer/internal/event"
 )
 
@@ -345,4 +348,38 @@ func (f *failing) WriteAt(p []byte, off int64) (int, error) {
 		return 0, f.err
 	}
 	return f.File.WriteAt(p, off)
+}
+
+// Only what a crash can have left of a header is none: a file that the host cannot read today does not yield its name to an older one.
+func TestLacksHeader(t *testing.T) {
+	f := &fill{logRig: newLogRig(t, geometries[0])}
+	f.must(f.file(0, 1).Close())
+	lacks := func() bool { return f.eng.LacksHeader(f.root, "file0", testID(1)) }
+	if lacks() {
+		t.Error("with a header")
+	}
+	f.disk.SetFault(func(c disktest.Call) error {
+		if c.Op == "read" {
+			return unix.EIO
+		}
+		return nil
+	})
+	if lacks() || !f.disk.Struck() {
+		t.Error("on a host that cannot read it")
+	}
+	f.disk.SetFault(nil)
+	h, err := f.root.Open("file0", false)
+	f.must(err)
+	for _, size := range []int64{BlockSize - 1, 0} {
+		f.must(h.Truncate(size))
+		if !lacks() {
+			t.Errorf("with %d bytes", size)
+		}
+	}
+	f.must(h.Truncate(2 * BlockSize))
+	if !lacks() {
+		t.Error("with zeros")
+	}
+	f.must(h.Close())
+	f.must(f.eng.Close(true))
 }

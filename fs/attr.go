@@ -310,10 +310,7 @@ func (fs *FS) sealedSize(n *inode) (size int64, err error) {
 	n.loc.RLock()
 	defer n.loc.RUnlock()
 	read := func(h disk.File) error {
-		size, err = fs.cfg.Engine.ReadSize(h, n.id)
-		if headerMissing(err) && fs.mayLackHeader(n.found) {
-			size, err = 0, nil
-		}
+		size, err = fs.cfg.Engine.ReadSize(h, n.id, fs.mayLackHeader(n.found))
 		return err
 	}
 	n.mu.Lock()
@@ -329,11 +326,6 @@ func (fs *FS) sealedSize(n *inode) (size int64, err error) {
 		return errors.Join(read(h), h.Close())
 	})
 	return size, err
-}
-
-// headerMissing reports whether an unclean session may have caused err by never writing the header, or half of it.
-func headerMissing(err error) bool {
-	return errors.Is(err, container.ErrNoHeader) || errors.Is(err, container.ErrTruncated) || errors.Is(err, container.ErrCorrupt)
 }
 
 // answer fills the reply of a request that gives the kernel an inode, which enter has counted. closes is as for fill.

@@ -9,7 +9,6 @@ import (
 	"github.com/cofferfs/coffer/cache"
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/dirs"
-	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
 )
@@ -131,7 +130,7 @@ func (fs *FS) openHost(n *inode, emptied bool) error {
 }
 
 func (fs *FS) mayLackHeader(e dirs.Entry) bool {
-	return e.Flags&names.NoHeader != 0 && fs.cfg.NoHeaderOK(e.Seq)
+	return e.Flags.MayLackHeader(e.Seq, fs.cfg.UncleanSeq)
 }
 
 // attach gives n its open file, whose mtime is the host's so far. The caller holds mu.

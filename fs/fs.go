@@ -33,8 +33,8 @@ type Config struct {
 	Cache  *cache.Cache
 	Attrs  *xattrs.Codec
 
-	// NoHeaderOK reports whether a link with this sequence may lack a header (vault.UncleanSeq). Nil: none may.
-	NoHeaderOK func(seq uint64) bool
+	// UncleanSeq reports whether an unclean session may have drawn a link sequence, so that a new file may lack its header (vault.UncleanSeq). Nil: none may.
+	UncleanSeq func(seq uint64) bool
 	// UncleanTime reports whether a host file with this ctime may have a length that does not tell its size. Nil: none.
 	UncleanTime func(ctime unix.Timespec) bool
 
@@ -99,8 +99,8 @@ func New(c Config) *FS {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	if c.NoHeaderOK == nil {
-		c.NoHeaderOK = func(uint64) bool { return false }
+	if c.UncleanSeq == nil {
+		c.UncleanSeq = func(uint64) bool { return false }
 	}
 	if c.InSession == nil {
 		c.InSession = func(uint64) bool { return false }

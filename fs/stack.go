@@ -75,7 +75,7 @@ func (s *Stack) build(c StackConfig) (err error) {
 		return err
 	}
 	s.FS = New(Config{
-		Tree: s.Tree, Engine: s.Engine, Cache: s.Cache, Attrs: s.Attrs, NoHeaderOK: v.UncleanSeq, UncleanTime: v.UncleanTime, InSession: v.InSession,
+		Tree: s.Tree, Engine: s.Engine, Cache: s.Cache, Attrs: s.Attrs, UncleanSeq: v.UncleanSeq, UncleanTime: v.UncleanTime, InSession: v.InSession,
 		Ctimes: v.Ctimes(), ReadOnly: v.ReadOnly(), WriteBack: c.WriteBack, ACL: c.ACL, MaxNodes: c.MaxNodes, Events: c.Events, Log: c.Log,
 	})
 	return nil
@@ -84,7 +84,7 @@ func (s *Stack) build(c StackConfig) (err error) {
 // headerless tells dirs whether a file whose link says that it may have no header lies in an unclean session and indeed has
 // none (FORMAT.md sections 8.1 and 8.2).
 func (s *Stack) headerless(l names.Link, d disk.Dir, host string) bool {
-	return s.Vault.UncleanSeq(l.Seq) && s.Engine.LacksHeader(d, host, l.ID)
+	return l.Flags.MayLackHeader(l.Seq, s.Vault.UncleanSeq) && s.Engine.LacksHeader(d, host, l.ID)
 }
 
 // settled tells dirs whether all of a file is durable since the session of its link ended cleanly.

@@ -136,5 +136,5 @@ func (fs *FS) hasHeader(n *inode) bool {
 	if n.typ != typeFile || n.found.Flags&noHeader == 0 || n.headerSynced.Load() {
 		return true
 	}
-	return !fs.cfg.InSession(n.found.Seq) && !fs.cfg.NoHeaderOK(n.found.Seq)
+	return !fs.cfg.InSession(n.found.Seq) && !fs.cfg.UncleanSeq(n.found.Seq)
 }

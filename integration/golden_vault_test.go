@@ -202,7 +202,7 @@ func (g *goVault) open(d *dirs.Dir, e dirs.Entry, object uint8, read func(*conta
 	}
 	f, err := g.engine.Open(g.v.View().Wrap(e.ID, h), e.ID, container.OpenOptions{
 		ReadOnly: true, Object: object, TrustLength: !g.v.UncleanTime(st.Ctim),
-		MayLackHeader: e.Flags&names.NoHeader != 0 && g.v.UncleanSeq(e.Seq),
+		MayLackHeader: e.Flags.MayLackHeader(e.Seq, g.v.UncleanSeq),
 	})
 	if err != nil {
 		return err

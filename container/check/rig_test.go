@@ -268,7 +268,7 @@ func (r *rig) readFile(d *dirs.Dir, e dirs.Entry, path string, out map[string]st
 		return
 	}
 	f, err := r.eng.Open(h, e.ID, container.OpenOptions{
-		ReadOnly: true, MayLackHeader: e.Flags&names.NoHeader != 0 && r.v.UncleanSeq(e.Seq), TrustLength: !r.v.Unclean(), Object: objectKind(e.Type),
+		ReadOnly: true, MayLackHeader: e.Flags.MayLackHeader(e.Seq, r.v.UncleanSeq), TrustLength: !r.v.Unclean(), Object: objectKind(e.Type),
 	})
 	if err != nil {
 		return

@@ -315,7 +315,7 @@ func (c *checker) judge(o *object, got *looked) {
 
 // headerless reports a container whose header cannot be used.
 func (c *checker) headerless(o *object, err error) {
-	if c.mayLackHeader(o) && (errors.Is(err, container.ErrNoHeader) || errors.Is(err, container.ErrCorrupt) || errors.Is(err, container.ErrTruncated)) {
+	if c.mayLackHeader(o) && container.Headerless(err) {
 		c.add(o.finding(Leftover, "a new file that an unclean session left without a header; it reads as empty"))
 		c.trouble(&trouble{what: unfinished, object: o})
 		return

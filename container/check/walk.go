@@ -1,7 +1,6 @@
 package check
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -184,47 +183,33 @@ func (c *checker) name(fd disk.Dir, at *place, host string, sidecars map[string]
 	if !o.link.IsLong() {
 		return o
 	}
-	sidecar := names.SidecarName(host)
-	b, err := names.ReadSidecar(fd, sidecar)
-	if err == nil {
-		sidecars[sidecar] = true
-		err = c.Codec.OpenLong(at.id, &o.link, b)
-	}
-	if err == nil {
+	sidecars[names.SidecarName(host)] = true
+	if err = c.Codec.ReadLong(fd, at.id, host, &o.link); err == nil {
 		return o
 	}
 	report(kindOf(err), "", "a %s with a long name, and its sidecar cannot be used: %v", o.link.Type, err)
-	for _, gone := range []error{names.ErrSidecar, unix.ENOENT, unix.ELOOP, disk.ErrNotRegular} {
-		if errors.Is(err, gone) {
-			c.trouble(&trouble{what: nameless, object: o})
-			return nil
-		}
+	if errors.Is(err, names.ErrSidecar) {
+		c.trouble(&trouble{what: nameless, object: o})
+	} else {
+		c.unread(o, "the host cannot read its sidecar")
 	}
-	c.unread(o, "the host cannot read its sidecar")
 	return nil
 }
 
 // winner picks the link that shows, as a mount does (FORMAT.md 8.1), and reports the others.
 func (c *checker) winner(fd disk.Dir, all []*object) *object {
-	slices.SortFunc(all, func(a, b *object) int {
-		return cmp.Or(-cmp.Compare(a.link.Seq, b.link.Seq), strings.Compare(string(a.link.ID[:]), string(b.link.ID[:])))
+	win, losers := names.Winner(all, func(o *object) names.Link { return o.link }, func(o *object) bool {
+		return c.mayLackHeader(o) && c.Engine.LacksHeader(fd, o.host, o.link.ID)
 	})
-	win := 0
-	for win < len(all)-1 && c.mayLackHeader(all[win]) && c.Engine.LacksHeader(fd, all[win].host, all[win].link.ID) {
-		win++
-	}
-	for i, o := range all {
-		if i != win {
-			all[win].losers = append(all[win].losers, o)
-			if c.Live.made(all[win].link) { // removed as soon as the winner is durable
-				continue
-			}
+	win.losers = losers
+	for _, o := range losers {
+		if !c.Live.made(win.link) { // else it is removed as soon as the winner is durable
 			c.add(o.finding(Leftover, "an older link under a name that another object took over; hidden until the next use of the name removes it"))
 		}
 	}
-	return all[win]
+	return win
 }
 
 func (c *checker) mayLackHeader(o *object) bool {
-	return o.link.Flags&names.NoHeader != 0 && o.link.IsContainer() && c.UncleanSeq(o.link.Seq)
+	return o.link.Flags.MayLackHeader(o.link.Seq, c.UncleanSeq)
 }

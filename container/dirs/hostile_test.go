@@ -75,7 +75,7 @@ func TestForeignAndDamaged(t *testing.T) {
 			p := names.SidecarName(v.put(v.Root(), fileLink(longName, 9, 0)))
 			ok(v.t, os.Remove(p))
 			ok(v.t, unix.Mkfifo(p, 0o600))
-		}, "dir file sub", "damage foreign"},
+		}, "dir file sub", "damage"},
 		"long name with another's sidecar": {func(v *vault, _ *Dir, file, _ string) {
 			p := v.put(v.Root(), fileLink(longName+"p", 8, 0))
 			q := v.put(v.Root(), fileLink(longName, 9, 0))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/internal/disk"
@@ -121,16 +120,8 @@ func (l *loading) verify(host string, typ uint8, n *names.Link) error {
 	if !n.IsLong() {
 		return nil
 	}
-	name := names.SidecarName(host)
-	b, err := names.ReadSidecar(l.fd, name)
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ELOOP), errors.Is(err, disk.ErrNotRegular):
-		return fmt.Errorf("%w: %v", names.ErrSidecar, err)
-	case err != nil:
-		return err
-	}
-	l.sidecars[name] = true
-	return l.d.t.cfg.Codec.OpenLong(l.d.id, n, b)
+	l.sidecars[names.SidecarName(host)] = true
+	return l.d.t.cfg.Codec.ReadLong(l.fd, l.d.id, host, n)
 }
 
 func (l *loading) enter(n names.Link) {
@@ -154,17 +145,9 @@ func (l *loading) settle() {
 	d, t := l.d, l.d.t
 	losers := make(map[string][]link, len(l.rivals))
 	for name, all := range l.rivals {
-		slices.SortFunc(all, func(a, b link) int {
-			return cmp.Or(-cmp.Compare(a.seq, b.seq), strings.Compare(string(a.id[:]), string(b.id[:])))
+		l.links[name], losers[name] = names.Winner(all, func(n link) names.Link { return n.open(name) }, func(n link) bool {
+			return t.cfg.Headerless != nil && t.cfg.Headerless(n.open(name), l.fd, d.hostName(name, n))
 		})
-		// FORMAT.md 8.1: a winner without a header yields, as long as there is one to yield to.
-		win := 0
-		for win < len(all)-1 && all[win].flags&names.NoHeader != 0 && t.cfg.Headerless != nil &&
-			t.cfg.Headerless(all[win].open(name), l.fd, d.hostName(name, all[win])) {
-			win++
-		}
-		l.links[name] = all[win]
-		losers[name] = slices.Delete(slices.Clone(all), win, win+1)
 		for _, n := range losers[name] {
 			l.report(event.Loser, d.hostName(name, n), nil, "")
 		}

@@ -24,9 +24,6 @@ const (
 	sidecarSuffix = ".name"
 )
 
-// SidecarOverhead is how much longer a sidecar is than the plain name in it.
-const SidecarOverhead = siv.Overhead
-
 // encoding refuses trailing bits that are not zero, else one sealed name would
 // have several host names.
 var encoding = base64.RawURLEncoding.Strict()
@@ -144,18 +141,3 @@ func HasForm(host string) bool {
 
 // longHostSize is the length of the host name of every long name.
 var longHostSize = encoding.EncodedLen(longPlainSize + siv.Overhead)
-
-// SidecarName returns the host name of the sidecar of a long name's host name.
-func SidecarName(host string) string { return host + sidecarSuffix }
-
-// IsSidecar reports whether a host name has the form of a sidecar's: that of a
-// long name, then ".name". No sealed name has it.
-func IsSidecar(host string) bool {
-	stem, ok := strings.CutSuffix(host, sidecarSuffix)
-	if !ok || len(stem) != longHostSize {
-		return false
-	}
-	var sealed [maxPlain + siv.Overhead]byte
-	_, ok = decode(sealed[:0], stem)
-	return ok
-}

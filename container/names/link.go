@@ -2,10 +2,12 @@ package names
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -176,4 +178,20 @@ func (l *Link) parse(p []byte) error {
 		return fmt.Errorf("%w: no plain name", ErrBadName)
 	}
 	return nil
+}
+
+// Winner decides which of several links under one plain name of a directory
+// shows, and which are its losers (FORMAT.md section 8.1). all, which it sorts,
+// has one or more; of says what link one is, headerless whether a file with the
+// flag NoHeader may lack its header, and does.
+func Winner[T any](all []T, of func(T) Link, headerless func(T) bool) (winner T, losers []T) {
+	slices.SortFunc(all, func(a, b T) int {
+		x, y := of(a), of(b)
+		return cmp.Or(-cmp.Compare(x.Seq, y.Seq), bytes.Compare(x.ID[:], y.ID[:]))
+	})
+	win := 0
+	for win < len(all)-1 && of(all[win]).Flags&NoHeader != 0 && headerless(all[win]) {
+		win++
+	}
+	return all[win], slices.Delete(slices.Clone(all), win, win+1)
 }

@@ -170,16 +170,10 @@ func (n *node) size(st *unix.Stat_t) (int64, error) {
 		return 0, err
 	}
 	defer h.Close()
-	size, err := n.v.Engine.ReadSize(h, n.entry.ID)
-	if err != nil && n.mayLackHeader() && (errors.Is(err, container.ErrNoHeader) || errors.Is(err, container.ErrTruncated) || errors.Is(err, container.ErrCorrupt)) {
-		return 0, nil
-	}
-	return size, err
+	return n.v.Engine.ReadSize(h, n.entry.ID, n.mayLackHeader())
 }
 
-func (n *node) mayLackHeader() bool {
-	return n.entry.Flags&names.NoHeader != 0 && n.v.UncleanSeq(n.entry.Seq)
-}
+func (n *node) mayLackHeader() bool { return n.entry.Flags.MayLackHeader(n.entry.Seq, n.v.UncleanSeq) }
 
 // withXattrs runs f on the attributes on the host. A host without any has none to show.
 func (n *node) withXattrs(f func(x disk.Xattrs, o xattrs.Object) error) error {
