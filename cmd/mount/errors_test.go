@@ -358,7 +358,7 @@ func TestNoFUSE(t *testing.T) {
 	hidden := func(prepare string) result {
 		t.Helper()
 		cmd := exec.Command("unshare", "-m", "sh", "-c", prepare+` && exec "$0" "$@"`, program, "mount", v, mp)
-		cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+b.path("state"))
+		cmd.Env = append(os.Environ(), raceOptions, "XDG_STATE_HOME="+b.path("state"))
 		return b.finish(cmd, passphrase+"\n")
 	}
 	unchanged(t, func() {
@@ -385,7 +385,7 @@ func TestNoFUSE(t *testing.T) {
 	r := func() result {
 		cmd := exec.Command("unshare", "-m", "sh", "-c", "mount --bind /dev/null "+tool+
 			` && exec setpriv --reuid 65534 --regid 65534 --clear-groups "$0" "$@"`, program, "mount", v, mp)
-		cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+b.path("state"))
+		cmd.Env = append(os.Environ(), raceOptions, "XDG_STATE_HOME="+b.path("state"))
 		return b.finish(cmd, passphrase+"\n")
 	}()
 	b.checkFailure(r, exitFUSE, "fusermount3 is not installed", "mount without fusermount3")

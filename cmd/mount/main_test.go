@@ -62,6 +62,9 @@ func buildAndRun(m *testing.M) int {
 // passphrase is that of the tests' vaults.
 const passphrase = "correct horse"
 
+// raceOptions are for the program where it is built with the race detector, which sleeps a second at its end otherwise.
+const raceOptions = "GORACE=halt_on_error=1 atexit_sleep_ms=0"
+
 // cheap makes key derivation fast: what is tested here is not its strength.
 var cheap = []string{"--kdf-memory", "8", "--kdf-time", "1"}
 
@@ -156,7 +159,7 @@ func (b *box) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd.Dir = b.dir
 	cmd.Env = append([]string{
 		"HOME=" + b.dir, "XDG_STATE_HOME=" + b.path("state"), "PATH=" + os.Getenv("PATH"),
-		"GORACE=halt_on_error=1 atexit_sleep_ms=0", // the detector sleeps a second at exit otherwise
+		raceOptions,
 	}, b.env...)
 	// A session of its own: no controlling terminal, whatever the tests run under.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: b.cred}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 
@@ -109,9 +110,9 @@ const (
 	workerHead  = 56
 )
 
-// ProcessDeriver returns a Deriver that runs name with args and an empty environment, as a process that lives for one
-// derivation and hands its memory back to the system by ending. The program must call RunKDFWorker with its standard input
-// and output. To re-execute the running program, name is "/proc/self/exe".
+// ProcessDeriver returns a Deriver that runs name with args and an environment with nothing but the race detector's options, as a process
+// that lives for one derivation and hands its memory back to the system by ending. The program must call RunKDFWorker with its standard
+// input and output. To re-execute the running program, name is "/proc/self/exe".
 func ProcessDeriver(name string, args ...string) Deriver {
 	return func(passphrase, salt []byte, k KDF) ([]byte, error) {
 		if err := k.checkMachine(); err != nil {
@@ -144,6 +145,9 @@ func encodeJob(passphrase, salt []byte, k KDF) []byte {
 // runWorker writes in to the process and reads exactly one derived key.
 func runWorker(cmd *exec.Cmd, in []byte) ([]byte, error) {
 	cmd.Env = []string{}
+	if race, ok := os.LookupEnv("GORACE"); ok {
+		cmd.Env = append(cmd.Env, "GORACE="+race)
+	}
 	var complaint strings.Builder
 	cmd.Stderr = &limitedWriter{w: &complaint, left: 512}
 	stdin, err := cmd.StdinPipe()
