@@ -14,7 +14,7 @@ func (a *app) freezeCmd() *cobra.Command {
 		Long: `Bring everything that was written to MOUNTPOINT durably to the vault, and hold what would change it until coffer thaw, or for as long as --timeout
 says. A copy or snapshot of the vault's directory that is made meanwhile is what an unmount would leave: it opens as any other vault does.
 Files can be read meanwhile. Programs that write go on for as long as the kernel has memory for it, and then wait; those that sync, create,
-remove, rename or close what they wrote wait at once.
+remove, rename or close what they wrote wait at once, and keep others from looking up names in the directory that they change.
 
 A copy that is made of a mounted vault without this opens with --recover, as after a power cut.`,
 		Example: "  coffer freeze ~/plain && cp -a ~/vault /backup/; coffer thaw ~/plain",

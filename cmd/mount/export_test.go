@@ -326,24 +326,48 @@ func TestExportKilled(t *testing.T) {
 	t.Logf("%d kills", kills)
 }
 
-// killHalfway runs the program and kills it when 150 MiB of a large file are on their way in dir.
+// large makes a file that is killed on its way by killHalfway: more than is held back of what may be lost, some of it before that and some behind.
+func large(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	noError(t, err)
+	defer f.Close()
+	for i := range largeBytes / (5 << 20) {
+		_, err := f.Write(randomBytes(byte(i), 5<<20))
+		noError(t, err)
+	}
+}
+
+const largeBytes = 180 << 20
+
+// killHalfway runs the program and kills it when 100 MiB of the file "large" are on their way in dir, of which 36 are durable. Where this process was too
+// slow for that it is done again.
 func (b *box) killHalfway(dir string, args ...string) {
 	b.t.Helper()
-	cmd := b.command(context.Background(), args...)
-	if err := cmd.Start(); err != nil {
-		b.t.Fatal(err)
-	}
 	half := func() bool {
 		var st unix.Stat_t
 		all, err := filepath.Glob(filepath.Join(dir, ".coffer-export-*.part"))
-		return err == nil && len(all) == 1 && unix.Stat(all[0], &st) == nil && st.Blocks*512 > 150<<20
+		return err == nil && len(all) == 1 && unix.Stat(all[0], &st) == nil && st.Blocks*512 > 100<<20
 	}
-	for end := time.Now().Add(20 * time.Second); !half() && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for range 10 {
+		cmd := b.command(context.Background(), args...)
+		noError(b.t, cmd.Start())
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		for !half() && len(ended) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		_ = cmd.Process.Signal(syscall.SIGKILL)
+		<-ended
+		if cmd.ProcessState.ExitCode() == -1 {
+			return
+		}
+		if !cmd.ProcessState.Success() {
+			b.t.Fatalf("%s: exit %d", args, cmd.ProcessState.ExitCode())
+		}
+		noError(b.t, os.Remove(filepath.Join(dir, "large")))
 	}
-	_ = cmd.Process.Signal(syscall.SIGKILL)
-	if err := cmd.Wait(); err == nil {
-		b.t.Fatalf("%s: it was not killed", args)
-	}
+	b.t.Fatalf("%s: it is never killed in time", args)
 }
 
 // TestExportGoesOn kills an export, and one through the mount, in the middle of a large file: the next one goes on there.
@@ -351,18 +375,8 @@ func TestExportGoesOn(t *testing.T) {
 	b := newBox(t)
 	v, _ := b.newVault("vault")
 	mp := b.mount(v, "plain")
-	large := filepath.Join(mp, "large")
-	f, err := os.Create(large)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 60 {
-		if _, err := f.Write(randomBytes(byte(i), 5<<20)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	f.Close()
-	want := mustRead(t, large)
+	large(t, filepath.Join(mp, "large"))
+	want := mustRead(t, filepath.Join(mp, "large"))
 	key := b.path("key")
 	for _, how := range []string{"mounted", "offline"} {
 		out := b.mkdir(how)
@@ -379,7 +393,7 @@ func TestExportGoesOn(t *testing.T) {
 		if err := json.Unmarshal([]byte(b.ok("", args...).stdout), &s); err != nil {
 			t.Fatal(err)
 		}
-		if s.Files != 1 || s.Reused < 64<<20 || s.Bytes+s.Reused != int64(len(want)) {
+		if s.Files != 1 || s.Reused < 32<<20 || s.Bytes+s.Reused != int64(len(want)) {
 			t.Errorf("%s: it did not go on: %+v", how, s)
 		}
 		const frame = 4 << 10
