@@ -94,8 +94,10 @@ func (m *Import) fillSmall(c *container.File, src *os.File, st *unix.Stat_t, spa
 	return nil
 }
 
-// checkpoints are those of one file: a record each. What is written meanwhile lies behind them in slots that nothing on the host speaks of yet.
+// checkpoints are those of one file: a record each. What is written meanwhile lies behind them in slots that nothing on the host speaks of yet, and but for the edge in
+// blocks of its own.
 func (m *Import) checkpoints(c *container.File, st *unix.Stat_t, stem string) *checkpoints {
+	var edge []byte
 	return &checkpoints{
 		every: m.sizes.checkpoint, syncing: &m.counters.syncing, last: time.Now(),
 		ready: func(off int64) error {
@@ -104,13 +106,17 @@ func (m *Import) checkpoints(c *container.File, st *unix.Stat_t, stem string) *c
 					return err
 				}
 			}
-			return c.Flush()
+			err := c.Flush()
+			if err == nil {
+				edge, err = c.Edge()
+			}
+			return err
 		},
 		save: func(off int64) error { // off is a multiple of the chunk size
 			if err := c.Host().Datasync(); err != nil {
 				return err
 			}
-			return m.partials.write(stem, record{id: c.ID(), source: identityOf(st), geometry: c.Geometry().ID, durable: uint64(off)})
+			return m.partials.write(stem, record{id: c.ID(), source: identityOf(st), geometry: c.Geometry().ID, durable: uint64(off), edge: edge})
 		},
 	}
 }

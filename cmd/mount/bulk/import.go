@@ -42,6 +42,7 @@ type Import struct {
 	settling *batch // the one before, which becomes durable; nil where there is none
 	making   making
 	bufs     chan *segments     // of small files
+	within   []*dirs.Dir        // the walk is below them; their names may not be durable
 	links    map[identity]*name // sources with several names; nil: on its way to the first one
 	fatal    error              // why nothing more can be written
 }

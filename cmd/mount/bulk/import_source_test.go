@@ -45,7 +45,7 @@ func TestImportSourceChanges(t *testing.T) {
 			}
 			changed := false
 			m.SetTrace(func(op, name string, off int64, n int) {
-				if op == "write" && off > 400_000 && strings.HasSuffix(name, partSuffix) && !changed {
+				if op == "write" && off > 700_000 && strings.HasSuffix(name, partSuffix) && !changed {
 					changed = true
 					if err := c.change(large); err != nil {
 						t.Error(err)

@@ -200,7 +200,10 @@ func (m *Import) makeFile(ctx context.Context, d *dirs.Dir, path, to string, src
 	w.stem = m.partials.fresh()
 	if w.large {
 		w.stem = m.partials.stem(d.ID(), to)
-		if c, from, err = m.resume(w.stem, st); err == nil && c == nil {
+		if err = m.anchor(); err == nil {
+			c, from, err = m.resume(w.stem, st)
+		}
+		if err == nil && c == nil {
 			err = m.partials.drop(w.stem)
 		}
 		if err != nil {
@@ -264,7 +267,8 @@ func (m *Import) begin(e *container.Engine, stem string, mode uint32) (*containe
 	return c, nil
 }
 
-// resume opens the container that a record speaks of, cut to what is durable. It answers nil where there is none for this source, or it is not good.
+// resume opens the container that a record speaks of, as it was then: what was written behind it may be in any state. It answers nil where there is none for this
+// source, or it is not good.
 func (m *Import) resume(stem string, st *unix.Stat_t) (c *container.File, from int64, err error) {
 	r, ok, err := m.partials.read(stem)
 	e := m.engine(true)
@@ -278,18 +282,18 @@ func (m *Import) resume(stem string, st *unix.Stat_t) (c *container.File, from i
 	if err != nil {
 		return nil, 0, err
 	}
+	if err = e.Geometry().PutEdge(h, r.edge); errors.Is(err, container.ErrCorrupt) {
+		return nil, 0, h.Close()
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, h.Close())
+	}
 	c, err = e.Open(h, r.id, container.OpenOptions{})
 	if err != nil {
 		return nil, 0, nil // it is begun anew
 	}
 	from = int64(r.durable)
-	if c.Size() >= from {
-		// What was written behind the record may be in any state. That the last frame before it opens shows that the tree above it is whole.
-		if err = c.SetSize(from); err == nil {
-			err = c.ReadAt(make([]byte, 1), max(0, from-1))
-		}
-	}
-	if err != nil || c.Size() != from {
+	if c.Size() != from || c.ReadAt(make([]byte, 1), max(0, from-1)) != nil { // the last frame and the tree above it
 		return nil, 0, c.Close()
 	}
 	return c, from, nil

@@ -60,6 +60,9 @@ func (m *Import) directory(ctx context.Context, d *dirs.Dir, path, name string, 
 			return inVault(err)
 		}
 		defer sub.Release()
+		n := len(m.within)
+		m.within = append(m.within, d)
+		defer func() { m.within = m.within[:min(n, len(m.within))] }()
 	}
 	m.counters.dirs.Add(1)
 	children, err := os.ReadDir(path)
@@ -75,6 +78,17 @@ func (m *Import) directory(ctx context.Context, d *dirs.Dir, path, name string, 
 	}
 	sub.Retain()
 	m.open.left = append(m.open.left, leftDir{sub, path, attrs, [2]unix.Timespec{st.Atim, st.Mtim}})
+	return nil
+}
+
+// anchor makes durable where a file is to be: a resume point is found again by the directory's id.
+func (m *Import) anchor() error {
+	for _, d := range m.within {
+		if err := d.Sync(); err != nil {
+			return err
+		}
+	}
+	m.within = m.within[:0]
 	return nil
 }
 

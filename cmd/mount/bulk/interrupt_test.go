@@ -95,7 +95,7 @@ func TestImportDiskGone(t *testing.T) {
 		}
 		_ = o.close(false) // nothing can be written any more
 		m.SetFault(nil)
-		if _, err := again(m.Cut(disktest.Killed, rng), mk, dir, files); err != nil {
+		if _, err := again(m.Cut(disktest.Killed, rng), mk, dir, files, nil); err != nil {
 			t.Errorf("call %d: %v", n, err)
 		}
 	}

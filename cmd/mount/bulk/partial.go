@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/internal/disk"
 )
@@ -45,17 +46,17 @@ type record struct {
 	source   identity
 	geometry uint8
 	durable  uint64 // plain bytes
+	edge     []byte // container.File.Edge as it was then: what comes behind may tear it
 }
 
 const (
 	recordMagic = "COFFERI1"
-	recordSize  = 128
-	recordBody  = recordSize - sha256.Size
+	recordHead  = 96
 	recordLabel = "coffer import v1"
 	nameLabel   = "coffer import n1"
 )
 
-// encode writes a record:
+// encode writes a record, k being the blocks of its edge:
 //
 //	 0  8  magic "COFFERI1"
 //	 8 16  file id
@@ -65,12 +66,14 @@ const (
 //	48  8  mtime of the source, seconds (i64)
 //	56  4  … nanoseconds
 //	60  1  geometry id
-//	61  3  0
+//	61  1  k
+//	62  2  0
 //	64  8  plain bytes that are durable
 //	72 24  0
-//	96 32  HMAC(K_state, label ‖ bytes 0..95)
+//	96  …  k blocks of 4096 bytes
+//	 … 32  HMAC(K_state, label ‖ all bytes before)
 func (r *record) encode(key []byte) []byte {
-	b := make([]byte, recordBody, recordSize)
+	b := make([]byte, recordHead, recordHead+len(r.edge)+sha256.Size)
 	le := binary.LittleEndian
 	copy(b, recordMagic)
 	copy(b[8:], r.id[:])
@@ -79,8 +82,9 @@ func (r *record) encode(key []byte) []byte {
 	le.PutUint64(b[40:], r.source.size)
 	le.PutUint64(b[48:], uint64(r.source.mtime.Sec))
 	le.PutUint32(b[56:], uint32(r.source.mtime.Nsec))
-	b[60] = r.geometry
+	b[60], b[61] = r.geometry, uint8(len(r.edge)/container.BlockSize)
 	le.PutUint64(b[64:], r.durable)
+	b = append(b, r.edge...)
 	return append(b, recordMAC(key, recordLabel, b)...)
 }
 
@@ -93,13 +97,14 @@ func recordMAC(key []byte, label string, parts ...[]byte) []byte {
 	return m.Sum(nil)
 }
 
-// decodeRecord answers ok false for whatever encode did not write under the key.
+// decodeRecord answers ok false for whatever encode did not write under the key. The edge is a part of b.
 func decodeRecord(b, key []byte) (r record, ok bool) {
-	if len(b) != recordSize || string(b[:8]) != recordMagic || !hmac.Equal(recordMAC(key, recordLabel, b[:recordBody]), b[recordBody:]) {
+	body := len(b) - sha256.Size
+	if body <= recordHead || string(b[:8]) != recordMagic || body != recordHead+int(b[61])*container.BlockSize || !hmac.Equal(recordMAC(key, recordLabel, b[:body]), b[body:]) {
 		return r, false
 	}
 	le := binary.LittleEndian
-	r = record{id: keys.ObjectID(b[8:24]), geometry: b[60], durable: le.Uint64(b[64:]), source: identity{
+	r = record{id: keys.ObjectID(b[8:24]), geometry: b[60], durable: le.Uint64(b[64:]), edge: b[recordHead:body], source: identity{
 		dev: le.Uint64(b[24:]), ino: le.Uint64(b[32:]), size: le.Uint64(b[40:]),
 		mtime: unix.Timespec{Sec: int64(le.Uint64(b[48:])), Nsec: int64(le.Uint32(b[56:]))},
 	}}
@@ -121,6 +126,9 @@ func openPartials(root disk.Dir, key []byte) (p *partials, err error) {
 	}
 	if err = p.coffer.Mkdir(importDir, 0o700); errors.Is(err, fs.ErrExist) {
 		err = nil
+	}
+	if err == nil {
+		err = p.coffer.Sync() // or a resume point in it is none
 	}
 	if err == nil {
 		p.dir, err = p.coffer.OpenDir(importDir)
@@ -191,7 +199,7 @@ func (p *partials) read(stem string) (r record, ok bool, err error) {
 		return r, false, err
 	}
 	defer f.Close()
-	b := make([]byte, recordSize+1)
+	b := make([]byte, recordHead+container.EdgeBlocks*container.BlockSize+sha256.Size+1)
 	n, _ := f.ReadAt(b, 0) // what could not be read is no good record
 	r, ok = decodeRecord(b[:n], p.key)
 	return r, ok, nil
