@@ -17,30 +17,21 @@ import (
 // A host that new data has filled to the last block: what is stored can be truncated, overwritten and removed, for as long as there is a piece of the journal, and
 // with its room new data is stored again.
 func TestFullDisk(t *testing.T) {
-	base := newCrashBase(t, crashParams()[0])
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	m := base.disk.Cut(disktest.LoseNothing, rand.New(rand.NewPCG(1, 1)))
-	s, err := openCrash(m.Root(), base.key, true)
-	must(err)
-	k := newKernel(s.FS)
-	m.SetSpace(13 << 20)
+	c := newCrashMount(t)
+	c.disk.SetSpace(13 << 20)
 	type file struct{ node, fh uint64 }
 	var files []file
 	data := bytes.Repeat(stampedPage(7), 100)
+	var err error
 	for i := 0; err == nil; i++ { // whole files, as cp makes them
 		var f file
-		if f.node, _, f.fh, err = k.create(fuse.FUSE_ROOT_ID, fmt.Sprint(i)); err != nil {
+		if f.node, _, f.fh, err = c.create(fuse.FUSE_ROOT_ID, fmt.Sprint(i)); err != nil {
 			break
 		}
 		for off := 0; off < 8 && err == nil; off++ {
-			err = k.write(f.node, f.fh, data, int64(off*len(data)))
+			err = c.write(f.node, f.fh, data, int64(off*len(data)))
 		}
-		err = errors.Join(err, k.close(f.node, f.fh, unix.O_RDWR))
+		err = errors.Join(err, c.close(f.node, f.fh, unix.O_RDWR))
 		if err == nil {
 			files = append(files, f)
 		}
@@ -51,90 +42,67 @@ func TestFullDisk(t *testing.T) {
 	if !errors.Is(err, unix.ENOSPC) || len(files) < 1 {
 		t.Fatalf("%d files, then %v", len(files), err)
 	}
-	m.SetSpace(0)
+	c.disk.SetSpace(0)
 	first := files[0]
-	fh, err := k.open(first.node, unix.O_RDWR)
-	must(err)
+	fh := c.opened(first.node, unix.O_RDWR)
 	for i := range 800 { // more than a piece holds, in place
-		must(k.write(first.node, fh, stampedPage(uint64(i)), int64(i%50)*page))
-		must(k.fsync(first.node, fh, true))
+		c.must(c.write(first.node, fh, stampedPage(uint64(i)), int64(i%50)*page))
+		c.must(c.fsync(first.node, fh, true))
 	}
-	must(k.truncate(first.node, 0))
-	must(k.fsync(first.node, fh, false))
-	must(k.close(first.node, fh, unix.O_RDWR))
-	must(s.Engine.Checkpoint())
-	fh, err = k.open(first.node, unix.O_RDWR)
-	must(err)
-	must(k.write(first.node, fh, data, 0))
-	must(k.fsync(first.node, fh, false))
-	must(k.close(first.node, fh, unix.O_RDWR))
+	c.must(c.truncate(first.node, 0))
+	c.must(c.fsync(first.node, fh, false))
+	c.must(c.close(first.node, fh, unix.O_RDWR))
+	c.must(c.Engine.Checkpoint())
+	fh = c.opened(first.node, unix.O_RDWR)
+	c.must(c.write(first.node, fh, data, 0))
+	c.must(c.fsync(first.node, fh, false))
+	c.must(c.close(first.node, fh, unix.O_RDWR))
 	for i := range 100 { // the last one failed, and may be there
-		if err := k.unlink(fuse.FUSE_ROOT_ID, fmt.Sprint(i)); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := c.unlink(fuse.FUSE_ROOT_ID, fmt.Sprint(i)); err != nil && !errors.Is(err, unix.ENOENT) {
 			t.Fatal(err)
 		}
 	}
-	must(s.Close())
+	c.unmount()
 }
 
 // A vault that is opened on a full disk: files can be read and removed at once, and after that everything works.
 func TestFullDiskAtMount(t *testing.T) {
-	base := newCrashBase(t, crashParams()[0])
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	m := base.disk.Cut(disktest.LoseNothing, rand.New(rand.NewPCG(1, 1)))
-	s, err := openCrash(m.Root(), base.key, true)
-	must(err)
-	k := newKernel(s.FS)
+	c := newCrashMount(t)
 	data := bytes.Repeat(stampedPage(7), 256)
 	for i := range 12 {
-		node, _, fh, err := k.create(fuse.FUSE_ROOT_ID, fmt.Sprint(i))
-		must(err)
-		must(k.write(node, fh, data, 0))
-		must(k.close(node, fh, unix.O_RDWR))
+		node, fh := c.file(fuse.FUSE_ROOT_ID, fmt.Sprint(i), data)
+		c.must(c.close(node, fh, unix.O_RDWR))
 	}
-	killed := m.Cut(disktest.Killed, rand.New(rand.NewPCG(1, 1)))
-	must(s.Close())
-	for i, m := range []*disktest.Memory{m, killed} {
+	killed := c.disk.Cut(disktest.Killed, rand.New(rand.NewPCG(1, 1)))
+	c.unmount()
+	for i, m := range []*disktest.Memory{c.disk, killed} {
 		m.SetSpace(0)
-		s, err := openCrash(m.Root(), base.key, true)
-		must(err)
-		k := newKernel(s.FS)
+		c := mountCrash(t, m, c.key)
 		nodes := make([]uint64, 12)
 		for i := range nodes {
-			node, a, err := k.lookup(fuse.FUSE_ROOT_ID, fmt.Sprint(i))
-			must(err)
-			nodes[i] = node
-			fh, err := k.open(node, unix.O_RDONLY)
-			must(err)
-			if b, err := k.read(node, fh, 0, len(data)); err != nil || !bytes.Equal(b, data) || a.Size != uint64(len(data)) {
-				t.Fatalf("%d of %d bytes, %v", len(b), a.Size, err)
+			nodes[i], _ = c.known(fuse.FUSE_ROOT_ID, fmt.Sprint(i))
+			if b, err := c.content(fmt.Sprint(i)); err != nil || !bytes.Equal(b, data) {
+				t.Fatalf("%d bytes, %v", len(b), err)
 			}
-			must(k.close(node, fh, unix.O_RDONLY))
 		}
-		node, _, err := k.lookup(fuse.FUSE_ROOT_ID, "11")
-		must(err)
-		fh, err := k.open(node, unix.O_RDWR)
-		must(err)
+		node, fh := nodes[11], c.opened(nodes[11], unix.O_RDWR)
 		// After the replay there is the room of the old journal.
-		if err := errors.Join(k.write(node, fh, data[:page], 0), k.fsync(node, fh, false)); i == 0 && !errors.Is(err, unix.ENOSPC) {
+		if err := errors.Join(c.write(node, fh, data[:page], 0), c.fsync(node, fh, false)); i == 0 && !errors.Is(err, unix.ENOSPC) {
 			t.Fatalf("a write that needs the journal, without room for one: %v", err)
 		}
 		for i := range 11 {
-			must(k.unlink(fuse.FUSE_ROOT_ID, fmt.Sprint(i)))
-			k.forget(nodes[i])
+			c.must(c.unlink(fuse.FUSE_ROOT_ID, fmt.Sprint(i)))
+			c.forget(nodes[i])
 		}
+		var err error
 		for end := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-			if err = k.fsync(node, fh, false); err == nil || time.Now().After(end) {
+			if err = c.fsync(node, fh, false); err == nil || time.Now().After(end) {
 				break
 			}
 		}
-		must(err)
-		must(k.truncate(node, 0))
-		must(k.close(node, fh, unix.O_RDWR))
-		must(s.Close())
+		c.must(err)
+		c.must(c.truncate(node, 0))
+		c.must(c.close(node, fh, unix.O_RDWR))
+		c.unmount()
 	}
 }
