@@ -19,7 +19,7 @@ const blockSize = 4096
 
 // GetAttr answers stat.
 func (fs *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	n, err := fs.node(in.NodeId)
+	n, err := fs.anyNode(in.NodeId)
 	if err == nil {
 		err = fs.attr(n, &out.Attr)
 	}
@@ -339,6 +339,9 @@ func (fs *FS) answer(n *inode, st *unix.Stat_t, closes uint64, out *fuse.EntryOu
 	}
 	out.NodeId = n.node
 	out.Generation = 1 // node ids are never given twice
+	if n.refused {     // not when the kernel asks again, perhaps
+		return nil
+	}
 	out.SetEntryTimeout(fs.cfg.Timeout)
 	out.SetAttrTimeout(fs.cfg.Timeout)
 	return nil

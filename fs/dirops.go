@@ -210,7 +210,7 @@ func (fs *FS) remove(in *fuse.InHeader, name string, host func(*dirs.Dir, string
 	if err != nil {
 		return err
 	}
-	if n := fs.known(e); n != nil {
+	if n := fs.known(parent, d, e); n != nil {
 		defer fs.release(n)
 		defer fs.nameless(n)
 		n.awaitFreeing()

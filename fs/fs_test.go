@@ -112,10 +112,22 @@ func TestTableLinks(t *testing.T) {
 
 func TestTableDuplicate(t *testing.T) {
 	fs := testTable()
-	fs.mustEnter(t, fs.root, "a", names.File, 11)
+	first := fs.mustEnter(t, fs.root, "a", names.File, 11)
 	e := testEntry("copy", names.File, 11)
+	n, err := fs.enter(fs.root, e, &unix.Stat_t{Ino: 99})
+	if err != nil || n == first || !n.refused {
+		t.Fatalf("second host inode under one id: %+v, %v", n, err)
+	}
+	if _, err := fs.node(n.node); err != dirs.ErrDuplicate {
+		t.Errorf("it can be used: %v", err)
+	}
+	fs.Forget(n.node, 1)
+	if fs.objects[first.id] != first || len(fs.nodes) != 2 || fs.root.holds != 1 {
+		t.Errorf("the first one went with it: %d nodes, %d holds", len(fs.nodes), fs.root.holds)
+	}
+	e.Type = names.Dir
 	if _, err := fs.enter(fs.root, e, &unix.Stat_t{Ino: 99}); err != dirs.ErrDuplicate {
-		t.Errorf("second host inode under one id: %v", err)
+		t.Errorf("a directory under the id: %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/cache"
+	"github.com/cofferfs/coffer/container/dirs"
 )
 
 // Rename moves a name, over another one or, with RENAME_EXCHANGE, in its place.
@@ -31,18 +32,21 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 	if err != nil {
 		return err
 	}
-	moved := fs.known(from)
+	moved := fs.known(src, sd, from)
 	var target *inode
 	to, err := dd.Lookup(newName)
 	replaces := err == nil
 	switch {
 	case replaces:
-		target = fs.known(to)
+		target = fs.known(dst, dd, to)
 	case !errors.Is(err, unix.ENOENT) || exchange:
 		fs.releaseAll(moved)
 		return err
 	}
 	defer fs.releaseAll(moved, target)
+	if replaces && from.ID == to.ID && moved != target { // two host objects, and not one with two names
+		return dirs.ErrDuplicate
+	}
 	if target != nil {
 		defer fs.nameless(target)
 	}

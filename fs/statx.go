@@ -10,7 +10,7 @@ import (
 // Statx answers stat with the time of birth. The kernel sends it only when somebody asks for that; what else statx(2) knows it makes of
 // GETATTR.
 func (fs *FS) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
-	n, err := fs.node(in.NodeId)
+	n, err := fs.anyNode(in.NodeId)
 	if err == nil {
 		err = fs.statx(n, &out.Statx)
 	}

@@ -29,6 +29,15 @@ func (fs *FS) enterRoot(d *dirs.Dir) {
 // node returns the inode of a request. The kernel holds a lookup on it while the request is under way; only RELEASE and FORGET
 // may come late, and those find the inode by its holds.
 func (fs *FS) node(id uint64) (*inode, error) {
+	n, err := fs.anyNode(id)
+	if err == nil && n.refused {
+		return nil, dirs.ErrDuplicate
+	}
+	return n, err
+}
+
+// anyNode is node, and answers refused inodes, too.
+func (fs *FS) anyNode(id uint64) (*inode, error) {
 	fs.mu.RLock()
 	n := fs.nodes[id]
 	fs.mu.RUnlock()
@@ -52,15 +61,21 @@ func (fs *FS) enter(parent *inode, e dirs.Entry, st *unix.Stat_t) (*inode, error
 func (fs *FS) enterNode(parent *inode, e dirs.Entry, st *unix.Stat_t) (n *inode, isNew bool, err error) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	if n = fs.objects[e.ID]; n != nil {
-		if n.ino != st.Ino || n.typ != e.Type {
-			fs.cfg.Events.Emit(event.Event{Kind: event.Duplicate, Object: e.ID.String(), Offset: -1, Err: dirs.ErrDuplicate})
-			return nil, false, dirs.ErrDuplicate
-		}
+	switch n = fs.objects[e.ID]; {
+	case n == nil:
+		n = fs.newNodeLocked(e, st)
+		fs.objects[n.id] = n
+	case n.ino == st.Ino && n.typ == e.Type:
 		n.lookups++
 		return n, false, nil
+	default:
+		fs.cfg.Events.Emit(event.Event{Kind: event.Duplicate, Object: e.ID.String(), Offset: -1, Err: dirs.ErrDuplicate})
+		if e.Type == typeDir {
+			return nil, false, dirs.ErrDuplicate
+		}
+		n = fs.newNodeLocked(e, st)
+		n.refused = true
 	}
-	n = fs.newNodeLocked(e, st)
 	n.links = []link{{parent, e}}
 	n.metaDirty.Store(true) // an earlier life of the inode may have set them and been forgotten before an fsync
 	parent.holds++
@@ -71,25 +86,37 @@ func (fs *FS) enterNode(parent *inode, e dirs.Entry, st *unix.Stat_t) (n *inode,
 func (fs *FS) enterNameless(e dirs.Entry, st *unix.Stat_t) *inode {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	return fs.newNodeLocked(e, st)
+	n := fs.newNodeLocked(e, st)
+	fs.objects[n.id] = n
+	return n
 }
 
 func (fs *FS) newNodeLocked(e dirs.Entry, st *unix.Stat_t) *inode {
 	fs.lastNode++
 	n := &inode{node: fs.lastNode, id: e.ID, typ: e.Type, ino: st.Ino, geometry: e.Geometry, lookups: 1, found: e}
 	fs.nodes[n.node] = n
-	fs.objects[n.id] = n
 	fs.pruneLocked()
 	return n
 }
 
-// known returns the inode of an object if there is one, held: the caller gives it back with release.
-func (fs *FS) known(e dirs.Entry) *inode {
+// known returns the inode that a name carries if there is one, held: the caller gives it back with release. That of another host object under the same id is none.
+func (fs *FS) known(parent *inode, d *dirs.Dir, e dirs.Entry) *inode {
 	fs.mu.Lock()
-	defer fs.mu.Unlock()
 	n := fs.objects[e.ID]
 	if n != nil {
 		n.holds++
+	}
+	fs.mu.Unlock()
+	if n == nil {
+		return nil
+	}
+	n.loc.RLock()
+	named := n.linkAt(parent, e.Name) >= 0
+	n.loc.RUnlock()
+	var st unix.Stat_t
+	if !named && d.Stat(e.Name, e.ID, &st) == nil && st.Ino != n.ino {
+		fs.release(n)
+		return nil
 	}
 	return n
 }
@@ -108,7 +135,7 @@ func (fs *FS) Forget(nodeid, nlookup uint64) {
 	if nodeid == fuse.FUSE_ROOT_ID {
 		return
 	}
-	if n, err := fs.node(nodeid); err == nil {
+	if n, err := fs.anyNode(nodeid); err == nil {
 		fs.drop(n, nlookup, 0)
 	}
 }
@@ -120,7 +147,9 @@ func (fs *FS) drop(n *inode, lookups uint64, holds int) {
 	gone := n.lookups == 0 && n.holds == 0 && fs.nodes[n.node] == n
 	if gone {
 		delete(fs.nodes, n.node)
-		delete(fs.objects, n.id)
+		if !n.refused {
+			delete(fs.objects, n.id)
+		}
 	}
 	fs.mu.Unlock()
 	if !gone {

@@ -109,15 +109,34 @@ func TestDuplicate(t *testing.T) {
 	m.must(os.Remove(host[1]))
 	m.must(os.WriteFile(host[1], b, 0o644))
 	m.start()
-	failed := 0
+	var refused, good string
 	for _, name := range []string{"one", "two"} {
 		if _, err := os.ReadFile(m.path(name)); errors.Is(err, unix.EIO) {
-			failed++
-		} else if err != nil {
-			t.Error(err)
+			refused = m.path(name)
+		} else if err == nil {
+			good = m.path(name)
 		}
 	}
-	if failed != 1 || m.findings.count(event.Duplicate) == 0 {
-		t.Errorf("%d of 2 refused, %d events", failed, m.findings.count(event.Duplicate))
+	if refused == "" || good == "" || m.findings.count(event.Duplicate) == 0 {
+		t.Fatalf("%q is refused, %q is not, %d events", refused, good, m.findings.count(event.Duplicate))
+	}
+	_, err = os.OpenFile(refused, os.O_WRONLY|os.O_TRUNC, 0)
+	for what, err := range map[string]error{
+		"opened for writing": err, "truncated": os.Truncate(refused, 1), "changed": os.Chmod(refused, 0o600),
+		"linked": os.Link(refused, m.path("three")), "replaced by the other": os.Rename(good, refused), "put over the other": os.Rename(refused, good),
+	} {
+		if !errors.Is(err, unix.EIO) {
+			t.Errorf("the refused file can be %s: %v", what, err)
+		}
+	}
+	// It can be moved and removed, and the other one stays as it is.
+	m.must(os.Rename(refused, m.path("away")))
+	m.must(os.Remove(m.path("away")))
+	for range 2 {
+		if b, err := os.ReadFile(good); err != nil || string(b) != "data" || len(m.host()) != 1 {
+			t.Errorf("the other file: %q, %v, %d host files", b, err, len(m.host()))
+		}
+		m.stop()
+		m.start()
 	}
 }
