@@ -29,13 +29,14 @@ type link struct {
 	entry  dirs.Entry
 }
 
-// inode is one object that the kernel knows. The first six fields never change.
+// inode is one object that the kernel knows. The first seven fields never change.
 type inode struct {
 	node     uint64
 	id       keys.ObjectID
 	typ      names.Type
 	ino      uint64 // of the host; 0 for the root, whose attributes are asked of its Dir
 	geometry uint8  // of a file
+	linked   bool   // it had other names, too, when it was met
 	refused  bool   // a second host object under an id that another one has: its name shows and can be removed, and it is good for nothing else
 
 	lookups uint64 // guarded by FS.mu

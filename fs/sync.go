@@ -1,13 +1,17 @@
 package fs
 
 import (
+	"maps"
 	"slices"
+
+	"github.com/cofferfs/coffer/container/keys"
 )
 
 // A file is durable when its data is, and the directories in which its links changed, and theirs (FORMAT.md section 12, C7). unsynced holds
 // the directories that changed since their last sync, with the number of the last change; an inode knows whether its own links
 // changed. So an fsync of a file whose name is old costs one fdatasync, and of many new files in a directory one directory sync each
-// time something was added.
+// time something was added. An inode that has more names than the one that it was met by may have got them before the kernel forgot it: then all
+// directories are synced, the first time.
 
 // changed notes that names in a directory were added or removed.
 func (fs *FS) changed(dir *inode) {
@@ -50,6 +54,23 @@ func (fs *FS) syncDir(dir *inode) error {
 	return nil
 }
 
+// syncNames makes all names durable.
+func (fs *FS) syncNames() error {
+	fs.syncMu.Lock()
+	seen := maps.Clone(fs.unsynced)
+	fs.syncMu.Unlock()
+	if len(seen) == 0 {
+		return nil
+	}
+	if err := fs.cfg.Tree.SyncAll(); err != nil {
+		return err
+	}
+	fs.syncMu.Lock()
+	defer fs.syncMu.Unlock()
+	maps.DeleteFunc(fs.unsynced, func(dir keys.ObjectID, change uint64) bool { return seen[dir] == change })
+	return nil
+}
+
 // syncLinks makes the links of n durable, and those of the directories above it.
 func (fs *FS) syncLinks(n *inode) error {
 	if n == fs.root {
@@ -88,11 +109,18 @@ func (fs *FS) syncParents(n *inode, parents, left []*inode) error {
 	if n.linksSynced.Swap(true) {
 		return nil
 	}
+	var err error
+	if n.linked {
+		err = fs.syncNames()
+	}
 	for _, p := range parents {
-		if err := fs.syncDir(p); err != nil {
-			n.linksSynced.Store(false)
-			return err
+		if err == nil {
+			err = fs.syncDir(p)
 		}
+	}
+	if err != nil {
+		n.linksSynced.Store(false)
+		return err
 	}
 	if len(left) > 0 {
 		fs.forgetLeft(n, left)

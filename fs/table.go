@@ -93,7 +93,7 @@ func (fs *FS) enterNameless(e dirs.Entry, st *unix.Stat_t) *inode {
 
 func (fs *FS) newNodeLocked(e dirs.Entry, st *unix.Stat_t) *inode {
 	fs.lastNode++
-	n := &inode{node: fs.lastNode, id: e.ID, typ: e.Type, ino: st.Ino, geometry: e.Geometry, lookups: 1, found: e}
+	n := &inode{node: fs.lastNode, id: e.ID, typ: e.Type, ino: st.Ino, geometry: e.Geometry, linked: e.Type != typeDir && st.Nlink > 1, lookups: 1, found: e}
 	fs.nodes[n.node] = n
 	fs.pruneLocked()
 	return n

@@ -169,3 +169,40 @@ func TestCrashRenameOverForgotten(t *testing.T) {
 	}
 	after.unmount()
 }
+
+// fsync makes all names of a file durable, also one that the kernel forgot before it found the file again by another.
+func TestCrashForgottenLink(t *testing.T) {
+	for name, forgotten := range map[string]bool{"known": false, "forgotten": true} {
+		t.Run(name, func(t *testing.T) {
+			c := newCrashMount(t)
+			dir, _, err := c.mkdir(fuse.FUSE_ROOT_ID, "dir")
+			c.must(err)
+			node, fh := c.file(fuse.FUSE_ROOT_ID, "old", stampedPage(1))
+			c.must(c.fsync(node, fh, false))
+			c.must(c.close(node, fh, unix.O_RDWR))
+			c.must(c.fsyncDir(fuse.FUSE_ROOT_ID))
+			c.must(c.Engine.Checkpoint()) // until then the file is open
+			c.must(c.link(node, dir, "new"))
+			if forgotten {
+				c.forget(node)
+				for end := time.Now().Add(5 * time.Second); c.FS.Nodes() > 2; time.Sleep(time.Millisecond) {
+					if time.Now().After(end) {
+						t.Fatal("the file is not forgotten")
+					}
+				}
+				node, _ = c.known(fuse.FUSE_ROOT_ID, "old")
+			}
+			fh = c.opened(node, unix.O_RDWR)
+			c.must(c.fsync(node, fh, false))
+			c.must(c.close(node, fh, unix.O_RDWR))
+			for _, loss := range crashLosses() {
+				after := c.cut(loss)
+				dir, _ := after.known(fuse.FUSE_ROOT_ID, "dir")
+				if _, _, err := after.lookup(dir, "new"); err != nil {
+					t.Errorf("%v: %v", loss, err)
+				}
+				after.unmount()
+			}
+		})
+	}
+}

@@ -254,6 +254,14 @@ func (d *Dir) Sync() error {
 	return d.self(disk.Dir.Sync)
 }
 
+// SyncAll makes all names of the tree durable, and whatever else was written to the host's filesystem.
+func (t *Tree) SyncAll() error {
+	if t.cfg.ReadOnly {
+		return nil
+	}
+	return t.root.self(disk.Dir.SyncAll)
+}
+
 // Statfs answers what the host says of its filesystem.
 func (d *Dir) Statfs(st *unix.Statfs_t) error {
 	return d.self(func(fd disk.Dir) error { return fd.Statfs(st) })
