@@ -225,7 +225,7 @@ func (m *merger) adopt(o *object) error {
 	}
 	defer d.Release()
 	e := dirs.Entry{Type: o.link.Type, ID: o.link.ID, Geometry: o.link.Geometry, Flags: o.link.Flags}
-	if _, err := d.Reclaim(o.link.Name, e, m.fd, o.host); err != nil {
+	if _, err := d.Adopt(o.link.Name, e, m.fd, o.host, false); err != nil {
 		return err
 	}
 	return errors.Join(d.Sync(), m.fd.Sync())

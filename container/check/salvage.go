@@ -222,7 +222,7 @@ func (r *repairer) move(ctx context.Context, o *object, l names.Link, why string
 	}
 	defer from.Close()
 	e := dirs.Entry{Type: l.Type, ID: l.ID, Geometry: l.Geometry, Flags: l.Flags}
-	if _, err := lf.Reclaim(name, e, from, o.host); err != nil {
+	if _, err := lf.Adopt(name, e, from, o.host, false); err != nil {
 		return Action{}, err
 	}
 	r.ids[l.ID] = seen{at: &place{name: LostFound}, name: name, dev: o.st.Dev, ino: o.st.Ino}

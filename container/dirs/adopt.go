@@ -20,9 +20,10 @@ func (t *Tree) Settle(f disk.File, id keys.ObjectID, mode uint32, uid, gid int) 
 	return err
 }
 
-// Adopt brings a container that stands outside of the tree, as host in the directory from, into d under a name, with one host call. Its header is durable; e
-// says id and geometry. What the name carried is replaced as by Rename; EISDIR where that is a directory.
-func (d *Dir) Adopt(name string, from disk.Dir, host string, e Entry) (Entry, error) {
+// Adopt brings a host object that shows nowhere in the tree into d under a name, with one rename on the host: what is called host in the directory from, which is not
+// d's. e is what is known of it; name and sequence do not count. What the name carried goes as by Rename where replace says so, but a directory does not (EISDIR); else
+// it is EEXIST. ErrStale where there is no such object. The caller syncs both directories.
+func (d *Dir) Adopt(name string, e Entry, from disk.Dir, host string, replace bool) (Entry, error) {
 	if err := d.admit(name); err != nil {
 		return Entry{}, err
 	}
@@ -30,12 +31,12 @@ func (d *Dir) Adopt(name string, from disk.Dir, host string, e Entry) (Entry, er
 		return Entry{}, err
 	}
 	defer d.mu.Unlock()
-	old, replaces := d.links[name]
-	switch {
-	case d.gone.Load():
-		return Entry{}, unix.ENOENT
-	case replaces && old.typ == names.Dir:
+	old, taken := d.links[name]
+	switch err := d.vacant(name); {
+	case taken && replace && old.typ == names.Dir:
 		return Entry{}, unix.EISDIR
+	case err != nil && !(taken && replace):
+		return Entry{}, err
 	}
 	fd, err := d.open()
 	if err != nil {
@@ -45,15 +46,19 @@ func (d *Dir) Adopt(name string, from disk.Dir, host string, e Entry) (Entry, er
 	if err := d.removeLosers(fd, name); err != nil {
 		return Entry{}, err
 	}
-	n := link{id: e.ID, typ: names.File, geometry: e.Geometry}
-	if err := d.introduce(fd, name, &n, func(sealed string) error { return from.Rename(host, fd, sealed, 0) }); err != nil {
+	n := link{id: e.ID, typ: e.Type, geometry: e.Geometry, flags: e.Flags &^ names.Long}
+	err = d.introduce(fd, name, &n, func(sealed string) error { return from.Rename(host, fd, sealed, 0) })
+	if errors.Is(err, unix.ENOENT) {
+		return Entry{}, ErrStale
+	}
+	if err != nil {
 		return Entry{}, err
 	}
-	if replaces {
+	if taken {
 		d.leave(name)
 	}
 	d.enter(name, n)
-	if replaces {
+	if taken {
 		r := renaming{t: d.t, dst: d, dfd: fd, new: name, to: old}
 		r.bury()
 	}

@@ -1,16 +1,14 @@
 package dirs
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/internal/disk"
-	"golang.org/x/sys/unix"
 )
 
-// What follows is for a repair: it puts files in the place of others, and gives names to what has none.
+// What follows is for a repair: it puts files in the place of others.
 
 // CreateContainer is CreateFile with a geometry of its own, and for a symlink whose target is to be in a container as well.
 func (d *Dir) CreateContainer(name string, typ names.Type, geometry uint8, mode uint32, uid, gid int) (f disk.File, e Entry, err error) {
@@ -68,34 +66,4 @@ func (d *Dir) Supersede(name string, src *Dir, srcName string) error {
 		return fmt.Errorf("dirs: directory %s: %w", d.id, err)
 	}
 	return d.removeLosers(fd, name)
-}
-
-// Reclaim makes name in d the only name of a host object that shows nowhere in the tree: what is called host in the directory from, which is not d's. e is what is
-// known of it; name and sequence do not count. It is one rename on the host; the caller syncs both directories.
-func (d *Dir) Reclaim(name string, e Entry, from disk.Dir, host string) (Entry, error) {
-	if err := d.admit(name); err != nil {
-		return Entry{}, err
-	}
-	if err := d.lock(); err != nil {
-		return Entry{}, err
-	}
-	defer d.mu.Unlock()
-	if err := d.vacant(name); err != nil {
-		return Entry{}, err
-	}
-	fd, err := d.open()
-	if err != nil {
-		return Entry{}, err
-	}
-	defer d.unpin()
-	n := link{id: e.ID, typ: e.Type, geometry: e.Geometry, flags: e.Flags &^ names.Long}
-	err = d.introduce(fd, name, &n, func(to string) error { return from.Rename(host, fd, to, 0) })
-	if errors.Is(err, unix.ENOENT) {
-		return Entry{}, ErrStale
-	}
-	if err != nil {
-		return Entry{}, err
-	}
-	d.enter(name, n)
-	return n.entry(name), nil
 }

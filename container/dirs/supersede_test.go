@@ -71,17 +71,29 @@ func TestAdopt(t *testing.T) {
 	from, err := v.cfg.Root.OpenDir(filepath.Base(filepath.Dir(moved)))
 	ok(t, err)
 	defer from.Close()
-	_, err = root.Reclaim("sub", Entry{Type: names.File, ID: e.ID, Geometry: e.Geometry}, from, filepath.Base(moved))
+	_, err = root.Adopt("sub", Entry{Type: names.File, ID: e.ID, Geometry: e.Geometry}, from, filepath.Base(moved), false)
 	fails(t, err, unix.EEXIST)
-	got, err := root.Reclaim(longName, e, from, filepath.Base(moved))
+	got, err := root.Adopt(longName, e, from, filepath.Base(moved), false)
 	ok(t, err)
 	if got.ID != e.ID || got.Seq <= e.Seq || v.content(root, longName) != e.ID.String() {
 		t.Errorf("%+v of %+v", got, e)
 	}
-	_, err = root.Reclaim("again", e, from, filepath.Base(moved))
+	_, err = root.Adopt("again", e, from, filepath.Base(moved), false)
 	fails(t, err, ErrStale)
 	v.quiet()
+
+	other := v.create(root, "other")
+	ok(t, os.Rename(v.hostPath(root, "other"), moved))
+	v.mount()
+	root = v.Root()
+	_, err = root.Adopt("sub", other, from, filepath.Base(moved), true)
+	fails(t, err, unix.EISDIR)
+	got, err = root.Adopt(longName, other, from, filepath.Base(moved), true)
+	ok(t, err)
+	if list(t, root) != longName+" sub" || got.ID != other.ID || v.content(root, longName) != other.ID.String() || hostCount(t, v.path) != 3 {
+		t.Errorf("%+v in place of %+v: %s, %d host objects", got, e, list(t, root), hostCount(t, v.path))
+	}
 	v.mount(func(c *Config) { c.ReadOnly = true })
-	_, err = v.Root().Reclaim("b", e, from, "x")
+	_, err = v.Root().Adopt("b", e, from, "x", false)
 	fails(t, err, unix.EROFS)
 }

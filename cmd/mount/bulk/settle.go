@@ -126,7 +126,7 @@ func (m *Import) name(b *batch, err error) {
 // publish gives a durable file its name, in place of what has it.
 func (m *Import) publish(w whole) error {
 	d, to := w.to.dir, w.to.name
-	e, err := d.Adopt(to, m.partials.dir, w.stem+partSuffix, w.to.entry)
+	e, err := d.Adopt(to, w.to.entry, m.partials.dir, w.stem+partSuffix, true)
 	if err == nil && w.large {
 		err = m.partials.drop(w.stem) // the record
 	}
