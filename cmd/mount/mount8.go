@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -35,14 +36,18 @@ func runAs(ctx context.Context, argv []string, stdin *os.File, stdout, stderr io
 	args, ok, err := fromMount8(argv)
 	switch {
 	case err != nil:
-		report(stderr, err)
-		return mount8Usage
+		return mount8Code(report(stderr, err))
 	case !ok:
 		return run(ctx, argv[1:], stdin, stdout, stderr)
 	case args == nil:
 		return int(exitOK)
 	}
-	switch Code(run(ctx, args, stdin, stdout, stderr)) {
+	return mount8Code(Code(run(ctx, args, stdin, stdout, stderr)))
+}
+
+// mount8Code is what mount(8) says in place of a code of ours.
+func mount8Code(code Code) int {
+	switch code {
 	case exitOK:
 		return int(exitOK)
 	case exitUsage, exitPermission:
@@ -66,6 +71,9 @@ func fromMount8(argv []string) (args []string, ok bool, err error) {
 	var c mount8Call
 	if err := c.parse(argv[1:]); err != nil {
 		return nil, true, err
+	}
+	if slices.Contains(c.options, "remount") {
+		return nil, true, failf(exitFUSE, "unmount it, and mount it with the options that it is to have", "%s: a mounted vault cannot be given other options", c.mountpoint)
 	}
 	if c.fake {
 		return nil, true, nil
@@ -173,6 +181,8 @@ value. Without passfile= or another secret the passphrase is asked for on the te
 Where only mount.fuse(8) of fuse3 is installed it calls coffer itself; dev and suid cannot be had by that way.
 
 umount(8) returns before the daemon has let go of the vault; coffer umount waits for that.
+
+The options of a mounted vault stay what they are: remount fails.
 
 Exit codes are those of mount(8): 1 for wrong usage or no permission, 8 when interrupted, 32 when the mount failed.
 

@@ -21,6 +21,7 @@ func TestFromMount8(t *testing.T) {
 		{"mount.fuse.coffer /v /m -sv -o what,fsname=x", "mount --quiet -o fsname=x -- /v /m"},
 		{"mount.fuse.coffer /v /m -fnv -o ro", ""},
 		{"mount.fuse.coffer /v /m -oro", "mount --quiet -o ro -- /v /m"},
+		{"mount.fuse.coffer /v /m -o rw,remount,ro", "error"},
 		{"mount.fuse.coffer -- /v", "error"},
 		{"mount.fuse.coffer /v", "error"},
 		{"mount.fuse.coffer /v /m /x", "error"},
@@ -86,6 +87,7 @@ func TestMountHelper(t *testing.T) {
 	}{
 		{mount8Usage, []string{v}},
 		{mount8Usage, []string{v, mp, "-o", "nonsense,passfile=" + pass}},
+		{mount8Failed, []string{v, mp, "-o", "rw,nosuid,user_id=0,remount,ro"}},
 		{mount8Failed, []string{b.path("none"), mp, "-o", "passfile=" + pass}},
 		{mount8Failed, []string{v, mp, "-o", "passfile=/dev/null"}},
 	} {
