@@ -1,6 +1,7 @@
 package container
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -545,7 +546,9 @@ func (f *File) sealHeader() *block {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.hdr.sequence++
-	f.hdr.seal(b, &f.crypto.auth)
+	mac := f.crypto.takeMAC()
+	f.hdr.seal(b, mac)
+	f.crypto.putMAC(mac)
 	return b
 }
 
@@ -598,10 +601,13 @@ func (f *File) finishMeta() {
 			if level > 0 {
 				b.finishNode()
 			} else {
+				was := f.was[k]
 				for i := range f.geo.perGroup {
-					if rec := b.record(f.geo, i); !allZero(rec) {
-						rec.finish(&s.hasher, f.geo.Frames)
+					rec := b.record(f.geo, i)
+					if was != nil && bytes.Equal(rec, was.record(f.geo, i)) || allZero(rec) {
+						continue // as it was finished, or of holes
 					}
+					rec.finish(&s.hasher, f.geo.Frames)
 				}
 			}
 			p := f.crypto.pinOf(level, k.index, b)

@@ -3,6 +3,7 @@ package container
 import (
 	"encoding/binary"
 	"fmt"
+	"sync"
 
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/suite"
@@ -76,7 +77,7 @@ func (h *frameHeader) parseFlags(b []byte, allowed uint8) error {
 	return nil
 }
 
-// fileCrypto is what sealing and opening the frames of one container takes. It is immutable and shared by all workers.
+// fileCrypto is what sealing and opening the frames of one container takes. It does not change and is shared by all workers.
 type fileCrypto struct {
 	vault  keys.VaultID
 	id     keys.ObjectID
@@ -84,6 +85,7 @@ type fileCrypto struct {
 	digest DigestAlg
 	cipher *suite.Cipher
 	auth   [32]byte
+	macs   sync.Pool // of hash.Hash, keyed with auth
 }
 
 // scratch is the memory of one worker: nothing on the path of a frame is allocated.

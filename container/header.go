@@ -2,9 +2,9 @@ package container
 
 import (
 	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"hash"
 
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/suite"
@@ -59,8 +59,8 @@ type timespec struct {
 	nsec uint32
 }
 
-// seal encodes the header into b, HMAC and CRC last.
-func (h *header) seal(b *block, auth *[32]byte) {
+// seal encodes the header into b, HMAC and CRC last. mac is fresh or reset, as in headerMAC.
+func (h *header) seal(b *block, mac hash.Hash) {
 	*b = block{}
 	le := binary.LittleEndian
 	copy(b[:], headerMagic)
@@ -89,14 +89,13 @@ func (h *header) seal(b *block, auth *[32]byte) {
 		b[174] = 1
 	}
 	copy(b[bodyOffset:macOffset], h.body[:])
-	copy(b[macOffset:], headerMAC(b, auth))
+	copy(b[macOffset:], headerMAC(b, mac))
 	le.PutUint32(b[8:], crcExcept(b[:], 8))
 }
 
 // headerMAC is computed with the CRC field zero, since the CRC covers the HMAC.
-func headerMAC(b *block, auth *[32]byte) []byte {
+func headerMAC(b *block, mac hash.Hash) []byte {
 	var zero [4]byte
-	mac := hmac.New(sha256.New, auth[:])
 	mac.Write([]byte(headerLabel))
 	mac.Write(b[:8])
 	mac.Write(zero[:])
@@ -164,7 +163,7 @@ func (h *header) verify(b *block, vault keys.VaultID, id keys.ObjectID, k *keys.
 		return fmt.Errorf("header of another vault: %w", ErrKey)
 	case h.commitment != k.Commitment:
 		return ErrKey
-	case !hmac.Equal(headerMAC(b, &k.Auth), b[macOffset:]):
+	case !hmac.Equal(headerMAC(b, newMAC(&k.Auth)), b[macOffset:]):
 		return fmt.Errorf("header HMAC: %w", ErrAuth)
 	case h.id != id:
 		return fmt.Errorf("container of object %s under the name of %s: %w", h.id, id, ErrIdentity)

@@ -203,7 +203,7 @@ func FuzzHeader(f *testing.F) {
 	for _, kind := range []uint8{bodyNone, bodyTree} {
 		h := header{suite: suite.XAES256GCM, digest: BLAKE3, geo: geometries[8], vault: r.ring.VaultID, id: testID(1), commitment: k.Commitment, sequence: 1, kind: kind, object: ObjectFile, size: 12345}
 		var b block
-		h.seal(&b, &k.Auth)
+		h.seal(&b, newMAC(&k.Auth))
 		f.Add(b[:])
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -213,7 +213,7 @@ func FuzzHeader(f *testing.F) {
 		b := block(raw)
 		// An attacker can make any CRC; only one with the key can make an HMAC. Both are given, to reach what lies behind.
 		binary.LittleEndian.PutUint32(b[8:], 0)
-		copy(b[macOffset:], headerMAC(&b, &k.Auth))
+		copy(b[macOffset:], headerMAC(&b, newMAC(&k.Auth)))
 		binary.LittleEndian.PutUint32(b[8:], crcExcept(b[:], 8))
 		var h header
 		if h.parse(&b) != nil || h.verify(&b, r.ring.VaultID, testID(1), &k) != nil {
@@ -223,7 +223,7 @@ func FuzzHeader(f *testing.F) {
 			return // features and unset times are not written back
 		}
 		var again block
-		h.seal(&again, &k.Auth)
+		h.seal(&again, newMAC(&k.Auth))
 		if again != b {
 			t.Fatalf("what parses does not encode to the same bytes; first at %d", firstDiff(again[:], b[:]))
 		}

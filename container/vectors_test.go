@@ -258,7 +258,7 @@ func checkHeaderVector(t *testing.T, v *vectors.Vector) error {
 		t.Errorf("decoded %+v", h)
 	}
 	var again block
-	h.seal(&again, &k.Auth)
+	h.seal(&again, newMAC(&k.Auth))
 	if again != b {
 		t.Error("does not encode to the same bytes")
 	}
@@ -296,7 +296,7 @@ func writeVectors(t *testing.T) {
 		}
 		for _, kind := range kinds {
 			var b block
-			w.header(t, kind).seal(&b, &w.keys.Auth)
+			w.header(t, kind).seal(&b, newMAC(&w.keys.Auth))
 			put(fmt.Sprintf("header_%s_%s", fileName(g), []string{"none", "inline", "single", "tree"}[kind]), "ok", w.describe().SetUint("body_kind", uint64(kind)).SetHex("block", b[:]))
 		}
 	}
@@ -457,10 +457,10 @@ func writeBlockVectors(t *testing.T, put func(name, expect string, v *vectors.Ve
 		"tree_behind":       {"corrupt", bodyTree, true, true, func(b *block) { b[4000] = 1 }},
 	} {
 		var b block
-		w.header(t, c.kind).seal(&b, &w.keys.Auth)
+		w.header(t, c.kind).seal(&b, newMAC(&w.keys.Auth))
 		c.do(&b)
 		if c.remac {
-			copy(b[macOffset:], headerMAC(&b, &w.keys.Auth))
+			copy(b[macOffset:], headerMAC(&b, newMAC(&w.keys.Auth)))
 		}
 		if c.recrc {
 			binary.LittleEndian.PutUint32(b[8:], crcExcept(b[:], 8))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -12,21 +13,14 @@ import (
 	"github.com/cofferfs/coffer/container/vault"
 )
 
-// BenchmarkSmallFiles is what the daemon does for files of 4 KiB in one directory, as the requests come: each is created, looked up, read and removed once,
-// and forgotten in between. The kernel and its round trips are not in it.
-func BenchmarkSmallFiles(b *testing.B) {
+// benchStack mounts a new vault for a benchmark, but for the kernel.
+func benchStack(b *testing.B) *Stack {
 	passphrase := []byte("passphrase")
 	dir := b.TempDir()
 	must := func(err error) {
 		b.Helper()
 		if err != nil {
 			b.Fatal(err)
-		}
-	}
-	ok := func(s fuse.Status) {
-		b.Helper()
-		if s != fuse.OK {
-			b.Fatal(s)
 		}
 	}
 	_, err := vault.Create(dir, vault.Options{KDF: vault.KDF{Time: 1, MemoryKiB: 8, Threads: 1}}, passphrase)
@@ -40,8 +34,48 @@ func BenchmarkSmallFiles(b *testing.B) {
 	must(err)
 	s, err := NewStack(v, StackConfig{WriteBack: true, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	must(err)
-	defer func() { must(s.Close()) }()
+	b.Cleanup(func() { must(s.Close()) })
+	return s
+}
 
+func mustOK(b *testing.B, s fuse.Status) {
+	b.Helper()
+	if s != fuse.OK {
+		b.Fatal(s)
+	}
+}
+
+// BenchmarkFsync is what the daemon does for a page that is overwritten at random and made durable, as the requests come. With TMPDIR on a tmpfs the disk is not in it, nor
+// ever are the kernel and its round trips.
+func BenchmarkFsync(b *testing.B) {
+	const size = 64 << 20
+	s := benchStack(b)
+	var out fuse.CreateOut
+	mustOK(b, s.FS.Create(nil, &fuse.CreateIn{InHeader: fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}, Flags: unix.O_RDWR | unix.O_CREAT, Mode: 0o644}, "file", &out))
+	in := fuse.InHeader{NodeId: out.NodeId}
+	data := make([]byte, 1<<20)
+	write := func(p []byte, off int64) {
+		_, status := s.FS.Write(nil, &fuse.WriteIn{InHeader: in, Fh: out.Fh, Offset: uint64(off), Size: uint32(len(p)), WriteFlags: fuse.WRITE_CACHE}, p)
+		mustOK(b, status)
+	}
+	for off := int64(0); off < size; off += int64(len(data)) {
+		write(data, off)
+	}
+	mustOK(b, s.FS.Fsync(nil, &fuse.FsyncIn{InHeader: in, Fh: out.Fh}))
+	b.ReportAllocs()
+	for b.Loop() {
+		write(data[:4096], rand.Int64N(size/4096)*4096)
+		mustOK(b, s.FS.Fsync(nil, &fuse.FsyncIn{InHeader: in, Fh: out.Fh, FsyncFlags: 1}))
+	}
+	s.FS.Release(nil, &fuse.ReleaseIn{InHeader: in, Fh: out.Fh})
+	s.FS.Forget(out.NodeId, 1)
+}
+
+// BenchmarkSmallFiles is what the daemon does for files of 4 KiB in one directory, as the requests come: each is created, looked up, read and removed once,
+// and forgotten in between. The kernel and its round trips are not in it.
+func BenchmarkSmallFiles(b *testing.B) {
+	s := benchStack(b)
+	ok := func(s fuse.Status) { b.Helper(); mustOK(b, s) }
 	root := fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}
 	data := make([]byte, 4096)
 	names := make([]string, 0, 1<<12)

@@ -147,7 +147,7 @@ func (fs *FS) attach(n *inode, c *container.File, mtime unix.Timespec) {
 // placeLocked tells a container by which host names a replay of the journal finds it. The caller holds loc.
 func (n *inode) placeLocked(c *container.File, l link) {
 	if d, err := l.parent.directory(); err == nil {
-		c.SetPath(func() []string { return d.HostPath(l.entry) })
+		c.SetPath(d.HostPaths(l.entry))
 	}
 }
 

@@ -72,9 +72,19 @@ func (n link) entry(name string) Entry {
 }
 
 // HostPath answers the sealed names from the vault's root down to an entry of d, nil where a directory above was removed. No I/O.
-func (d *Dir) HostPath(e Entry) []string {
-	n := link{id: e.ID, seq: e.Seq, typ: e.Type, geometry: e.Geometry, flags: e.Flags}
-	path := []string{d.hostName(e.Name, n)}
+func (d *Dir) HostPath(e Entry) []string { return d.HostPaths(e)() }
+
+// HostPaths is HostPath for who asks again and again: the entry's own name is sealed once.
+func (d *Dir) HostPaths(e Entry) func() []string {
+	host := sync.OnceValue(func() string {
+		return d.hostName(e.Name, link{id: e.ID, seq: e.Seq, typ: e.Type, geometry: e.Geometry, flags: e.Flags})
+	})
+	return func() []string { return d.downTo(host()) }
+}
+
+// downTo answers the sealed names from the root down to one in d.
+func (d *Dir) downTo(host string) []string {
+	path := []string{host}
 	d.t.place.RLock()
 	defer d.t.place.RUnlock()
 	for ; d != d.t.root; d = d.parent {
