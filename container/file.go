@@ -40,6 +40,7 @@ type File struct {
 	hostClosed bool // guarded by hostMu
 
 	hostChanged atomic.Bool // see HostChanged
+	syncSoon    atomic.Bool // see SyncSoon
 
 	hooks atomic.Pointer[Hooks]
 	path  atomic.Pointer[func() []string]

@@ -97,7 +97,7 @@ func (f *File) log() error {
 func (f *File) append(t *transaction, head *redo.Head) error {
 	var bulk [][]byte
 	head.Images, head.Patches, bulk = t.sorted()
-	return f.eng.applier.append(t, head, bulk)
+	return f.eng.applier.append(t, head, bulk, f.syncSoon.Swap(false))
 }
 
 // extend has the host file reach a length, so that a host that cannot have it says so now, and not when it is logged and acknowledged. A file that is longer than
@@ -195,6 +195,9 @@ func (e *Engine) NoteTime(id keys.ObjectID, path func() []string, ts unix.Timesp
 	return err == nil, err
 }
 
+// SyncSoon says that Sync comes right after the next Flush, which then may take a way to the disk that leaves less to it.
+func (f *File) SyncSoon() { f.syncSoon.Store(true) }
+
 // Sync is Flush and makes everything flushed so far durable (C7). An error means that nothing may be assumed durable.
 func (f *File) Sync() error {
 	lsn, err := f.commitNow()
@@ -223,6 +226,8 @@ func (f *File) settle() {
 func (f *File) commitNow() (lsn journal.LSN, err error) {
 	f.commit.Lock()
 	defer f.commit.Unlock()
+	f.SyncSoon()
+	defer f.syncSoon.Store(false)
 	if err := f.flush(); err != nil {
 		return 0, err
 	}

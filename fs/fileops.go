@@ -266,6 +266,7 @@ func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	}
 	const dataOnly = 1
 	err = fs.with(n, func(f *cache.File) error {
+		f.Container().SyncSoon()
 		// Hand over first: that puts the mtime right, and what follows makes it durable with the data.
 		if err := fs.handOverSent(n, f); err != nil {
 			return err

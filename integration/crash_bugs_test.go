@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
@@ -36,6 +37,13 @@ func (d lyingDir) file(f disk.File, err error) (disk.File, error) {
 
 func (d lyingDir) Open(name string, readOnly bool) (disk.File, error) {
 	return d.file(d.Dir.Open(name, readOnly))
+}
+
+func (d lyingDir) OpenDirect(name string) (disk.File, error) {
+	if d.lies.data {
+		return nil, unix.EOPNOTSUPP
+	}
+	return d.Dir.OpenDirect(name)
 }
 
 func (d lyingDir) Create(name string, mode uint32) (disk.File, error) {

@@ -11,14 +11,8 @@ import (
 	"github.com/cofferfs/coffer/internal/event"
 )
 
-const (
-	// gatherSize bounds the buffer in which what is small is put together for one write.
-	gatherSize = 128 << 10
-	// directSize: slices of at least this length are written from where they are.
-	directSize = 64 << 10
-	// askAgain is how long an Append waits for room before it asks for it once more.
-	askAgain = 100 * time.Millisecond
-)
+// askAgain is how long an Append waits for room before it asks for it once more.
+const askAgain = 100 * time.Millisecond
 
 // Append writes one transaction to the pieces and returns its LSN. It then survives the death of the process, and after Sync a power cut. head and
 // bulk are only read, and not kept. bulk is one string of bytes, cut anyhow.
@@ -28,12 +22,12 @@ const (
 // needs cannot be made and those that there are would not do even if empty (nothing has happened, the caller may try again; as long as
 // they would do it waits for them); what Pressed answered to one that waits, likewise; ErrFailed, sticky; ErrClosed. Transactions are ordered as their Appends took effect; it allocates nothing in steady state.
 func (j *Journal) Append(head []byte, bulk ...[]byte) (LSN, error) {
-	return j.AppendFrom(func(LSN) error { return nil }, head, bulk...)
+	return j.AppendFrom(func(LSN) error { return nil }, false, head, bulk...)
 }
 
-// AppendFrom is Append; from is told where the transaction will begin once there is room for it, before it is written and before another can come. It must not call
+// AppendFrom is Append. soon says that a Sync follows at once, which may then find that nothing is left to do. from is told where the transaction will begin once there is room for it, before it is written and before another can come. It must not call
 // the Journal. Its error is answered as it is, and nothing was appended.
-func (j *Journal) AppendFrom(from func(LSN) error, head []byte, bulk ...[]byte) (LSN, error) {
+func (j *Journal) AppendFrom(from func(LSN) error, soon bool, head []byte, bulk ...[]byte) (LSN, error) {
 	t := payload{head: head, bulk: bulk, left: len(head)}
 	for _, b := range bulk {
 		t.left += len(b)
@@ -41,8 +35,10 @@ func (j *Journal) AppendFrom(from func(LSN) error, head []byte, bulk ...[]byte) 
 	if t.left > maxTransaction(int64(j.max), j.c.pieceSize) {
 		return 0, fmt.Errorf("journal: %d bytes: %w", t.left, ErrTooLarge)
 	}
+	j.waiting.Add(1)
 	j.appending.Lock()
-	lsn, err := j.append(&t, from)
+	alone := j.waiting.Add(-1) == 0 // else one sync for all of them is less
+	lsn, err := j.append(&t, from, soon && alone)
 	j.appending.Unlock()
 	if err != nil {
 		return 0, err
@@ -51,7 +47,8 @@ func (j *Journal) AppendFrom(from func(LSN) error, head []byte, bulk ...[]byte) 
 	return lsn, nil
 }
 
-func (j *Journal) append(t *payload, from func(LSN) error) (LSN, error) {
+// append is AppendFrom under appending. direct: it may go straight to the disk.
+func (j *Journal) append(t *payload, from func(LSN) error, direct bool) (LSN, error) {
 	begin, err := j.reserve(t.left)
 	if err != nil {
 		return 0, err
@@ -59,7 +56,10 @@ func (j *Journal) append(t *payload, from func(LSN) error) (LSN, error) {
 	if err := from(begin); err != nil {
 		return 0, err
 	}
-	end, err := j.write(t, begin)
+	j.mu.Lock()
+	direct = direct && j.synced == begin // J3: what lies before may be in the page cache alone
+	j.mu.Unlock()
+	end, err := j.write(t, begin, &direct)
 	if err != nil {
 		j.revoke(begin)
 		return 0, j.fail("write", err)
@@ -67,6 +67,9 @@ func (j *Journal) append(t *payload, from func(LSN) error) (LSN, error) {
 	j.number++
 	j.mu.Lock()
 	j.end = end
+	if direct {
+		j.synced = end
+	}
 	j.mu.Unlock()
 	return end, nil
 }
@@ -208,8 +211,9 @@ func (j *Journal) press(waiting bool) error {
 	return j.c.Pressed(end)
 }
 
-// write writes the records of a transaction from pos on, in reserved pieces, and returns its end.
-func (j *Journal) write(t *payload, pos LSN) (LSN, error) {
+// write writes the records of a transaction from pos on, in reserved pieces, and returns its end. Where direct is set they go straight to the disk; it is unset
+// where one of them could not.
+func (j *Journal) write(t *payload, pos LSN, direct *bool) (LSN, error) {
 	for first := true; first || t.left > 0; first = false {
 		p, err := j.pieceAt(pos)
 		if err != nil {
@@ -227,7 +231,7 @@ func (j *Journal) write(t *payload, pos LSN) (LSN, error) {
 		j.mu.Lock()
 		rec.durable, rec.recycled = j.synced, j.recycled
 		j.mu.Unlock()
-		if err := j.writeRecord(p, &rec, part); err != nil {
+		if err := j.writeRecord(p, &rec, part, direct); err != nil {
 			return 0, err
 		}
 		pos = rec.end()
@@ -259,49 +263,45 @@ func (j *Journal) pieceAt(pos LSN) (*piece, error) {
 	return p, nil
 }
 
-// writeRecord writes one record: what is small in one write, large slices of bulk from where they are.
-func (j *Journal) writeRecord(p *piece, rec *record, part payload) error {
+// writeRecord writes one record. direct is that of write.
+func (j *Journal) writeRecord(p *piece, rec *record, part payload, direct *bool) error {
+	off := p.header.offset(rec.pos)
+	before := int(off % hostBlock)
+	g := gather{f: p.f, off: off - int64(before), b: j.buf[:before+recordHeader]}
+	end := g.off + roundUp(int64(before)+int64(rec.size()), hostBlock)
+	pad := int(min(end, p.header.size)-off) - recordHeader - part.left
+
 	rec.payload = part.checksum()
-	b := j.buf[:recordHeader]
-	rec.encode(b, &j.c.ID)
-	j.sealer.begin(&j.chain, b)
+	h := g.b[before:]
+	rec.encode(h, &j.c.ID)
+	j.sealer.begin(&j.chain, h)
 	j.sealer.mac.Write(part.head)
 	mac := j.sealer.end()
-	sealRecord(b, &mac)
+	sealRecord(h, &mac)
 
-	off := p.header.offset(rec.pos)
-	pad := int(rec.size()) - recordHeader - part.left
-	flush := func(c []byte) error {
-		_, err := p.f.WriteAt(c, off)
-		off += int64(len(c))
+	*direct = *direct && p.direct != nil && len(g.b)+part.left+pad <= cap(g.b)
+	for part.left > 0 {
+		if err := g.add(part.next()); err != nil {
+			return err
+		}
+	}
+	if err := g.add(zeros[:pad]); err != nil {
 		return err
 	}
-	for part.left > 0 {
-		s := part.next()
-		if len(s) < directSize && len(b)+len(s) <= cap(j.buf) {
-			b = append(b, s...)
-			continue
-		}
-		if err := flush(b); err != nil {
-			return err
-		}
-		b = b[:0]
-		if len(s) < directSize {
-			b = append(b, s...)
-		} else if err := flush(s); err != nil {
+	last := int(p.header.offset(rec.end()) % hostBlock)
+	if *direct {
+		var err error
+		if *direct, err = p.writeDirect(g.b, g.off); err != nil {
 			return err
 		}
 	}
-	if len(b)+pad > cap(j.buf) {
-		if err := flush(b); err != nil {
+	if !*direct {
+		if err := g.write(g.b); err != nil {
 			return err
 		}
-		b = b[:0]
 	}
-	if b = append(b, zeros[:pad]...); len(b) > 0 {
-		if err := flush(b); err != nil {
-			return err
-		}
+	if last > 0 {
+		copy(j.buf[:last], g.b[(len(g.b)-1)&^(hostBlock-1):])
 	}
 	j.chain = mac
 	return nil

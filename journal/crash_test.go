@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -43,8 +44,17 @@ func (w *workload) run(rng *rand.Rand, steps int) {
 				w.recycleUpTo(rng)
 				continue
 			}
-			if x.lsn, w.failed = w.j.Append(x.head, x.bulk); w.failed == nil {
-				w.all = append(w.all, x)
+			soon := rng.IntN(3) == 0
+			x.lsn, w.failed = w.j.AppendFrom(func(LSN) error { return nil }, soon, x.head, x.bulk)
+			if w.failed != nil {
+				return
+			}
+			w.all = append(w.all, x)
+			if !soon {
+				continue
+			}
+			if w.failed = w.j.Sync(x.lsn); w.failed == nil {
+				w.synced = x.lsn
 			}
 		}
 	}
@@ -99,12 +109,13 @@ var keepProbabilities = []float64{0, 0.2, 0.5, 0.9, 1}
 
 // The power goes after any number of calls of a random workload, and any subset of unsynced sectors and names stays.
 func TestPowerCut(t *testing.T) {
-	torn, delivered := 0, 0
+	torn, delivered, direct := 0, 0, 0
 	for seed := range rounds(150) {
 		func() {
 			rng := rand.New(rand.NewPCG(uint64(seed), 1))
 			d := newMemDisk()
 			at, n := rng.IntN(250), 0
+			d.cached = rng.IntN(4)
 			partial := rng.IntN(3) == 0
 			d.before = func(call, name string) (int, error) {
 				if n++; n <= at {
@@ -117,6 +128,7 @@ func TestPowerCut(t *testing.T) {
 			}
 			w := &workload{j: open(t, testConfig(d, 4+int64(rng.IntN(3))))}
 			w.run(rng, 200)
+			direct += d.direct
 			removed := rng.IntN(len(keepProbabilities))
 			for i, p := range keepProbabilities {
 				after := d.crash(rng, p)
@@ -133,8 +145,8 @@ func TestPowerCut(t *testing.T) {
 			}
 		}()
 	}
-	if torn == 0 || delivered == 0 {
-		t.Errorf("%d torn logs and %d transactions in all rounds: the test tests nothing", torn, delivered)
+	if torn == 0 || delivered == 0 || direct == 0 {
+		t.Errorf("%d torn logs, %d transactions and %d direct writes in all rounds: the test tests nothing", torn, delivered, direct)
 	}
 }
 
@@ -297,6 +309,12 @@ func TestEveryCallFails(t *testing.T) {
 					t.Fatalf("only %d calls", at)
 				}
 				break
+			}
+			if strings.HasPrefix(struck, "open direct") {
+				if w.failed != nil {
+					t.Fatalf("without direct writes: %v", w.failed)
+				}
+				continue
 			}
 			if w.failed == nil || !errors.Is(w.failed, ErrFailed) || !errors.Is(w.failed, syscall.EIO) || w.j.Err() == nil {
 				t.Fatalf("call %d (%s) failed, and the journal says %v", at, struck, w.failed)

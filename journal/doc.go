@@ -12,7 +12,7 @@
 //
 // The log is cut into pieces by position: piece n of the log holds the bytes n·D up to (n+1)·D, D being the size of a piece without its header. A
 // transaction is one record, or several where it does not fit the rest of a piece; the last one carries the commit flag. Records begin at
-// multiples of 512 bytes, so that a torn sector of one never damages another. A piece that Recycle gave up is used again in place
+// multiples of 512 bytes, so that a torn sector of one never damages another, and are written by whole blocks of the host (gather.go). A piece that Recycle gave up is used again in place
 // for the next part of the log. So an append never grows a file, and an fdatasync has nothing but data to write. What an
 // earlier use left in a piece states another position than its own and is never taken for new.
 //
@@ -26,7 +26,8 @@
 //	J1  a new piece is written with zeros and synced (a host that is full says so here, where nothing has happened yet), then its name
 //	    (fsync of the directory), before it is used
 //	J2  the header of a piece is synced before the first record of that use overwrites what the piece held before
-//	J3  records go to the page cache in order; Sync makes pieces durable in order, then counts them as synced
+//	J3  records go to the page cache in order; Sync makes pieces durable in order, then counts them as synced. One that is to be synced at once goes straight to the
+//	    disk, where all before it is synced and nobody else waits
 //	J4  a piece is used again only when Recycle gave up all of it; on a full host what it had not filled yet is left out then
 //	J5  removal: a header that gives up the whole log is synced to the newest piece; the other pieces are unlinked; that is synced; the
 //	    newest is unlinked; that is synced

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
@@ -36,8 +37,10 @@ type Journal struct {
 	sealer    sealer
 	chain     chain  // of the last record
 	number    uint64 // of the next transaction
-	buf       []byte // gathers small writes
+	buf       []byte // gathers small writes; as direct files want it
 	stunted   bool   // the host had no room for the last piece, and that was said
+
+	waiting atomic.Int32 // for appending
 
 	mu       sync.Mutex // guards what follows
 	cond     sync.Cond  // any of it changed
@@ -68,7 +71,7 @@ func New(c Config) (*Journal, error) {
 	if n < minPieces || n > maxPieces {
 		return nil, fmt.Errorf("journal: %d bytes: %w (%d to %d)", c.Size, ErrSize, minPieces*c.pieceSize, maxPieces*c.pieceSize)
 	}
-	j := &Journal{c: c, max: int(n), buf: make([]byte, 0, gatherSize), sealer: sealer{mac: c.MAC()}}
+	j := &Journal{c: c, max: int(n), buf: disk.DirectBuffer(gatherSize)[:0], sealer: sealer{mac: c.MAC()}}
 	j.cond.L = &j.mu
 	return j, nil
 }
@@ -165,7 +168,7 @@ func (j *Journal) Close(remove bool) error {
 	all := append(append([]*piece(nil), free...), live...)
 	defer func() {
 		for _, p := range all {
-			p.f.Close()
+			p.close()
 		}
 	}()
 	if !remove || len(all) == 0 {

@@ -19,6 +19,8 @@ type memDisk struct {
 	durable  map[string]*memInode
 	before   func(call, name string) (keep int, err error)
 	space    int64 // bytes that can still be allocated; -1: any
+	direct   int   // writes past the page cache
+	cached   int   // files that are opened for these, and refuse them
 }
 
 type memInode struct {
@@ -31,6 +33,8 @@ type memFile struct {
 	d    *memDisk
 	name string
 	i    *memInode
+
+	direct, refuses bool
 }
 
 func newMemDisk() *memDisk {
@@ -69,6 +73,15 @@ func (d *memDisk) Open(name string, _ bool) (disk.File, error) {
 		return nil, syscall.ENOENT
 	}
 	return &memFile{d: d, name: name, i: i}, nil
+}
+
+func (d *memDisk) OpenDirect(name string) (disk.File, error) {
+	defer d.mu.Unlock()
+	if _, err := d.call("open direct", name); err != nil {
+		return nil, err
+	}
+	d.cached--
+	return &memFile{d: d, name: name, i: d.names[name], direct: true, refuses: d.cached >= 0}, nil
 }
 
 func (d *memDisk) Unlink(name string) error {
@@ -129,6 +142,9 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	defer f.d.mu.Unlock()
 	keep, err := f.d.call("write", f.name)
 	n := len(p)
+	if f.direct && (f.refuses || disk.CheckDirect(p, off) != nil) {
+		return 0, syscall.EINVAL
+	}
 	if err != nil {
 		n = min(keep, n)
 	}
@@ -144,6 +160,13 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	copy(f.i.cur[off:], p[:n])
 	for s := int(off) / sector; n > 0 && s <= (int(off)+n-1)/sector; s++ {
 		f.i.versions[s] = append(f.i.versions[s], slices.Clone(f.i.cur[s*sector:min((s+1)*sector, len(f.i.cur))]))
+		if f.direct && err == nil {
+			copy(f.i.base[s*sector:], f.i.cur[s*sector:(s+1)*sector])
+			delete(f.i.versions, s)
+		}
+	}
+	if f.direct {
+		f.d.direct++
 	}
 	return n, err
 }

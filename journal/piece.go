@@ -12,9 +12,10 @@ import (
 type piece struct {
 	name   string
 	f      disk.File
-	header header // what it is used for
-	place  int    // where the newest header stands
-	used   bool   // header stands on the disk
+	direct disk.File // the same for what is to be durable at once; nil where the host has none
+	header header    // what it is used for
+	place  int       // where the newest header stands
+	used   bool      // header stands on the disk
 }
 
 // zeros is what new pieces are written with.
@@ -50,7 +51,35 @@ func makePiece(dir disk.Dir, name string, size int64) (*piece, error) {
 		_ = dir.Unlink(name) // what stays has no header: it is nobody's
 		return nil, err
 	}
-	return &piece{name: name, f: f, place: headerPlaces - 1}, nil
+	p := &piece{name: name, f: f, place: headerPlaces - 1}
+	if direct, err := dir.OpenDirect(name); err == nil { // else it does without
+		p.direct = direct
+	}
+	return p, nil
+}
+
+// close frees the descriptors.
+func (p *piece) close() {
+	_ = p.f.Close()
+	p.noDirect()
+}
+
+// writeDirect writes b durably where the host can; else it does nothing, and never again. b is from disk.DirectBuffer.
+func (p *piece) writeDirect(b []byte, off int64) (done bool, err error) {
+	_, err = p.direct.WriteAt(b, off)
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP) {
+		p.noDirect()
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// noDirect has the piece do without.
+func (p *piece) noDirect() {
+	if p.direct != nil {
+		_ = p.direct.Close()
+		p.direct = nil
+	}
 }
 
 // writeHeader makes h the header of the piece, durable when it returns (J2). The one before stays beside it.

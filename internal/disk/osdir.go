@@ -52,11 +52,18 @@ func (d *osDir) between(op, name string, dst Dir, dstName string, f func(from, t
 }
 
 func (d *osDir) Open(name string, readOnly bool) (File, error) {
-	flags := unix.O_RDWR | openFlags | d.flags
 	if readOnly {
-		flags = unix.O_RDONLY | openFlags | d.flags
+		return d.openRegular(name, unix.O_RDONLY)
 	}
-	f, err := d.open(name, flags, 0)
+	return d.openRegular(name, unix.O_RDWR)
+}
+
+func (d *osDir) OpenDirect(name string) (File, error) {
+	return d.openRegular(name, unix.O_WRONLY|unix.O_DIRECT|unix.O_DSYNC)
+}
+
+func (d *osDir) openRegular(name string, flags int) (File, error) {
+	f, err := d.open(name, flags|openFlags|d.flags, 0)
 	switch err {
 	case nil:
 	case unix.EISDIR, unix.ENXIO, unix.ENODEV: // a directory; a socket or a FIFO nobody reads; a device without a driver

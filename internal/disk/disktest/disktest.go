@@ -42,6 +42,7 @@ func TestDir(t *testing.T, newRoot func(t *testing.T) disk.Dir) {
 		{"long_name", testLongName},
 		{"deep", testDeep},
 		{"sync_and_statfs", testSync},
+		{"direct", testDirect},
 		{"close", testClose},
 	} {
 		t.Run(c.name, func(t *testing.T) {

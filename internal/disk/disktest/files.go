@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -202,6 +203,48 @@ func testSync(t *testing.T, d disk.Dir) {
 	if st.Bsize <= 0 || st.Namelen < 255 {
 		t.Fatalf("block size %d, names of %d", st.Bsize, st.Namelen)
 	}
+}
+
+func testDirect(t *testing.T, d disk.Dir) {
+	const size = 8192
+	write(t, d, "a", strings.Repeat("a", size))
+	fails(t, refused(d.OpenDirect("none")), syscall.ENOENT, "none")
+	ok(t, d.Mkdir("dir", 0o700))
+	fails(t, refused(d.OpenDirect("dir")), disk.ErrNotRegular, "dir")
+	f, err := d.OpenDirect("a")
+	b := disk.DirectBuffer(3 * disk.DirectUnit)
+	for i := range b {
+		b[i] = 'b'
+	}
+	if err == nil {
+		defer f.Close()
+		_, err = f.WriteAt(b, 4096-disk.DirectUnit)
+	}
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP) {
+		t.Skipf("the host of the tests has no direct writes: %v", err)
+	}
+	ok(t, err)
+	want := strings.Repeat("a", 4096-disk.DirectUnit) + string(b) + strings.Repeat("a", size-4096-2*disk.DirectUnit)
+	if got := read(t, d, "a"); got != want {
+		t.Errorf("%d bytes, they differ at %d", len(got), strings.IndexByte(got, 'b'))
+	}
+	for name, fn := range map[string]func() (int, error){
+		"an odd offset": func() (int, error) { return f.WriteAt(b, 1) },
+		"an odd length": func() (int, error) { return f.WriteAt(b[:100], 0) },
+	} {
+		if _, err := fn(); !errors.Is(err, syscall.EINVAL) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	_, err = f.ReadAt(b, 0)
+	fails(t, err, syscall.EBADF, "")
+}
+
+func refused(f disk.File, err error) error {
+	if err == nil {
+		f.Close()
+	}
+	return err
 }
 
 func testClose(t *testing.T, d disk.Dir) {

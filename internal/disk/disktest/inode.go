@@ -105,6 +105,31 @@ func (i *inode) syncData() {
 	}
 }
 
+// syncRange makes the data of a range stable, and nothing else: not beyond the stable length, and nothing where a length, cut or hole that is not stable comes before.
+func (i *inode) syncRange(off, n int64) {
+	if off+n > i.stableData.size || slices.ContainsFunc(i.writes, func(w dataChange) bool { return w.kind != putData }) {
+		return
+	}
+	b := make([]byte, n)
+	i.data.read(b, off)
+	i.stableData.put(b, off)
+	var rest []dataChange
+	for _, w := range i.writes {
+		if before := w; w.off < off {
+			before.n = min(w.n, off-w.off)
+			before.data = w.data[:before.n]
+			rest = append(rest, before)
+		}
+		if behind, end := w, off+n; w.off+w.n > end {
+			behind.off = max(w.off, end)
+			behind.n = w.off + w.n - behind.off
+			behind.data = w.data[behind.off-w.off:]
+			rest = append(rest, behind)
+		}
+	}
+	i.writes = rest
+}
+
 func (i *inode) syncAttrs() { i.stable, i.versions = i.live, nil }
 
 // loseWrites is what a failed sync does: the pages count as clean, and no later sync writes them.

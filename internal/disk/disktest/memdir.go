@@ -44,7 +44,25 @@ func (d *memDir) open(op, name string, check func(i *inode) error) (*node, error
 }
 
 func (d *memDir) Open(name string, readOnly bool) (disk.File, error) {
-	n, err := d.open("open", name, func(i *inode) error {
+	n, err := d.openRegular(name)
+	if err != nil {
+		return nil, err
+	}
+	n.readOnly = readOnly
+	return &memFile{n}, nil
+}
+
+func (d *memDir) OpenDirect(name string) (disk.File, error) {
+	n, err := d.openRegular(name)
+	if err != nil {
+		return nil, err
+	}
+	n.direct = true
+	return &memFile{n}, nil
+}
+
+func (d *memDir) openRegular(name string) (*node, error) {
+	return d.open("open", name, func(i *inode) error {
 		switch {
 		case i.is(unix.S_IFLNK):
 			return syscall.ELOOP
@@ -53,11 +71,6 @@ func (d *memDir) Open(name string, readOnly bool) (disk.File, error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	n.readOnly = readOnly
-	return &memFile{n}, nil
 }
 
 func (d *memDir) OpenDir(name string) (disk.Dir, error) {

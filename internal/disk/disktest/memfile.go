@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 type memFile struct{ *node }
@@ -42,7 +44,7 @@ func (f *memFile) transfer(op string, off int64, n int) (int, error) {
 	}
 	switch {
 	case f.closed:
-	case f.pathOnly, op == "write" && f.readOnly:
+	case f.pathOnly, op == "write" && f.readOnly, op == "read" && f.direct:
 		return 0, syscall.EBADF
 	case off < 0 && n > 0:
 		return 0, syscall.EINVAL
@@ -54,6 +56,9 @@ func (f *memFile) WriteAt(p []byte, off int64) (n int, err error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
 	n, err = f.transfer("write", off, len(p))
+	if bad := disk.CheckDirect(p, off); f.direct && bad != nil {
+		n, err = 0, bad
+	}
 	if n == 0 {
 		return 0, wrap("write", "", err)
 	}
@@ -65,6 +70,9 @@ func (f *memFile) WriteAt(p []byte, off int64) (n int, err error) {
 	}
 	if n > 0 {
 		f.m.write(f.ino, dataChange{kind: putData, off: off, n: int64(n), data: bytes.Clone(p[:n])})
+	}
+	if f.direct && err == nil {
+		f.m.apply(func(s *state) { s.inodes[f.ino].syncRange(off, int64(n)) })
 	}
 	return n, wrap("write", "", err)
 }

@@ -70,6 +70,7 @@ type node struct {
 	name     string
 	readOnly bool
 	pathOnly bool
+	direct   bool // for writing only
 	closed   bool
 }
 

@@ -160,3 +160,51 @@ func inodes(t testing.TB, d disk.Dir) map[uint64]string {
 	walk(d, 0)
 	return all
 }
+
+// What is written past the page cache is stable, and nothing else: not what was written before, but where it lay under it.
+func TestDirect(t *testing.T) {
+	m := disktest.NewMemory()
+	d := m.Root()
+	f := create(t, d, "f", strings.Repeat("0", 4*512))
+	ok(t, f.Sync())
+	ok(t, d.SyncAll())
+	direct, err := d.OpenDirect("f")
+	ok(t, err)
+	put := func(f disk.File, c byte, unit, units int) {
+		t.Helper()
+		b := disk.DirectBuffer(512 * units)
+		for i := range b {
+			b[i] = c
+		}
+		_, err := f.WriteAt(b, int64(unit)*512)
+		ok(t, err)
+	}
+	units := func(d disk.Dir) (s string) {
+		f, err := d.Open("f", true)
+		ok(t, err)
+		defer f.Close()
+		b := make([]byte, 1)
+		for off := int64(0); ; off += 512 {
+			if _, err := f.ReadAt(b, off); err != nil {
+				return s
+			}
+			s += string(b)
+		}
+	}
+	put(f, '1', 0, 3)
+	put(direct, '2', 1, 1)
+	sectors := disktest.Loss{Data: disktest.Sectors512}
+	wantSeen(t, seen(m, disktest.LoseAll, 10, units), "0200")
+	wantSeen(t, seen(m, sectors, 200, units), "0200", "0210", "1200", "1210")
+	put(f, '3', 1, 2)
+	wantSeen(t, seen(m, disktest.LoseAll, 10, units), "0200")
+	put(direct, '4', 2, 1)
+	wantSeen(t, seen(m, disktest.LoseAll, 10, units), "0240")
+	wantSeen(t, seen(m, sectors, 300, units), "0240", "0340", "1240", "1340")
+	ok(t, f.Truncate(3*512))
+	put(direct, '5', 0, 1) // the length before it is not stable, so that the host may have it nowhere
+	wantSeen(t, seen(m, disktest.LoseAll, 10, units), "0240")
+	ok(t, f.Datasync())
+	put(direct, '6', 3, 1) // beyond the length
+	wantSeen(t, seen(m, disktest.LoseAll, 10, units), "534")
+}
