@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -15,10 +14,6 @@ const (
 	minHeapLimit = 256 << 20
 	maxHeapLimit = 1 << 30
 )
-
-// heapGrowth is how much garbage, in percent of what is alive, is collected. Most of it are buffers, in which the collector looks for nothing: it is cheap, and what lies
-// around counts for the daemon's memory.
-const heapGrowth = 50
 
 // noCoreDumps keeps keys and plaintext out of core files, for this process and what it starts.
 func noCoreDumps() error {
@@ -53,17 +48,6 @@ func systemFileLimit() uint64 {
 		return 0
 	}
 	return n
-}
-
-// tuneMemory sets the garbage collector for a daemon, unless the user's GOGC or GOMEMLIMIT says otherwise.
-func tuneMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(heapGrowth)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		limit := int64(machineMemory() / 4)
-		debug.SetMemoryLimit(min(max(limit, minHeapLimit), maxHeapLimit))
-	}
 }
 
 // machineMemory is in bytes; 0 where the kernel does not say.
