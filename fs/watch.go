@@ -34,6 +34,8 @@ type Watch struct {
 	start  time.Time
 	last   atomic.Int64 // nanoseconds from start to the last answer
 
+	turns turns
+
 	changes sync.RWMutex // shared by every request that may change something, held by a freeze; see freeze.go
 
 	requests [opCount]atomic.Uint64
@@ -51,7 +53,9 @@ func NewWatch(fs *FS, failed func(Failure)) *Watch {
 // answer counts a request that was answered with s. name is the name below node that it was about, if any.
 func (w *Watch) answer(o op, node uint64, name string, off int64, s fuse.Status) fuse.Status {
 	w.requests[o].Add(1)
-	w.last.Store(int64(time.Since(w.start)))
+	now := time.Since(w.start)
+	w.last.Store(int64(now))
+	w.turns.take(now)
 	if s == fuse.OK {
 		return s
 	}
