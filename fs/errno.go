@@ -82,14 +82,16 @@ func errnoOf(err error) syscall.Errno {
 	if err == nil {
 		return 0
 	}
-	for _, c := range classes() {
-		if errors.Is(err, c.err) {
-			return c.errno
+	errno, bare := err.(syscall.Errno) //nolint:errorlint // nothing is wrapped: an everyday answer, which needs no search
+	if !bare {
+		for _, c := range classes() {
+			if errors.Is(err, c.err) {
+				return c.errno
+			}
 		}
-	}
-	var errno syscall.Errno
-	if !errors.As(err, &errno) {
-		return syscall.EIO
+		if !errors.As(err, &errno) {
+			return syscall.EIO
+		}
 	}
 	switch errno {
 	case syscall.ENOSYS, // would switch an operation off for the life of the mount, FSYNC included

@@ -31,6 +31,7 @@ const (
 
 const (
 	capability = "security.capability"
+	label      = "security.selinux"
 	aclAccess  = "system.posix_acl_access"
 	aclDefault = "system.posix_acl_default"
 )

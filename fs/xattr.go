@@ -76,13 +76,25 @@ func (fs *FS) getAttr(node uint64, attr string) (value []byte, err error) {
 	case fs.noAttrs:
 		return nil, unix.EOPNOTSUPP
 	case h&heldSealed == 0, attr == capability && h&heldCaps == 0:
-		return nil, unix.ENODATA
+		return nil, lacks(attr)
 	}
 	err = n.xattrs(false, func(x disk.Xattrs) error {
 		value, err = fs.cfg.Attrs.Get(x, n.object(), attr)
 		return err
 	})
+	if errors.Is(err, unix.ENODATA) {
+		err = lacks(attr)
+	}
 	return value, err
+}
+
+// lacks is what an object answers that has no such attribute. Of labels it says that there are none here, which is nearly always so: ls -l then asks for that of
+// one file of a mount, and else of each. A label that is set is answered all the same.
+func lacks(attr string) error {
+	if attr == label {
+		return unix.EOPNOTSUPP
+	}
+	return unix.ENODATA
 }
 
 // SetXAttr sets a value; in.Flags are XATTR_CREATE and XATTR_REPLACE.

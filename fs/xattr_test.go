@@ -66,11 +66,12 @@ func TestProbesAreRemembered(t *testing.T) {
 			t.Errorf("%s: %d host calls", attr, h.calls)
 		}
 	}
-	const none = fuse.Status(unix.ENODATA)
+	const none, noLabels = fuse.Status(unix.ENODATA), fuse.Status(unix.EOPNOTSUPP)
 	probe("security.capability", none, 1)
 	for range 3 {
 		probe("security.capability", none, 0)
 		probe("user.x", none, 0)
+		probe("security.selinux", noLabels, 0)
 	}
 	set := func(attr string) {
 		t.Helper()
@@ -82,6 +83,9 @@ func TestProbesAreRemembered(t *testing.T) {
 	set("user.x")
 	probe("user.x", fuse.OK, 1)
 	probe("security.capability", none, 0)
+	probe("security.selinux", noLabels, 1)
+	set("security.selinux")
+	probe("security.selinux", fuse.OK, 1)
 	set("security.capability")
 	probe("security.capability", fuse.OK, 1)
 	n.held.Store(0) // as after FORGET
