@@ -21,16 +21,16 @@ func (f *fetching) ReadAt(p []byte, off int64) (int, error) {
 	return f.File.ReadAt(p, off)
 }
 
-// TestSlotsAreFetchedBeforeTheirBlock: the first read by a meta block asks the host for the slots before it waits for the block; later ones do not, and no group is
-// asked for beyond its end.
-func TestSlotsAreFetchedBeforeTheirBlock(t *testing.T) {
+// rigFetching makes a file of so many bytes and opens it anew on a host that notes its calls.
+func rigFetching(t *testing.T, size int64) (*rig, *File, *fetching) {
+	t.Helper()
 	g, err := GeometryFor(64<<10, 4<<10)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := newRig(t, g, suite.XAES256GCM, CRC32C)
 	f, name := r.create()
-	r.must(write(f, random(3*int(g.groupPlain)), 0))
+	r.must(write(f, random(int(size)), 0))
 	r.must(f.Flush())
 	r.must(f.Close())
 	h, err := r.dir.Open(name, false)
@@ -38,6 +38,69 @@ func TestSlotsAreFetchedBeforeTheirBlock(t *testing.T) {
 	host := &fetching{File: h}
 	f, err = r.eng.Open(host, testID(r.n), OpenOptions{TrustLength: true})
 	r.must(err)
+	return r, f, host
+}
+
+// fetched is the ranges that the host was asked for, those that touch joined.
+func (f *fetching) fetched() (all [][2]int64) {
+	for _, c := range f.calls {
+		if n := len(all); c[1] > 0 && n > 0 && all[n-1][1] == c[0] {
+			all[n-1][1] += c[1]
+		} else if c[1] > 0 {
+			all = append(all, [2]int64{c[0], c[0] + c[1]})
+		}
+	}
+	return all
+}
+
+// TestStreamIsFetchedAhead: of a stream of large reads, in about their order, the host is asked for each byte once, meta blocks included, and before it is read. Large reads elsewhere
+// and small ones are asked for alone.
+func TestStreamIsFetchedAhead(t *testing.T) {
+	const part = 1 << 20
+	r, f, host := rigFetching(t, 16*part)
+	g := f.Geometry()
+	read := func(part, n int64) {
+		t.Helper()
+		host.calls = nil
+		r.must(f.ReadAt(make([]byte, n), part))
+	}
+	end := g.hostOffset(fetchAhead - 1)
+	for _, k := range []int64{0, 1, 3, 2, 4} { // two may be under way in any order
+		read(k*part, part)
+		if len(host.calls) == 0 || host.calls[0][1] == 0 && k != 2 {
+			t.Fatalf("part %d was read before the host was asked for what follows", k)
+		}
+		got := host.fetched()
+		if k == 0 && (len(got) != 1 || got[0][0] != g.groupAddr(0)) || len(got) > 1 {
+			t.Fatalf("part %d: host asked for %v", k, got)
+		}
+		for _, b := range got {
+			if k > 0 && b[0] != end {
+				t.Errorf("part %d: host asked from %d on, want %d", k, b[0], end)
+			}
+			end = b[1]
+		}
+		if want := g.hostOffset((k+1)*part+fetchAhead-1) + 1; k != 2 && end != want {
+			t.Errorf("part %d: host asked up to %d, want %d", k, end, want)
+		}
+	}
+	read(12*part, part)
+	for _, b := range host.fetched() {
+		if b[0] < g.hostOffset(12*part) || b[1] > g.hostOffset(13*part-1)+1 {
+			t.Errorf("large read elsewhere: host asked for %v", b)
+		}
+	}
+	read(9*part, streamMin-1)
+	if got := host.fetched(); len(got) != 1 || got[0][1] > g.hostOffset(9*part+streamMin) {
+		t.Errorf("small read: host asked for %v", got)
+	}
+}
+
+// TestSlotsAreFetchedBeforeTheirBlock: the first read by a meta block asks the host for the slots before it waits for the block; later ones do not, and no group is
+// asked for beyond its end.
+func TestSlotsAreFetchedBeforeTheirBlock(t *testing.T) {
+	r, f, host := rigFetching(t, 3*4*64<<10)
+	g := f.Geometry()
 	F := int64(g.FrameSize)
 	at := g.groupPlain + 5*F
 	for _, c := range []struct {

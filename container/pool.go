@@ -14,13 +14,16 @@ import (
 // shorter tasks spread over more cores.
 const ioUnit = 256 << 10
 
+// readUnit is the same of a read: what the host puts into the buffer is still in the processor's cache when it is opened.
+const readUnit = 64 << 10
+
 // pool is the frame pool: one per process, shared by reads, write-back and bulk work. It owns no goroutines: a request runs its
 // tasks itself and borrows helpers while fewer than the limit are at work, so nothing outlives its work and a small
 // request pays for no hand-over. Requests count too: where they are as many as processors, helpers would only take turns with them.
 type pool struct {
 	workers chan struct{} // one token for each that is at work, requests beyond the limit excepted
 	scratch chan *scratch
-	buffers chan []byte // ciphertext only, ioUnit and a tag each
+	buffers chan []byte // ciphertext only, readUnit and a tag each
 	sealed  [sealedSizes]sync.Pool
 }
 
@@ -61,13 +64,13 @@ func (p *pool) putScratch(s *scratch) {
 	}
 }
 
-// getBuffer returns a buffer of n bytes, n at most ioUnit, with room for a tag behind them.
+// getBuffer returns a buffer of n bytes, n at most readUnit, with room for a tag behind them.
 func (p *pool) getBuffer(n int) []byte {
 	select {
 	case b := <-p.buffers:
 		return b[:n]
 	default:
-		return make([]byte, n, ioUnit+suite.TagSize)
+		return make([]byte, n, readUnit+suite.TagSize)
 	}
 }
 

@@ -66,12 +66,13 @@ func (f *File) plan(p *readPlan, dst []byte, off int64) error {
 		have  bool
 		cur   *piece
 	)
-	perPiece := ioUnit >> g.frameShift
+	fetched := f.fetchStream(off, end)
+	perPiece := max(1, readUnit>>g.frameShift)
 	for at := off &^ int64(g.FrameSize-1); at < end; {
 		segment, frame := g.segmentOf(at), g.frameOf(at)
 		if j := f.groupOf(segment); !have || j != group {
 			var err error
-			if b, err = f.lookupFor(j, at, end); err != nil {
+			if b, err = f.lookupFor(j, at, end, fetched); err != nil {
 				return &SegmentError{Op: "read", Segment: segment, Err: err}
 			}
 			group, have, cur = j, true, nil
@@ -103,20 +104,6 @@ func (f *File) plan(p *readPlan, dst []byte, off int64) error {
 		f.mu.RUnlock()
 	}
 	return nil
-}
-
-// lookupFor is lookup of a group's meta block for who reads [at, end) by it. Where the host must be asked for the block it is asked for the slots before, so that
-// it has them by the time the block says what they hold: two waits become one.
-func (f *File) lookupFor(group uint64, at, end int64) (*block, error) {
-	if b, known := f.inMemory(0, group); known {
-		return b, nil
-	}
-	if h, ok := f.host.(interface{ Fetch(off, n int64) }); ok {
-		g := f.geo
-		end = min(end, int64(group+1)<<g.groupShift)
-		h.Fetch(g.hostOffset(at), end-at)
-	}
-	return f.lookup(0, group)
 }
 
 // zero clears the part of [at, at+n) that dst, which begins at off, covers.

@@ -81,8 +81,8 @@ type surveyPiece struct {
 	errs    []error
 }
 
-// batchPieces is how many pieces, of up to ioUnit each, are at work or kept at a time.
-const batchPieces = 32
+// batchPieces is how many pieces, of up to readUnit each, are at work or kept at a time.
+const batchPieces = 64
 
 // bodyOf takes what the survey needs of a header.
 func (v *survey) bodyOf(h *header) {
@@ -213,7 +213,7 @@ func (v *survey) group(ctx context.Context, index uint64, b *block, bad uint64) 
 				cur = nil
 				continue
 			}
-			if cur == nil || len(cur.entries) == ioUnit>>g.frameShift {
+			if cur == nil || len(cur.entries) == readUnit>>g.frameShift {
 				v.pieces = append(v.pieces, surveyPiece{segment: segment, frame: i})
 				cur = &v.pieces[len(v.pieces)-1]
 			}
