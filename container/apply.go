@@ -166,10 +166,10 @@ func (a *applier) admit() error {
 	}
 }
 
-// append appends a transaction, which is to be synced soon, or not; errGivenUp where it has patches whose whole blocks the journal may not keep. Until enqueue the journal keeps it, whatever is recycled. Before it has room it holds nothing back, or those who wait for room
+// append appends a transaction, with the CRCs of its bulk, which is to be synced soon, or not; errGivenUp where it has patches whose whole blocks the journal may not keep. Until enqueue the journal keeps it, whatever is recycled. Before it has room it holds nothing back, or those who wait for room
 // would wait for each other.
-func (a *applier) append(t *transaction, head *redo.Head, bulk [][]byte, soon bool) (err error) {
-	if t.lsn, err = a.log.Load().AppendFrom(a.keepFor(t), soon, head.Append(nil), bulk...); err != nil {
+func (a *applier) append(t *transaction, head *redo.Head, sums []uint32, bulk [][]byte, soon bool) (err error) {
+	if t.lsn, err = a.log.Load().AppendFrom(a.keepFor(t), soon, head.Append(nil), sums, bulk...); err != nil {
 		a.unkeep(t)
 		if errors.Is(err, errGivenUp) {
 			return err
@@ -245,7 +245,7 @@ func (a *applier) enqueue(t *transaction) {
 // appendHead appends the head of what stands on the host already: it needs no application. f is the file where it is open, else nil.
 func (a *applier) appendHead(h *redo.Head, f *File) (journal.LSN, error) {
 	t := &transaction{}
-	if err := a.append(t, h, nil, false); err != nil {
+	if err := a.append(t, h, nil, nil, false); err != nil {
 		return 0, err
 	}
 	a.mu.Lock()

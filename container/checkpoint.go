@@ -94,7 +94,7 @@ func (a *applier) leave(f *File) {
 // accepted any more, since the journal cannot be recycled past the intent.
 func (a *applier) intend(payload []byte) (done func(error), err error) {
 	t := &transaction{}
-	if t.lsn, err = a.log.Load().AppendFrom(a.keep(t), true, payload); err == nil {
+	if t.lsn, err = a.log.Load().AppendFrom(a.keep(t), true, payload, nil); err == nil {
 		err = a.log.Load().Sync(t.lsn)
 	}
 	a.mu.Lock()
@@ -108,7 +108,7 @@ func (a *applier) intend(payload []byte) (done func(error), err error) {
 		// Not synced: without it the next mount finds that there is nothing to finish, or finishes it.
 		var end journal.LSN
 		if b, err := redo.Over(payload); err == nil {
-			end, _ = a.log.Load().AppendFrom(a.keep(&payload), false, b)
+			end, _ = a.log.Load().AppendFrom(a.keep(&payload), false, b, nil)
 		}
 		a.mu.Lock()
 		a.last = max(a.last, end)

@@ -5,6 +5,8 @@ import (
 	"math"
 	"math/bits"
 	"strings"
+
+	"github.com/cofferfs/coffer/internal/crc32c"
 )
 
 const (
@@ -41,6 +43,8 @@ type Geometry struct {
 	stride     int64 // G, host bytes per group without tree nodes
 
 	segShift, frameShift, groupShift uint // log2 of S, F and g·S
+
+	behind *crc32c.Fixed // for CRCs of what has a frame behind it
 }
 
 // AllowedSegmentSizes and AllowedFrameSizes list every size that occurs in a geometry, in bytes.
@@ -78,8 +82,16 @@ func newGeometry(id uint8, segment, frame int) *Geometry {
 		ID: id, SegmentSize: segment, FrameSize: frame, Frames: n,
 		record: record, perGroup: g, groupPlain: plain, stride: BlockSize + plain,
 		segShift: uint(bits.TrailingZeros(uint(segment))), frameShift: uint(bits.TrailingZeros(uint(frame))),
-		groupShift: uint(bits.TrailingZeros64(uint64(plain))),
+		groupShift: uint(bits.TrailingZeros64(uint64(plain))), behind: crc32c.NewFixed(int64(frame)),
 	}
+}
+
+// combine returns the CRC32C of bytes and n more, a frame at most, from those of both.
+func (g *Geometry) combine(sum, more uint32, n int) uint32 {
+	if n == g.FrameSize {
+		return g.behind.Combine(sum, more)
+	}
+	return crc32c.Combine(sum, more, int64(n))
 }
 
 // GeometryByID returns the geometry of a row of FORMAT.md's table; an unknown id is ErrFeature.

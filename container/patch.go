@@ -3,6 +3,7 @@ package container
 import (
 	"bytes"
 	"errors"
+	"hash/crc32"
 	"math/bits"
 
 	"github.com/cofferfs/coffer/container/redo"
@@ -68,15 +69,16 @@ func (f *File) noteBlocks(t *transaction, header *block) {
 	f.wasHeader, t.meta = header, nil
 }
 
-// patch appends the changed sectors of a block, neighbours together.
-func (m *image) patch(ranges []redo.Range, bulk [][]byte) ([]redo.Range, [][]byte) {
+// patch appends the changed sectors of a block, neighbours together, and their CRCs.
+func (m *image) patch(ranges []redo.Range, sums []uint32, bulk [][]byte) ([]redo.Range, []uint32, [][]byte) {
 	for left := m.changed; left != 0; {
 		i := bits.TrailingZeros8(left)
 		n := bits.TrailingZeros8(^(left >> i))
 		left &^= (1<<n - 1) << i
 		from := i * sectorSize
 		ranges = append(ranges, redo.Range{Off: m.off + int64(from), Len: int64(n) * sectorSize})
-		bulk = append(bulk, m.data[from:from+n*sectorSize])
+		data := m.data[from : from+n*sectorSize]
+		sums, bulk = append(sums, crc32.Checksum(data, castagnoli)), append(bulk, data)
 	}
-	return ranges, bulk
+	return ranges, sums, bulk
 }

@@ -2,6 +2,8 @@ package container
 
 import (
 	"cmp"
+	"encoding/binary"
+	"hash/crc32"
 	"iter"
 	"slices"
 
@@ -15,6 +17,7 @@ type image struct {
 	off     int64
 	data    []byte
 	of      *sealed // what data is cut from, which goes back to the pool with the last image of it; nil where it is nobody's else
+	sum     uint32  // CRC32C of data, where of is set
 	changed uint8   // of a block: its sectors that are to be logged, as patches; 0: all of it
 }
 
@@ -59,7 +62,7 @@ func (f *File) freshNow() bool {
 
 // overlayRun enters the frames of a sealed run into the transaction and the overlay.
 func (f *File) overlayRun(t *transaction, r *slotRun) {
-	all := r.images(f.geo)
+	all := f.images(r)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range all {
@@ -70,7 +73,7 @@ func (f *File) overlayRun(t *transaction, r *slotRun) {
 
 // rideRun has the frames of a run that was written to fresh slots logged as well.
 func (f *File) rideRun(t *transaction, r *slotRun) {
-	all := r.images(f.geo)
+	all := f.images(r)
 	for i := range all {
 		t.riding = append(t.riding, &all[i])
 		t.bytes += len(all[i].data)
@@ -78,15 +81,30 @@ func (f *File) rideRun(t *transaction, r *slotRun) {
 }
 
 // images cuts a sealed run into the images of its slots, which take it over.
-func (r *slotRun) images(g *Geometry) []image {
+func (f *File) images(r *slotRun) []image {
+	g := f.geo
 	all, addr, out := make([]image, len(r.plain)), g.slotAddr(r.segment, r.frame), r.out
 	for i := range all {
 		from := i << g.frameShift
 		all[i] = image{off: addr + int64(from), data: out.b[from:min(from+g.FrameSize, len(out.b))], of: out}
+		all[i].sum = f.sumOf(r, i, all[i].data)
 	}
 	out.refs.Store(int32(len(all)))
 	r.out = nil
 	return all
+}
+
+// sumOf returns the CRC32C of the ciphertext of the i-th frame of a sealed run. Where leaves are such CRCs it follows from that of the frame.
+func (f *File) sumOf(r *slotRun, i int, ciphertext []byte) uint32 {
+	if f.crypto.digest != CRC32C || len(ciphertext) < f.geo.FrameSize {
+		return crc32.Checksum(ciphertext, castagnoli)
+	}
+	e := entry(r.entries[i*entrySize:][:entrySize])
+	segment, frame := r.at(f.geo, i)
+	h := frameHeader{typ: frameData, suite: f.crypto.suite, segment: segment, frame: uint32(frame), length: e.length(), generation: e.generation()}
+	var b [frameHeaderSize]byte
+	h.put(b[:])
+	return f.geo.behind.Rest(crc32.Checksum(b[:], castagnoli), binary.LittleEndian.Uint32(e.leaf()))
 }
 
 // release is called when nobody can reach an image any more: readers look for it in the overlay under mu, and copy it before they leave that.
@@ -187,8 +205,8 @@ func (f *File) freeingTx(t *transaction) {
 	}
 }
 
-// sorted returns all images of a transaction by their place, and the patches, as the head names them and as the bulk holds them.
-func (t *transaction) sorted() (ranges, patches []redo.Range, bulk [][]byte) {
+// sorted returns all images of a transaction by their place, and the patches, as the head names them and as the bulk holds them, with its CRCs.
+func (t *transaction) sorted(g *Geometry) (ranges, patches []redo.Range, sums []uint32, bulk [][]byte) {
 	all := make([]*image, 0, len(t.images)+len(t.riding))
 	for _, m := range t.images {
 		all = append(all, m)
@@ -196,13 +214,16 @@ func (t *transaction) sorted() (ranges, patches []redo.Range, bulk [][]byte) {
 	all = append(all, t.riding...)
 	// A place may ride and be overwritten before the transaction is logged: what was written last is an image.
 	slices.SortStableFunc(all, func(a, b *image) int { return cmp.Compare(a.off, b.off) })
-	var patched [][]byte
+	var (
+		patchSums []uint32
+		patched   [][]byte
+	)
 	for i, m := range all {
 		if i > 0 && all[i-1].off == m.off {
 			continue
 		}
 		if m.changed != 0 {
-			patches, patched = m.patch(patches, patched)
+			patches, patchSums, patched = m.patch(patches, patchSums, patched)
 			continue
 		}
 		if n := len(ranges); n > 0 && ranges[n-1].End() == m.off {
@@ -210,15 +231,17 @@ func (t *transaction) sorted() (ranges, patches []redo.Range, bulk [][]byte) {
 		} else {
 			ranges = append(ranges, redo.Range{Off: m.off, Len: int64(len(m.data))})
 		}
-		if n := len(bulk); n > 0 {
+		if m.of == nil {
+			m.sum = crc32.Checksum(m.data, castagnoli)
+		} else if n := len(bulk); n > 0 {
 			if both, ok := joined(bulk[n-1], m.data); ok {
-				bulk[n-1] = both
+				sums[n-1], bulk[n-1] = g.combine(sums[n-1], m.sum, len(m.data)), both
 				continue
 			}
 		}
-		bulk = append(bulk, m.data)
+		sums, bulk = append(sums, m.sum), append(bulk, m.data)
 	}
-	return ranges, patches, append(bulk, patched...)
+	return ranges, patches, append(sums, patchSums...), append(bulk, patched...)
 }
 
 // joined answers a and b as one slice where b lies right behind a in memory, as the frames of a run do: what is written by one call need not be copied

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cofferfs/coffer/internal/crc32c"
 	"github.com/cofferfs/coffer/internal/event"
 )
 
@@ -22,13 +23,13 @@ const askAgain = 100 * time.Millisecond
 // needs cannot be made and those that there are would not do even if empty (nothing has happened, the caller may try again; as long as
 // they would do it waits for them); what Pressed answered to one that waits, likewise; ErrFailed, sticky; ErrClosed. Transactions are ordered as their Appends took effect; it allocates nothing in steady state.
 func (j *Journal) Append(head []byte, bulk ...[]byte) (LSN, error) {
-	return j.AppendFrom(func(LSN) error { return nil }, false, head, bulk...)
+	return j.AppendFrom(func(LSN) error { return nil }, false, head, nil, bulk...)
 }
 
 // AppendFrom is Append. soon says that a Sync follows at once, which may then find that nothing is left to do. from is told where the transaction will begin once there is room for it, before it is written and before another can come. It must not call
-// the Journal. Its error is answered as it is, and nothing was appended.
-func (j *Journal) AppendFrom(from func(LSN) error, soon bool, head []byte, bulk ...[]byte) (LSN, error) {
-	t := payload{head: head, bulk: bulk, left: len(head)}
+// the Journal. Its error is answered as it is, and nothing was appended. sums are the CRC32C of each slice of bulk, where they are known, else nil.
+func (j *Journal) AppendFrom(from func(LSN) error, soon bool, head []byte, sums []uint32, bulk ...[]byte) (LSN, error) {
+	t := payload{head: head, bulk: bulk, sums: sums, left: len(head)}
 	for _, b := range bulk {
 		t.left += len(b)
 	}
@@ -326,20 +327,21 @@ func (j *Journal) revoke(begin LSN) {
 type payload struct {
 	head []byte
 	bulk [][]byte
-	skip int // bytes of bulk[0] that are gone
-	left int // bytes of head and bulk
+	sums []uint32 // CRC32C of each slice of bulk, or nil
+	skip int      // bytes of bulk[0] that are gone
+	left int      // bytes of head and bulk
 }
 
 // take cuts n bytes off the front.
 func (t *payload) take(n int) payload {
-	part := payload{head: t.head[:min(n, len(t.head))], bulk: t.bulk, skip: t.skip, left: n}
+	part := payload{head: t.head[:min(n, len(t.head))], bulk: t.bulk, sums: t.sums, skip: t.skip, left: n}
 	t.left -= n
 	t.head = t.head[len(part.head):]
 	for n -= len(part.head); n > 0; {
 		k := min(n, len(t.bulk[0])-t.skip)
 		n -= k
 		if t.skip += k; t.skip == len(t.bulk[0]) {
-			t.bulk, t.skip = t.bulk[1:], 0
+			t.drop()
 		}
 	}
 	return part
@@ -357,15 +359,28 @@ func (t *payload) next() []byte {
 	if len(s) > t.left {
 		s = s[:t.left]
 	}
-	t.bulk, t.skip = t.bulk[1:], 0
+	t.drop()
 	t.left -= len(s)
 	return s
+}
+
+// drop takes the first slice of bulk away.
+func (t *payload) drop() {
+	t.bulk, t.skip = t.bulk[1:], 0
+	if t.sums != nil {
+		t.sums = t.sums[1:]
+	}
 }
 
 // checksum is the CRC32C of all of it.
 func (t payload) checksum() uint32 {
 	crc := uint32(0)
 	for t.left > 0 {
+		if len(t.head) == 0 && t.sums != nil && t.skip == 0 && len(t.bulk[0]) <= t.left {
+			sum := t.sums[0]
+			crc = crc32c.Combine(crc, sum, int64(len(t.next())))
+			continue
+		}
 		crc = crc32.Update(crc, castagnoli, t.next())
 	}
 	return crc

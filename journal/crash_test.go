@@ -45,7 +45,7 @@ func (w *workload) run(rng *rand.Rand, steps int) {
 				continue
 			}
 			soon := rng.IntN(3) == 0
-			x.lsn, w.failed = w.j.AppendFrom(func(LSN) error { return nil }, soon, x.head, x.bulk)
+			x.lsn, w.failed = w.j.AppendFrom(func(LSN) error { return nil }, soon, x.head, nil, x.bulk)
 			if w.failed != nil {
 				return
 			}
