@@ -242,6 +242,14 @@ func (f *File) clearBody() {
 	f.serial = f.eng.serial.Add(1)
 }
 
+// Fetch has the host begin to read what n bytes from off on are stored in, metadata included, where it can, and does not wait.
+func (f *File) Fetch(off, n int64) {
+	if h, ok := f.host.(interface{ Fetch(off, n int64) }); ok {
+		g := f.geo
+		h.Fetch(g.groupAddr(uint64(off>>g.groupShift)), g.hostOffset(off+n)-g.groupAddr(uint64(off>>g.groupShift)))
+	}
+}
+
 // NextData returns the first plain offset at or after off that a stored frame covers; ok is false where none follows.
 func (f *File) NextData(off int64) (int64, bool, error) {
 	f.mu.RLock()

@@ -33,6 +33,7 @@ name; / stands for everything. Modes, times, symlinks, hard links, user attribut
 Every byte is verified. A file is under its name only when all of it is there and durable; one that stands there already is replaced, unless it has the
 same size and mtime (with --checksum: the same bytes): then it is finished, so that an interrupted export goes on when it is called again. So does a file of more than
 64 MiB, at most 64 MiB or 2 seconds before where it was, if it has not changed since and --salvage is not given; until then its beginning is .coffer-export-*.part beside it.
+Beginnings that are not to go on are yours to remove: find DEST -name '.coffer-export-*' -delete, while no export runs there.
 
 A damaged file is not copied, and the others are. With --salvage it is, with holes in the place of what is lost; what is lost is listed, and the copy keeps the
 time of its making.
@@ -147,6 +148,13 @@ func existingDir(dir string) (string, error) {
 	return dir, nil
 }
 
+// sayUnfinished names what is left of an export that did not come to its end.
+func (a *app) sayUnfinished(e *bulk.Export) {
+	for _, path := range e.Unfinished() {
+		a.say("%s: the beginning of a file, kept to go on with when this is called again; remove it otherwise", oneLine(path))
+	}
+}
+
 func (a *app) runExport(s *source, dir string, jobs []bulk.Job, f exportFlags) error {
 	e := &bulk.Export{
 		Checksum: f.checksum, Salvage: f.salvage, Damage: isDamage,
@@ -170,6 +178,7 @@ func (a *app) runExport(s *source, dir string, jobs []bulk.Job, f exportFlags) e
 		a.say("%s", sum)
 		a.say("%s", sum.Effort())
 	}
+	a.sayUnfinished(e)
 	hidden := s.damage()
 	switch {
 	case a.ctx.Err() != nil:

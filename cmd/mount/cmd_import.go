@@ -38,7 +38,7 @@ holes are kept; owners too for root. Sockets and devices are left out.
 
 A file is in the vault under its name only when all of it is there and durable; one that is there already is replaced, unless it has the same size and mtime
 (with --checksum: the same bytes): then it is finished. So an import that was interrupted goes on when it is called again; a file of more than 64 MiB goes on at most 64 MiB or 2
-seconds before where it was, if it has not changed since.
+seconds before where it was, if it has not changed since. Until then its beginning is in .coffer/import of the vault, which you may remove while the vault is not in use.
 
 With --delete-source what was copied is removed, when all is durable: a file when its copy was read back and compared, symlinks and FIFOs likewise, and directories
 once they are empty. What differs, was left out, or came meanwhile stays; so does the directory of a SRC that ends in /.
@@ -46,7 +46,8 @@ once they are empty. What differs, was left out, or came meanwhile stays; so doe
 Files of more than 64 MiB get segments of 1 MiB and frames of 32 KiB, or the vault's if those are larger, which takes less space and time. Those that will be changed at
 random places, as databases and disk images are, are better off with --segment-size 64K --frame-size 4K.
 
-A mounted vault is written through its mount, as its other users do, and its files have the vault's sizes; each file shows there when it is whole and durable.`,
+A mounted vault is written through its mount, as its other users do, and its files have the vault's sizes; each file shows there when it is whole and durable. The
+beginning of a large one is .coffer-export-*.part in its directory until then.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return exactArgs("VAULT", "SRC...", "DEST")(cmd, args)
@@ -260,6 +261,9 @@ func (a *app) runImport(c copying, run func() error, to plain.Node, sources []bu
 	} else {
 		a.say("%s", sum)
 		a.say("%s", sum.Effort())
+	}
+	if e, ok := c.(*bulk.Export); ok {
+		a.sayUnfinished(e)
 	}
 	switch {
 	case a.ctx.Err() != nil:

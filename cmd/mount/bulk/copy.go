@@ -2,165 +2,183 @@ package bulk
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/cofferfs/coffer/container/plain"
 )
 
-// Bytes read at a time: enough that all cores have frames to work on, and few enough that they are in the processor's cache still when they are written. With 4 MiB
-// copying takes up to three times the processor time where others work, too. And the least that is tried where reading fails.
 const (
-	unit  = 512 << 10
-	least = 4 << 10
-	ahead = 64 << 20 // how far is looked for the end of the data
+	unit  = 256 << 10 // bytes of a piece: in the processor's cache still when it is written
+	least = 4 << 10   // that is tried where reading fails
+	ahead = 4 << 20   // how far is looked for the end of the data
 )
 
 // span is a range of bytes.
 type span struct{ from, to int64 }
 
-// copier copies the contents of one file.
+// copier copies the contents of one file, in pieces: each is read and written by one goroutine, so that none waits for another's, however many share the processors.
 type copier struct {
 	ctx     context.Context
 	salvage func(err error) bool // says that an error means lost bytes, and that the copy goes on without them
 	stats   *counters
-	lost    []span
+	src     plain.File
+	dst     *os.File
+	points  *checkpoints // nil: none are made
+
+	mu   sync.Mutex // guards what follows, and points
+	next int64      // where the next piece begins
+	end  int64      // up to where there is data from there on
+	busy []int64    // where the pieces begin that are on their way, ascending
+	lost []span
+	err  error // the first one
 }
 
-// piece is data on its way from the reader to the writer, and the buffer to give back when it is written.
-type piece struct {
-	data []byte
-	at   int64
-	back []byte
+// copy writes all data of the source from an offset on to the destination, which has nothing there, at its place, with holes where the source has some.
+func (c *copier) copy(from int64) error {
+	c.next, c.end = from, from
+	var wg sync.WaitGroup
+	for range min(int64(runtime.GOMAXPROCS(0)), (c.src.Size()-from-1)/unit) { // with this one enough to read from the disk while all processors have work
+		wg.Go(c.work)
+	}
+	c.work()
+	wg.Wait()
+	if err := c.points.wait(); c.err == nil {
+		c.err = err
+	}
+	c.lost = joined(c.lost)
+	return c.err
 }
 
-// copy writes all data of src from an offset on to dst, which has nothing there, at its place, with holes where src has some. Reading goes on while writing. points may
-// be nil.
-func (c *copier) copy(dst *os.File, src plain.File, from int64, points *checkpoints) error {
-	ctx, cancel := context.WithCancel(c.ctx)
-	defer cancel()
-	free, full := make(chan []byte, 2), make(chan piece, 2)
-	free <- make([]byte, min(unit, max(src.Size(), 1)))
-	if src.Size() > unit {
-		free <- make([]byte, unit)
-	}
-	failed := make(chan error, 1)
-	go func() {
-		defer close(full)
-		failed <- c.read(ctx, src, from, free, full)
-	}()
-	var err error
-	for p := range full {
-		if err == nil && p.data != nil {
-			if err = c.write(dst, p, points); err != nil {
-				cancel()
-			}
+// work copies pieces until there are no more.
+func (c *copier) work() {
+	var buf []byte
+	for {
+		at, n := c.claim()
+		if n == 0 {
+			return
 		}
-		if p.back != nil {
-			free <- p.back
+		if buf == nil {
+			buf = make([]byte, min(unit, c.src.Size()))
 		}
+		c.done(at, n, c.piece(buf[:n], at))
 	}
-	if rerr := <-failed; err == nil {
-		err = rerr
-	}
-	if perr := points.wait(); err == nil {
-		err = perr
-	}
-	return err
 }
 
-func (c *copier) write(dst *os.File, p piece, points *checkpoints) error {
-	if err := points.at(p.at); err != nil {
-		return err
+// claim returns the next piece; none after an error.
+func (c *copier) claim() (at int64, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = c.ctx.Err()
 	}
-	start := time.Now()
-	_, err := dst.WriteAt(p.data, p.at)
-	c.stats.writing.Add(int64(time.Since(start)))
-	if err != nil {
-		return err
+	if c.err == nil && c.next == c.end && c.next < c.src.Size() {
+		var from int64
+		from, c.end, c.err = c.data(c.next)
+		c.stats.done.Add(from - c.next)
+		c.next = from
 	}
-	points.wrote(len(p.data))
-	c.stats.bytes.Add(int64(len(p.data)))
-	return nil
+	if c.err != nil || c.next == c.end {
+		return 0, 0
+	}
+	at, n = c.next, int(min(unit-c.next%unit, c.end-c.next))
+	c.next += int64(n)
+	c.busy = append(c.busy, at)
+	return at, n
 }
 
-// read sends the data of src piece by piece.
-func (c *copier) read(ctx context.Context, src plain.File, at int64, free chan []byte, full chan<- piece) error {
-	for at < src.Size() {
-		from, to, err := c.data(src, at)
-		if err != nil {
-			return err
+// done counts a piece, and makes a resume point where one is due: all before the first piece that is on its way is written.
+func (c *copier) done(at int64, n int, err error) {
+	c.stats.done.Add(int64(n))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i, _ := slices.BinarySearch(c.busy, at)
+	c.busy = slices.Delete(c.busy, i, i+1)
+	if err == nil && c.err == nil {
+		c.points.wrote(n)
+		whole := c.next
+		if len(c.busy) > 0 {
+			whole = c.busy[0]
 		}
-		c.stats.done.Add(from - at)
-		for at = from; at < to; {
-			var buf []byte
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case buf = <-free:
-			}
-			n := int(min(int64(len(buf)), to-at))
-			if err := c.piece(src, buf[:n], at, full); err != nil {
-				return err
-			}
-			full <- piece{back: buf}
-			at += int64(n)
-			c.stats.done.Add(int64(n))
-		}
-		at = to
+		err = c.points.at(whole)
 	}
-	return nil
+	if c.err == nil {
+		c.err = err
+	}
 }
 
 // data returns the next range with data; an empty one at the end where none follows. Where damage keeps that from being known, all is taken for data.
-func (c *copier) data(src plain.File, at int64) (from, to int64, err error) {
-	from, ok, err := src.NextData(at)
+func (c *copier) data(at int64) (from, to int64, err error) {
+	if f, ok := c.src.(interface{ Fetch(off, n int64) }); ok && c.src.Size() > unit {
+		f.Fetch(at, min(2*ahead, c.src.Size()-at)) // half of it while the other is copied
+	}
+	from, ok, err := c.src.NextData(at)
 	if err == nil && !ok {
-		return src.Size(), src.Size(), nil
+		return c.src.Size(), c.src.Size(), nil
 	}
 	if err == nil {
-		to, err = src.NextHole(from, min(src.Size(), from+ahead))
+		to, err = c.src.NextHole(from, min(c.src.Size(), from+ahead))
 	}
 	if err != nil && c.salvage(err) {
-		return at, min(src.Size(), at+unit), nil
+		return at, min(c.src.Size(), at+unit), nil
 	}
-	return from, min(to, src.Size()), err
+	return from, min(to, c.src.Size()), err
 }
 
-// piece reads one piece and sends it; where bytes of it are lost, what is around them.
-func (c *copier) piece(src plain.File, p []byte, at int64, full chan<- piece) error {
+// piece copies one piece; where bytes of it are lost, what is around them.
+func (c *copier) piece(p []byte, at int64) error {
 	start := time.Now()
-	n, err := src.ReadAt(p, at)
+	n, err := c.src.ReadAt(p, at)
 	c.stats.reading.Add(int64(time.Since(start)))
 	switch {
 	case n == len(p):
-		full <- piece{data: p, at: at}
-		return nil
+		return c.write(p, at)
 	case err == nil || errors.Is(err, io.EOF):
 		return fmt.Errorf("at byte %d: %w: it became shorter while it was read", at+int64(n), io.ErrUnexpectedEOF)
 	case !c.salvage(err):
 		return err
 	case len(p) <= least:
-		c.lose(at, at+int64(len(p)))
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.lost = append(c.lost, span{at, at + int64(len(p))})
 		return nil
 	}
 	half := (len(p)/2 + least - 1) / least * least
-	if err := c.piece(src, p[:half], at, full); err != nil {
+	if err := c.piece(p[:half], at); err != nil {
 		return err
 	}
-	return c.piece(src, p[half:], at+int64(half), full)
+	return c.piece(p[half:], at+int64(half))
 }
 
-func (c *copier) lose(from, to int64) {
-	if n := len(c.lost); n > 0 && c.lost[n-1].to == from {
-		c.lost[n-1].to = to
-		return
+func (c *copier) write(p []byte, at int64) error {
+	start := time.Now()
+	_, err := c.dst.WriteAt(p, at)
+	c.stats.writing.Add(int64(time.Since(start)))
+	if err == nil {
+		c.stats.bytes.Add(int64(len(p)))
 	}
-	c.lost = append(c.lost, span{from, to})
+	return err
+}
+
+// joined sorts spans and makes one of those that touch.
+func joined(spans []span) (all []span) {
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	for _, s := range spans {
+		if n := len(all); n > 0 && all[n-1].to == s.from {
+			all[n-1].to = s.to
+			continue
+		}
+		all = append(all, s)
+	}
+	return all
 }
 
 // same reports whether dst has the contents of src, which is read and verified for it.

@@ -20,7 +20,8 @@ type destDir struct {
 	path   string // for messages, and to make hard links from
 	refs   atomic.Int32
 	parent *destDir
-	finish func() error // sets the attributes; nil: those of a directory that was there stay
+	finish func() error           // sets the attributes; nil: those of a directory that was there stay
+	ended  func(d *destDir) error // makes its names durable
 	failed func(path string, err error)
 }
 
@@ -32,12 +33,12 @@ func pathError(op, path string, err error) error {
 }
 
 // openDest opens a directory that exists.
-func openDest(path string, failed func(string, error)) (*destDir, error) {
+func openDest(path string, ended func(*destDir) error, failed func(string, error)) (*destDir, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, pathError("open", path, err)
 	}
-	d := &destDir{fd: fd, path: path, failed: failed}
+	d := &destDir{fd: fd, path: path, ended: ended, failed: failed}
 	d.refs.Store(1)
 	return d, nil
 }
@@ -57,7 +58,7 @@ func (d *destDir) sub(name string) (*destDir, error) {
 	if err := unix.Fstat(fd, &st); err == nil && st.Mode&0o700 != 0o700 {
 		_ = unix.Fchmod(fd, st.Mode&0o7777|0o700) // until it is finished; what it was for fails otherwise, and says so
 	}
-	s := &destDir{fd: fd, path: path, parent: d, failed: d.failed}
+	s := &destDir{fd: fd, path: path, parent: d, ended: d.ended, failed: d.failed}
 	s.refs.Store(1)
 	d.refs.Add(1)
 	return s, nil
@@ -71,7 +72,7 @@ func (d *destDir) release() {
 			err = d.finish()
 		}
 		if err == nil {
-			err = pathError("fsync", d.path, unix.Fsync(d.fd))
+			err = d.ended(d)
 		}
 		if err != nil {
 			d.failed(d.path, err)

@@ -2,9 +2,9 @@
 // mount of a vault is a directory of the host: what goes into a mounted one is an export to there.
 //
 //	export: plain.Node ── walk ──> directories made at once, files handed to a few workers
-//	          worker: file without a name ── data, attributes, fsync ──> its name, at once
-//	          large: TEMP.part; each 32 MiB or 1 s, beside the copying: sync, then a resume point behind the data
-//	          last one out of a directory: attributes of the directory, fsync
+//	          worker: file without a name ── data, attributes ──> small ones wait for others ── fsync, of many a syncfs ──> its name, at once
+//	          large: TEMP.part, pieces of it on all cores; each 32 MiB or 1 s, beside the copying: sync, then a resume point behind the data
+//	          last one out of a directory: attributes of the directory, fsync; of many one syncfs at the end
 //
 //	import: host tree ── walk ──> .coffer/import/NAME.part ── sealed in parallel, attributes; small files some at a time, large ones alone
 //	          large: each 32 MiB or 1 s, beside the copying: sync, then NAME.record, a resume point

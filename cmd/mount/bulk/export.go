@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -33,8 +34,13 @@ type Export struct {
 	links    linkTable
 	fatal    atomic.Pointer[error] // why the destination takes no more
 	current  atomic.Value          // string: the file that was begun last
+	landing  landing
+	dirs     atomic.Int64 // that ended so far
 	sem      chan struct{}
 	wg       sync.WaitGroup
+
+	leftMu sync.Mutex // guards left
+	left   []string
 }
 
 // Summary returns the counts so far.
@@ -44,6 +50,19 @@ func (e *Export) Summary() Summary { return e.counters.summary() }
 func (e *Export) Progress() (files, size int64, path string) {
 	path, _ = e.current.Load().(string)
 	return e.counters.files.Load() + e.counters.skipped.Load(), e.counters.done.Load(), path
+}
+
+// Unfinished names what stands for the beginnings of large files that Run could not end; the next Run goes on with them.
+func (e *Export) Unfinished() []string {
+	e.leftMu.Lock()
+	defer e.leftMu.Unlock()
+	return slices.Sorted(slices.Values(e.left))
+}
+
+func (e *Export) leave(path string) {
+	e.leftMu.Lock()
+	defer e.leftMu.Unlock()
+	e.left = append(e.left, path)
 }
 
 // Job is one tree to copy: to Name in the destination; "" stands for the destination itself, where the node is a directory.
@@ -65,7 +84,7 @@ func (e *Export) Run(ctx context.Context, dest string, jobs []Job) error {
 	if e.large == 0 {
 		e.large = checkpointBytes
 	}
-	d, err := openDest(dest, e.fail)
+	d, err := openDest(dest, e.ended, e.fail)
 	if err != nil {
 		return err
 	}
@@ -73,11 +92,13 @@ func (e *Export) Run(ctx context.Context, dest string, jobs []Job) error {
 		err = e.Within(d.fd)
 	}
 	if err == nil {
+		e.landing.most = waiting(d.fd)
 		for _, j := range jobs {
 			e.tree(ctx, d, j.Node, j.Name)
 		}
+		e.wg.Wait()
+		err = e.end(d)
 	}
-	e.wg.Wait()
 	d.release()
 	switch fatal := e.fatal.Load(); {
 	case ctx.Err() != nil:

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -61,6 +62,10 @@ func exportOne(t *testing.T, f *fakeFile, dir string) (told error, sum Summary) 
 		}
 	} else if _, err := os.Lstat(filepath.Join(dir, "f")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("half a file has its name: %v", err)
+	}
+	left, part := e.Unfinished(), filepath.Join(dir, tempName("f")+partSuffix)
+	if errors.Is(told, errPulled) != slices.Equal(left, []string{part}) || told == nil && len(left) > 0 {
+		t.Errorf("told %v, unfinished: %v", told, left)
 	}
 	return told, e.Summary()
 }

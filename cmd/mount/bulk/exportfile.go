@@ -49,18 +49,21 @@ func (e *Export) file(ctx context.Context, d *destDir, n plain.Node, st plain.St
 	if src.Size() != st.Size {
 		return errChanged
 	}
-	c := &copier{ctx: ctx, stats: &e.counters, salvage: func(err error) bool { return e.Salvage && e.Damage(err) }}
+	c := &copier{ctx: ctx, stats: &e.counters, src: src, salvage: func(err error) bool { return e.Salvage && e.Damage(err) }}
 	end := func(t *tempFile) error {
 		if err := unchangedNode(n, &st); err != nil {
 			return err
 		}
 		attrs.now = len(c.lost) > 0 // what was salvaged is never taken for finished
-		return e.end(t, name, &attrs)
+		return attrs.apply(int(t.Fd()), filepath.Join(d.path, name))
 	}
-	if src.Size() > e.large && !e.Salvage {
-		err = e.copyLarge(c, d, src, st, name, end)
-	} else {
-		err = e.copySmall(c, d, src, name, end)
+	switch {
+	case src.Size() > e.large && !e.Salvage:
+		err = e.copyLarge(c, d, st, name, end)
+	case src.Size() <= smallFile && st.Nlink <= 1 && !e.Salvage && e.landing.most > 0:
+		return e.copyTogether(c, d, name, end)
+	default:
+		err = e.copySmall(c, d, name, end)
 	}
 	if err != nil {
 		return err
@@ -76,56 +79,83 @@ func (e *Export) file(ctx context.Context, d *destDir, n plain.Node, st plain.St
 	return nil
 }
 
+// copyTogether copies a small file that becomes durable with others; it counts, and what fails is told, when that is done.
+func (e *Export) copyTogether(c *copier, d *destDir, name string, end func(t *tempFile) error) error {
+	t, err := e.fill(c, d, name, end)
+	if err == nil {
+		e.land(landed{t, name, c.src.Size()})
+	}
+	return err
+}
+
 // copySmall copies to a file that is gone when it does not come to its end.
-func (e *Export) copySmall(c *copier, d *destDir, src plain.File, name string, end func(t *tempFile) error) error {
-	t, err := d.create(name)
+func (e *Export) copySmall(c *copier, d *destDir, name string, end func(t *tempFile) error) error {
+	t, err := e.fill(c, d, name, end)
 	if err != nil {
 		return err
 	}
 	defer t.discard()
-	if err := t.Truncate(src.Size()); err != nil {
+	return e.publish(t, name)
+}
+
+// fill makes a file with all of its bytes and attributes, but not durable.
+func (e *Export) fill(c *copier, d *destDir, name string, end func(t *tempFile) error) (*tempFile, error) {
+	t, err := d.create(name)
+	if err != nil {
+		return nil, err
+	}
+	c.dst = t.File
+	if err = t.Truncate(c.src.Size()); err == nil {
+		err = c.copy(0)
+	}
+	if err == nil {
+		err = end(t)
+	}
+	if err != nil {
+		t.discard()
+		return nil, err
+	}
+	return t, nil
+}
+
+// publish makes a file durable and gives it its name.
+func (e *Export) publish(t *tempFile, name string) error {
+	if err := e.sync(t); err != nil {
 		return err
 	}
-	if err := c.copy(t.File, src, 0, nil); err != nil {
-		return err
-	}
-	return end(t)
+	return t.publish(name)
 }
 
 // copyLarge goes on with what an earlier run left, and leaves behind what a later one can go on with.
-func (e *Export) copyLarge(c *copier, d *destDir, src plain.File, st plain.Stat, name string, end func(t *tempFile) error) (err error) {
+func (e *Export) copyLarge(c *copier, d *destDir, st plain.Stat, name string, end func(t *tempFile) error) (err error) {
 	p, from, err := d.part(name, st)
 	if err != nil {
 		return err
 	}
-	defer func() { p.close(err != nil && !errors.Is(err, errChanged) && !e.Damage(err)) }()
+	defer func() {
+		keep := err != nil && !errors.Is(err, errChanged) && !e.Damage(err)
+		if keep {
+			e.leave(p.Name())
+		}
+		p.close(keep)
+	}()
 	e.counters.done.Add(from)
 	e.counters.reused.Add(from)
-	if x, ok := src.(interface{ Geometry() *container.Geometry }); ok {
+	if x, ok := c.src.(interface{ Geometry() *container.Geometry }); ok {
 		e.counters.frames.Add(from / int64(x.Geometry().FrameSize))
 	}
-	points := &checkpoints{every: e.large, ready: func(int64) error { return nil }, save: p.save, syncing: &e.counters.syncing, last: time.Now()}
-	if err := c.copy(p.File, src, from, points); err != nil {
+	c.dst = p.File
+	c.points = &checkpoints{every: e.large, ready: func(int64) error { return nil }, save: p.save, syncing: &e.counters.syncing, last: time.Now()}
+	if err := c.copy(from); err != nil {
 		return err
 	}
 	if err := p.whole(); err != nil {
 		return err
 	}
-	return end(p.tempFile)
-}
-
-// end gives a file that has all of its bytes its attributes, and its name when it is durable.
-func (e *Export) end(t *tempFile, name string, attrs *attributes) error {
-	if err := attrs.apply(int(t.Fd()), filepath.Join(t.dir.path, name)); err != nil {
+	if err := end(p.tempFile); err != nil {
 		return err
 	}
-	start := time.Now()
-	err := t.Sync()
-	e.counters.syncing.Add(int64(time.Since(start)))
-	if err != nil {
-		return err
-	}
-	return t.publish(name)
+	return e.publish(p.tempFile, name)
 }
 
 // unchangedNode reports errChanged where a file is not what it was. The ctime tells nothing: that of a file in a mount changes when it is handed to the host.

@@ -11,6 +11,10 @@ import (
 	"github.com/cofferfs/coffer/container"
 )
 
+// fillUnit is how many bytes are sealed at a time: enough that all cores have frames to work on, and few enough that they are in the processor's cache still when they are
+// written. With 4 MiB copying takes up to three times the processor time where others work, too.
+const fillUnit = 512 << 10
+
 // fill copies the bytes of src from an offset on. Reading goes on while sealing and writing.
 func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *unix.Stat_t, from int64, stem string, large bool) error {
 	sparse := st.Blocks*512 < st.Size
@@ -21,7 +25,7 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 	defer cancel()
 	free, full := make(chan *segments, 2), make(chan *segments, 2)
 	for range 2 {
-		free <- newSegments(c.Geometry(), int(min(unit, m.sizes.chunk)))
+		free <- newSegments(c.Geometry(), int(min(fillUnit, m.sizes.chunk)))
 	}
 	failed := make(chan error, 1)
 	go func() {
