@@ -74,7 +74,7 @@ func (a *app) copyRange(name string, file plain.File, off, end int64) error {
 			return asDamage(fmt.Errorf("%s: %w; %d bytes were written", oneLine(name), err, at-off))
 		}
 		if _, err := a.stdout.Write(p); err != nil {
-			return fmt.Errorf("write to standard output: %w", err)
+			return outputFailed(err)
 		}
 		at += int64(n)
 	}

@@ -84,7 +84,7 @@ func (a *app) open(f unlockFlags, all bool) error {
 			return err
 		}
 		_, err := io.Copy(a.stdout, buffer)
-		return err
+		return outputFailed(err)
 	})
 }
 
@@ -114,9 +114,17 @@ func (a *app) streamSecret(kind string, f unlockFlags) (vault.Secret, []byte, er
 
 func writeOrOpenFailed(err error, out *countingWriter) error {
 	if out.err != nil {
-		return fmt.Errorf("write the opened bytes: %w", out.err)
+		return outputFailed(out.err)
 	}
 	return openFailed(err, out.n)
+}
+
+// outputFailed is for what standard output answered, which has nothing to do with a vault's host; err may be nil.
+func outputFailed(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return failf(exitHostFull, "make room where the output goes; what is there is only a part", "%w", err)
+	}
+	return err
 }
 
 // openFailed gives an error of a stream its code; written is how much is on standard output already.

@@ -91,14 +91,14 @@ func (a *app) seal(f sealFlags) error {
 	}
 	w, err := stream.NewWriter(a.stdout, o, to...)
 	if err != nil {
-		return kdfUsage(err)
+		return outputFailed(kdfUsage(err))
 	}
 	return a.interruptible("the sealed stream has no end and will not open", func() error {
 		if _, err := w.ReadFrom(a.stdin); err != nil {
 			w.Abort()
-			return err
+			return outputFailed(err)
 		}
-		return w.Close()
+		return outputFailed(w.Close())
 	})
 }
 

@@ -399,7 +399,7 @@ func TestImportTwice(t *testing.T) {
 	if !strings.Contains(r.stderr, fmt.Sprintf("wait until process %d has ended", cmd.Process.Pid)) {
 		t.Errorf("hint: %s", r.stderr)
 	}
-	b.fails(exitInUse, "it is mounted", "", "ls", v)
+	b.fails(exitInUse, "it is written to without a mount (", "", "ls", v)
 	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}

@@ -100,7 +100,8 @@ func inUse(err *vault.InUseError) error {
 	hint := "unmount it there first: coffer umount MOUNTPOINT"
 	switch {
 	case err.Holder.PID != 0 && err.Holder.Mountpoint == "":
-		hint = fmt.Sprintf("wait until process %d has ended: it is importing", err.Holder.PID)
+		err.Reason = "it is written to without a mount"
+		hint = fmt.Sprintf("wait until process %d has ended: it imports, or repairs", err.Holder.PID)
 	case err.Holder.Mountpoint != "":
 		hint = "unmount it there first: coffer umount " + quote(err.Holder.Mountpoint)
 	}

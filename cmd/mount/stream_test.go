@@ -155,14 +155,27 @@ func TestSealUsage(t *testing.T) {
 	b.fails(exitReadSecret, "key file", "", "seal", "--keyfile", b.write("short", "short"))
 	b.fails(exitEmpty, "empty", "", "seal", "--passfile", b.write("empty", "\n"))
 	b.fails(exitUsage, "different ways", "", "open", "--keyfile", key, "--passfile", key)
-	if f, err := os.OpenFile("/dev/full", os.O_WRONLY, 0); err == nil {
-		defer f.Close()
-		cmd := b.command(context.Background(), "seal", "--keyfile", key)
+	f, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip("there is no /dev/full: ", err)
+	}
+	defer f.Close()
+	v, _ := b.filledVault()
+	plain := randomBytes(3, 5<<20)
+	sealed = b.mustPipe(plain, "seal", "--keyfile", key)
+	for _, c := range []struct {
+		in   []byte
+		args []string
+	}{
+		{plain, []string{"seal", "--keyfile", key}}, {sealed, []string{"open", "--keyfile", key}}, {sealed, []string{"open", "--keyfile", key, "--all-or-nothing"}},
+		{[]byte(passphrase + "\n"), []string{"cat", v, "big"}},
+	} {
+		cmd := b.command(context.Background(), c.args...)
 		var errOut bytes.Buffer
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(randomBytes(3, 5<<20)), f, &errOut
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(c.in), f, &errOut
 		_ = cmd.Run()
-		if code := cmd.ProcessState.ExitCode(); code != int(exitHostFull) {
-			t.Errorf("full destination: exit %d\n%s", code, errOut.String())
+		if code := cmd.ProcessState.ExitCode(); code != int(exitHostFull) || !strings.Contains(errOut.String(), "hint: make room where the output goes") {
+			t.Errorf("%s, full destination: exit %d\n%s", c.args, code, errOut.String())
 		}
 	}
 }

@@ -52,8 +52,8 @@ type Stat struct {
 // Type is the S_IFMT part of the mode.
 func (s *Stat) Type() uint32 { return s.Mode & unix.S_IFMT }
 
-// ErrOutside: a symlink leads out of the tree.
-var ErrOutside = errors.New("symbolic link leads out of the vault")
+// ErrOutside: a path, or a symlink on it, leads out of the tree.
+var ErrOutside = errors.New("the path, or a symbolic link on it, leads out of the vault")
 
 const maxLinks = 40 // symlinks on one way, as for the kernel
 

@@ -38,8 +38,11 @@ type InUseError struct {
 func (e *InUseError) Error() string {
 	s := "vault: " + ErrInUse.Error() + ": " + e.Reason
 	if e.Holder.PID != 0 {
-		s += fmt.Sprintf(" (host %.64q, pid %d, mounted at %.256q since %s)",
-			e.Holder.Host, e.Holder.PID, e.Holder.Mountpoint, e.Holder.Since.Format(time.RFC3339))
+		at := ""
+		if e.Holder.Mountpoint != "" {
+			at = fmt.Sprintf("mounted at %.256q ", e.Holder.Mountpoint)
+		}
+		s += fmt.Sprintf(" (host %.64q, pid %d, %ssince %s)", e.Holder.Host, e.Holder.PID, at, e.Holder.Since.Format(time.RFC3339))
 	}
 	return s
 }
