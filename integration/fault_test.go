@@ -427,7 +427,10 @@ func faultKinds(n int) map[string]disktest.Fault {
 // again.
 func TestFaults(t *testing.T) {
 	base := newCrashBase(t, crashParams()[0])
-	budget := time.Duration(times(6, 200)) * time.Second
+	budget, calls := time.Duration(times(6, 200))*time.Second, 20
+	if testing.Short() {
+		calls = 4
+	}
 	runs := 0
 	rng := rand.New(rand.NewPCG(uint64(os.Getpid()), 0))
 	if !long() {
@@ -438,14 +441,14 @@ func TestFaults(t *testing.T) {
 		if seed%3 == 0 {
 			steps = 150
 		}
-		calls := faultCase{seed: seed, steps: steps}.watched(t, base)
-		for range 20 {
-			n := rng.IntN(calls)
+		most := faultCase{seed: seed, steps: steps}.watched(t, base)
+		for range calls {
+			n := rng.IntN(most)
 			for name, fault := range faultKinds(n) {
 				faultCase{seed: seed, steps: steps, fault: fault}.watched(t, base)
 				runs++
 				if t.Failed() {
-					t.Fatalf("%s at call %d of %d", name, n, calls)
+					t.Fatalf("%s at call %d of %d", name, n, most)
 				}
 			}
 		}

@@ -1,6 +1,7 @@
 package disktest
 
 import (
+	"bytes"
 	"maps"
 )
 
@@ -30,6 +31,9 @@ type page struct {
 	data [pageSize]byte
 }
 
+// zeros stands for all pages that were written with zeros, as a journal's are at first. It is nobody's, and so never changed.
+var zeros = new(page)
+
 func newContent() *content { return &content{id: new(token), chunks: map[int64]*chunk{}} }
 
 func (c *content) clone() *content {
@@ -56,6 +60,10 @@ func (c *content) put(p []byte, off int64) (added int64) {
 		pg := c.page(at)
 		if pg == nil {
 			added++
+		}
+		if n == pageSize && bytes.Equal(src, zeros.data[:]) {
+			c.set(at, zeros)
+			return
 		}
 		if pg == nil || pg.by != c.id {
 			fresh := &page{by: c.id}
