@@ -69,12 +69,23 @@ func (f *memFile) WriteAt(p []byte, off int64) (n int, err error) {
 		n, err = int(fits), syscall.ENOSPC
 	}
 	if n > 0 {
-		f.m.write(f.ino, dataChange{kind: putData, off: off, n: int64(n), data: bytes.Clone(p[:n])})
+		f.m.write(f.ino, dataChange{kind: putData, off: off, n: int64(n), data: kept(p[:n])})
 	}
 	if f.direct && err == nil {
 		f.m.apply(func(s *state) { s.inodes[f.ino].syncRange(off, int64(n)) })
 	}
 	return n, wrap("write", "", err)
+}
+
+// blank is what most writes of nothing but zeros are kept as.
+var blank = make([]byte, 1<<20)
+
+// kept answers a copy of p, which is not to be changed.
+func kept(p []byte) []byte {
+	if len(p) <= len(blank) && bytes.Equal(p, blank[:len(p)]) {
+		return blank[:len(p)]
+	}
+	return bytes.Clone(p)
 }
 
 // room answers how much of a write can be stored.
