@@ -142,7 +142,7 @@ func (fs *FS) resize(f *cache.File, size int64) error {
 
 // setTimes sets atime and mtime. The mtime of a file with data still to be flushed is only noted: each flush sets it anyway.
 func (fs *FS) setTimes(n *inode, in *fuse.SetAttrIn) error {
-	n.changes.Add(1)
+	fs.attrsChange(n)
 	ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_OMIT}}
 	if in.Valid&fuse.FATTR_ATIME != 0 {
 		ts[0] = unix.Timespec{Sec: int64(in.Atime), Nsec: int64(in.Atimensec)}

@@ -85,6 +85,9 @@ func (fs *FS) openNew(c *container.File, flags uint32, out *fuse.CreateOut, ente
 	n.loc.RUnlock()
 	n.mu.Lock()
 	fs.attach(n, c, st.Mtim)
+	if !fs.cfg.WriteBack {
+		n.toldCtime(st.Ctim) // nobody else has the name before the answer
+	}
 	n.mu.Unlock()
 	n.privFree.Store(st.Mode&(suid|sgid) == 0)
 	n.metaDirty.Store(false) // the first fdatasync makes a length durable, and with it all that the inode was made with

@@ -91,7 +91,7 @@ func (fs *FS) addLink(n, parent *inode, e dirs.Entry) {
 }
 
 func (fs *FS) addLinkLocked(n, parent *inode, e dirs.Entry) {
-	n.changes.Add(1)
+	fs.attrsChange(n)
 	if i := n.linkAt(parent, e.Name); i >= 0 {
 		n.links[i].entry = e
 		return
@@ -108,7 +108,7 @@ func (fs *FS) removeLinkLocked(n, parent *inode, name string) {
 		return
 	}
 	n.deleteLink(i)
-	n.changes.Add(1)
+	fs.attrsChange(n)
 	n.linksSynced.Store(false)
 	if slices.Contains(n.left, parent) {
 		fs.release(parent)

@@ -25,7 +25,7 @@ func (fs *FS) changed(dir *inode) {
 func (fs *FS) metaChanged(n *inode) {
 	fs.attrChanges.Add(1)
 	n.metaDirty.Store(true)
-	n.changes.Add(1)
+	fs.attrsChange(n)
 	if n.typ == typeDir {
 		fs.changed(n)
 	}

@@ -3,6 +3,7 @@ package fs
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,7 +29,7 @@ type times struct {
 	arrived unix.Timespec // of the last change that the kernel has not put a time to
 	onHost  unix.Timespec // as put back last
 
-	ctime unix.Timespec // as the kernel said last; zero: the host's counts, or what it stands for
+	ctime unix.Timespec // as the kernel said last, or of the last change of an open file; zero: the host's counts, or what it stands for
 
 	changes     atomic.Uint64 // of attributes; a ctime of the host that comes meanwhile counts
 	changesSeen uint64        // what follows is of before the journal's content came to the host
@@ -101,19 +102,36 @@ func (fs *FS) changedNow(n *inode) {
 	ts := now()
 	n.timeMu.Lock()
 	defer n.timeMu.Unlock()
-	n.arrived = ts
-	switch {
-	case fs.cfg.WriteBack:
-		n.pending = true
-	case !later(n.mtime, ts):
-		n.mtime = ts
-	default:
-		// Within one tick the host may have stamped the file finer than the coarse clock counts: no write makes it older.
-		var fine unix.Timespec
-		if unix.ClockGettime(unix.CLOCK_REALTIME, &fine) != nil || later(n.mtime, fine) {
-			n.mtime = ts
-		}
+	if fs.cfg.WriteBack {
+		n.arrived, n.pending = ts, true
+		return
 	}
+	fine := n.changedLocked()
+	// Within one tick the host may have stamped the file finer than the coarse clock counts: no write makes it older.
+	if !later(n.mtime, ts) || later(n.mtime, fine) {
+		n.mtime = ts
+	}
+}
+
+// attrsChange notes that attributes or names of n change with this request.
+func (fs *FS) attrsChange(n *inode) {
+	n.changes.Add(1)
+	if fs.cfg.WriteBack { // the kernel sends the ctime
+		return
+	}
+	n.timeMu.Lock()
+	if n.tracked != nil {
+		n.changedLocked()
+	}
+	n.timeMu.Unlock()
+}
+
+// changedLocked sets the ctime of an open file, without write-back: its data comes to the host later, which moves the host's ctime, and is no change. It is
+// taken from the fine clock, no earlier than what the host stamped before. The caller holds timeMu.
+func (t *times) changedLocked() unix.Timespec {
+	t.ctime = unix.NsecToTimespec(time.Now().UnixNano())
+	t.arrived = t.ctime
+	return t.ctime
 }
 
 // setOnHost sets times of the open host file, the mtime among them.

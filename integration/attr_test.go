@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -168,6 +169,63 @@ func TestCtimeStays(t *testing.T) {
 			t.Errorf("%s was changed on the host, and shows the old ctime %v", name, now)
 		}
 	}
+}
+
+// The ctime of an open file is that of its last change, and not that of the hand-over of its data to the host, which nobody sees. tar says else that the file
+// changed while it was read.
+func TestCtimeOfHandOver(t *testing.T) {
+	bothModes(t, func(t *testing.T, m *mounted) {
+		m.write("old", patterned(200_000))
+		m.remount()
+		for _, name := range []string{"new", "old"} {
+			path := m.path(name)
+			f := m.open(name, os.O_RDWR|os.O_CREATE)
+			stays := func(what string) unix.Timespec {
+				t.Helper()
+				was := lstat(t, path).Ctim
+				time.Sleep(20 * time.Millisecond)
+				m.must(m.cache.FlushAll())
+				m.must(m.engine.Checkpoint())
+				if now := statxCtime(t, path); now != was {
+					t.Errorf("%s, %s: ctime %v became %v", name, what, was, now)
+				}
+				return was
+			}
+			last := stays("opened")
+			for _, c := range []struct {
+				what   string
+				change func() error
+			}{
+				{"write", func() error { _, err := f.WriteAt([]byte("data"), 100_000); return err }},
+				{"write and chmod", func() error { _, err := f.WriteAt([]byte("more"), 0); return errors.Join(err, f.Chmod(0o640)) }},
+				{"utimes", func() error { return os.Chtimes(path, time.Unix(1, 0), time.Unix(2, 0)) }},
+				{"truncate", func() error { return f.Truncate(50_000) }},
+				{"link", func() error { return os.Link(path, path+"2") }},
+				{"setxattr", func() error { return unix.Setxattr(path, "user.x", []byte("1"), 0) }},
+			} {
+				m.must(c.change())
+				now := stays(c.what)
+				if now.Nano() <= last.Nano() {
+					t.Errorf("%s, %s: ctime %v, was %v", name, c.what, now, last)
+				}
+				last = now
+			}
+			m.must(f.Close())
+			if now := statxCtime(t, path); now != last {
+				t.Errorf("%s, closed: ctime %v became %v", name, last, now)
+			}
+		}
+	})
+}
+
+// statxCtime has the kernel ask the daemon.
+func statxCtime(t *testing.T, path string) unix.Timespec {
+	t.Helper()
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_FORCE_SYNC|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, &st); err != nil {
+		t.Fatal(err)
+	}
+	return unix.Timespec{Sec: st.Ctime.Sec, Nsec: int64(st.Ctime.Nsec)}
 }
 
 func TestModeAndOwner(t *testing.T) {
