@@ -51,7 +51,7 @@ func (a *app) open(f unlockFlags, all bool) error {
 		if !slices.Contains(kinds, kind) {
 			return nil, noSuchSlot(kind, kinds)
 		}
-		secret, bytes, err = a.streamSecret(kind, f)
+		secret, bytes, err = a.secretOf(kind, f, func() ([]byte, error) { return a.streamPassphrase(f.secretFlags, false) })
 		return secret, err
 	}
 	r, err := stream.NewReader(a.stdin, nil, stream.ReadOptions{Derive: deriver(), Ask: ask})
@@ -96,20 +96,6 @@ func noSuchSlot(kind string, kinds []string) error {
 		ways = append(ways, with[k])
 	}
 	return failf(exitPassphrase, "open it with "+strings.Join(ways, " or "), "the stream does not open with %s", with[kind])
-}
-
-// streamSecret returns what f says, and the bytes to wipe when it has been used.
-func (a *app) streamSecret(kind string, f unlockFlags) (vault.Secret, []byte, error) {
-	switch kind {
-	case vault.KindKeyFile:
-		contents, err := readKeyFile(f.keyfile)
-		return vault.KeyFile(contents), contents, err
-	case vault.KindAge:
-		ids, err := a.readIdentities(f.identity)
-		return vault.Identities(ids...), nil, err
-	}
-	pass, err := a.streamPassphrase(f.secretFlags, false)
-	return vault.Passphrase(pass), pass, err
 }
 
 func writeOrOpenFailed(err error, out *countingWriter) error {

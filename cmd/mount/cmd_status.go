@@ -38,7 +38,7 @@ func (a *app) status(path string, asJSON bool) error {
 	case err != nil && isDead(m.mountpoint): // asked last: it is a request to a daemon that lives
 		return failf(exitMountpoint, "clear it with: coffer umount "+quote(m.mountpoint), "%s is a dead mount, left by a killed daemon", m.mountpoint)
 	case err != nil:
-		return failf(exitDaemon, "run it where the daemon runs (not in another container)", "the daemon of %s does not answer: %w", m.mountpoint, err)
+		return err
 	case r.Refused != "":
 		return failf(exitPermission, "run as the one who mounted it", "%s: %s", m.mountpoint, r.Refused)
 	case asJSON:

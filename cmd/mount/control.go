@@ -56,21 +56,13 @@ type controller struct {
 
 // serve takes orders until the listener is closed, each in a goroutine of its own: a freeze takes as long as the host needs.
 func (o *controller) serve(l *net.UnixListener) {
-	for {
-		c, err := l.AcceptUnix()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			time.Sleep(100 * time.Millisecond) // out of descriptors, most likely
-			continue
-		}
+	acceptAll(l, func(c *net.UnixConn) {
 		o.orders.Go(func() {
 			defer context.AfterFunc(o.ctx, func() { _ = c.Close() })() // nobody waits for who says nothing, or reads nothing
 			o.take(c)
 			_ = c.Close()
 		})
-	}
+	})
 }
 
 func (o *controller) take(c *net.UnixConn) {
@@ -145,23 +137,13 @@ func (r *orderReply) failed(m mountEntry, hint string) error {
 
 // sendOrder gives an order to the daemon of a mount, which answers on the connection. The caller closes it.
 func sendOrder(m mountEntry, o order) (*net.UnixConn, error) {
-	conn, err := net.DialTimeout("unix", controlAddr(m).Name, orderTimeout)
+	c, err := dialDaemon(m, controlAddr(m), orderTimeout)
 	if err != nil {
-		return nil, failf(exitDaemon, "run it where the daemon runs (not in another container)", "the daemon of %s does not answer: %w", m.mountpoint, err)
-	}
-	c := conn.(*net.UnixConn)
-	uid, err := peerUID(c)
-	switch {
-	case err == nil && uid != m.owner && uid != 0:
-		err = failf(exitPermission, "", "user %d answers for a mount of user %d", uid, m.owner)
-	case err == nil:
-		if err = json.NewEncoder(c).Encode(o); err != nil {
-			err = failf(exitDaemon, "", "the daemon of %s: %w", m.mountpoint, err)
-		}
-	}
-	if err != nil {
-		_ = c.Close()
 		return nil, err
+	}
+	if err := json.NewEncoder(c).Encode(o); err != nil {
+		_ = c.Close()
+		return nil, failf(exitDaemon, "", "the daemon of %s: %w", m.mountpoint, err)
 	}
 	return c, nil
 }

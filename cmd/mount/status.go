@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,8 +11,6 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"golang.org/x/sys/unix"
 )
 
 // A daemon tells its state on an abstract unix socket, which needs no directory, leaves nothing behind and is found by the mount's device
@@ -112,18 +109,10 @@ func (m *monitor) report(paths bool) *statusReport {
 
 // serveStatus answers on the socket of the mount until the listener is closed. One after the other: each takes statusTimeout at most.
 func (m *monitor) serveStatus(l *net.UnixListener) {
-	for {
-		c, err := l.AcceptUnix()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			time.Sleep(100 * time.Millisecond) // out of descriptors, most likely
-			continue
-		}
+	acceptAll(l, func(c *net.UnixConn) {
 		m.answer(c)
 		_ = c.Close()
-	}
+	})
 }
 
 func (m *monitor) answer(c *net.UnixConn) {
@@ -146,42 +135,19 @@ func statusAddr(m mountEntry) *net.UnixAddr {
 	return &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("@coffer-status-%d:%d", m.major, m.minor)}
 }
 
-// peerUID is the user of the process at the other end: who connected, or who listened.
-func peerUID(c *net.UnixConn) (uint32, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	err = raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err = errors.Join(err, credErr); err != nil {
-		return 0, err
-	}
-	return cred.Uid, nil
-}
-
 // askStatus asks the daemon of a mount.
 func askStatus(m mountEntry) (*statusReport, error) {
-	conn, err := net.DialTimeout("unix", statusAddr(m).Name, statusTimeout)
+	c, err := dialDaemon(m, statusAddr(m), statusTimeout)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = conn.Close() }()
-	c := conn.(*net.UnixConn)
-	uid, err := peerUID(c)
-	if err != nil {
-		return nil, err
-	}
-	if uid != m.owner && uid != 0 {
-		return nil, fmt.Errorf("user %d answers for a mount of user %d", uid, m.owner)
-	}
+	defer func() { _ = c.Close() }()
 	if err := c.SetReadDeadline(time.Now().Add(statusTimeout)); err != nil {
 		return nil, err
 	}
 	r := new(statusReport)
 	if err := json.NewDecoder(io.LimitReader(c, maxStatusAnswer)).Decode(r); err != nil {
-		return nil, fmt.Errorf("its answer: %w", err)
+		return nil, failf(exitDaemon, "", "the daemon of %s: %w", m.mountpoint, err)
 	}
 	return r, nil
 }

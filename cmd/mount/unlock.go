@@ -67,6 +67,11 @@ func (a *app) secret(cfg *vault.Config, f unlockFlags, prompt string) (vault.Sec
 	if err := checkKind(cfg, kind); err != nil {
 		return nil, nil, err
 	}
+	return a.secretOf(kind, f, func() ([]byte, error) { return a.secrets().passphrase(f.secretFlags, prompt, false) })
+}
+
+// secretOf is secret of a kind that is known; ask asks for a passphrase.
+func (a *app) secretOf(kind string, f unlockFlags, ask func() ([]byte, error)) (vault.Secret, []byte, error) {
 	switch kind {
 	case vault.KindKeyFile:
 		contents, err := readKeyFile(f.keyfile)
@@ -75,7 +80,7 @@ func (a *app) secret(cfg *vault.Config, f unlockFlags, prompt string) (vault.Sec
 		ids, err := a.readIdentities(f.identity)
 		return vault.Identities(ids...), nil, err
 	}
-	pass, err := a.secrets().passphrase(f.secretFlags, prompt, false)
+	pass, err := ask()
 	return vault.Passphrase(pass), pass, err
 }
 
