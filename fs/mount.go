@@ -36,7 +36,7 @@ type MountOptions struct {
 	Wrap func(fuse.RawFileSystem) fuse.RawFileSystem
 }
 
-// Mount mounts fs and returns when the mount answers. It is served in the background until it is unmounted; Server.Wait waits for that,
+// Mount mounts fs and returns when it can be used: the kernel holds requests until they are answered. It is served in the background until it is unmounted; Server.Wait waits for that,
 // and FS.Close follows. As root mount(2) is called directly, and fusermount3 only where that fails.
 func Mount(fs *FS, o MountOptions) (*fuse.Server, error) {
 	w, err := parseWords(o.Options)
@@ -57,10 +57,9 @@ func Mount(fs *FS, o MountOptions) (*fuse.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fs: mount: %w", err)
 	}
+	// Not Server.WaitMount, which only opens a file of the mount, for who works in it by himself: a process that is killed while it waits for its own answer
+	// is not gone before the mount is taken away by force.
 	go server.Serve()
-	if err := server.WaitMount(); err != nil {
-		return nil, errors.Join(fmt.Errorf("fs: mount: %w", err), server.Unmount())
-	}
 	tuneDevice(o.Mountpoint, fs.cfg.Log)
 	return server, nil
 }
@@ -164,12 +163,12 @@ func (l fuseLog) Write(line []byte) (int, error) {
 // tuneDevice lets the kernel read as much ahead as two requests carry, and keep more than its hundredth of dirty pages: a file that is written at random is
 // then gathered in memory, as on the host. Only root may; README has the udev rule for others.
 func tuneDevice(mountpoint string, log *slog.Logger) {
-	var st unix.Stat_t
-	if err := unix.Stat(mountpoint, &st); err != nil {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, mountpoint, unix.AT_STATX_DONT_SYNC, 0, &st); err != nil { // which asks us nothing
 		log.Debug("device not tuned", "err", err)
 		return
 	}
-	dir := fmt.Sprintf("/sys/class/bdi/%d:%d/", unix.Major(st.Dev), unix.Minor(st.Dev))
+	dir := fmt.Sprintf("/sys/class/bdi/%d:%d/", st.Dev_major, st.Dev_minor)
 	set := func(name string, value int64) {
 		if err := os.WriteFile(dir+name, strconv.AppendInt(nil, value, 10), 0); err != nil {
 			log.Debug("device not tuned", "err", err)

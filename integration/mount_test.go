@@ -136,6 +136,7 @@ func (m *mounted) start() {
 		Wrap: func(raw fuse.RawFileSystem) fuse.RawFileSystem { m.counter.RawFileSystem = raw; return m.counter },
 	})
 	m.must(err)
+	m.must(m.server.WaitMount()) // the tests work in their own mount
 }
 
 // stop unmounts and closes everything.
