@@ -224,7 +224,7 @@ func (fs *FS) attr(n *inode, out *fuse.Attr) error {
 	closes := n.closes
 	n.mu.Unlock()
 	var st unix.Stat_t
-	if err := n.stat(&st); err != nil {
+	if err := n.statTimeless(&st); err != nil {
 		return err
 	}
 	return fs.fill(n, &st, closes, out)

@@ -141,7 +141,7 @@ func (fs *FS) attach(n *inode, c *container.File, mtime unix.Timespec) {
 	}
 	c.SetHooks(container.Hooks{Mtime: n.current, Applying: func() { fs.beforeApply(n, c.Host()) }, Applied: func() { fs.applied(n, c) }})
 	n.file = fs.cfg.Cache.Open(c, cache.Hooks{Flushed: func() {
-		if c.HostChanged() { // what is in the journal alone brings its mtime along
+		if c.HostChanged() && !c.Waits() { // what is in the journal brings its mtime along
 			fs.restoreTimes(n, c.Host())
 		}
 	}})

@@ -15,7 +15,7 @@ import (
 // them. The inode keeps the right one and puts it back after each hand-over that wrote to the host file (cache.Hooks.Flushed). One that goes to the journal
 // alone has the mtime in its transaction; on the host it is put when the applier has written there. That is no thrift: a host whose ctime was looked at
 // stamps its next change finely, and moves the clock of the whole kernel with it, so that under write-back each fsync would find an mtime that is new, and send a
-// SETATTR.
+// SETATTR. For the same reason the host is not asked for times that do not count (statTimeless).
 //
 // Under write-back the right one is the kernel's: what it was told first, until it sends another by SETATTR, which it does only when it has
 // changed, and no later than before FLUSH and FSYNC. A WRITE that arrives says no more than that a SETATTR may follow: its arrival is put on the
@@ -143,6 +143,13 @@ func (t *times) setOnHost(h disk.File, ts *[2]unix.Timespec) error {
 		t.onHost = ts[1]
 	}
 	return err
+}
+
+// ownTimes reports whether neither mtime nor ctime of the open file h are the host's.
+func (t *times) ownTimes(h disk.File) bool {
+	t.timeMu.Lock()
+	defer t.timeMu.Unlock()
+	return t.tracked == h && t.ctime != unix.Timespec{}
 }
 
 // show puts in the times of an open file. What was changed and is not handed over changes the host's ctime later; under write-back the kernel

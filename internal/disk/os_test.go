@@ -255,3 +255,31 @@ func BenchmarkStat(b *testing.B) {
 		}
 	}
 }
+
+// Without times stat says the same.
+func TestStatTimeless(t *testing.T) {
+	d := openRoot(t, t.TempDir())
+	defer d.Close()
+	f, err := d.Create("f", 0o640)
+	if err == nil {
+		defer f.Close()
+		_, err = f.WriteAt(make([]byte, 5000), 0)
+	}
+	if err == nil {
+		err = errors.Join(f.Sync(), d.Link("f", d, "g"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got unix.Stat_t
+	if err := errors.Join(f.Stat(&want), f.(interface{ StatTimeless(*unix.Stat_t) error }).StatTimeless(&got)); err != nil {
+		t.Fatal(err)
+	}
+	if got.Mtim != (unix.Timespec{}) || got.Ctim != (unix.Timespec{}) {
+		t.Errorf("times %v, %v", got.Mtim, got.Ctim)
+	}
+	got.Mtim, got.Ctim = want.Mtim, want.Ctim
+	if got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}

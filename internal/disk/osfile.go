@@ -113,6 +113,27 @@ func (f *osFile) Stat(st *unix.Stat_t) error {
 	return f.do("stat", func(fd int) error { return unix.Fstat(fd, st) })
 }
 
+// StatTimeless is Stat without mtime and ctime, which stay as they are in st: a kernel (since 6.13) that was asked for them stamps the next change of the file finely, and moves
+// its coarse clock with that. It is for whoever can do without, as NextData.
+func (f *osFile) StatTimeless(st *unix.Stat_t) error {
+	var x unix.Statx_t
+	err := f.do("stat", func(fd int) error {
+		return unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS&^(unix.STATX_MTIME|unix.STATX_CTIME), &x)
+	})
+	if err != nil {
+		return err
+	}
+	st.Dev, st.Ino, st.Mode, st.Rdev = unix.Mkdev(x.Dev_major, x.Dev_minor), x.Ino, uint32(x.Mode), unix.Mkdev(x.Rdev_major, x.Rdev_minor)
+	st.Uid, st.Gid, st.Size, st.Blocks = x.Uid, x.Gid, int64(x.Size), int64(x.Blocks)
+	assign(&st.Nlink, x.Nlink)
+	assign(&st.Blksize, x.Blksize)
+	st.Atim = unix.NsecToTimespec(x.Atime.Sec*1e9 + int64(x.Atime.Nsec))
+	return nil
+}
+
+// assign sets a field that has another type on each architecture.
+func assign[T int32 | int64 | uint32 | uint64](p *T, n uint32) { *p = T(n) }
+
 func (f *osFile) BirthTime() (int64, error) {
 	var ns int64
 	err := f.do("statx", func(fd int) (err error) { ns, err = birthTimeAt(fd, ""); return err })
