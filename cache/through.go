@@ -14,8 +14,11 @@ func (f *File) WriteThrough(p []byte, off int64) error {
 	}
 	for len(p) > 0 {
 		n, err := f.through(p[:min(len(p), batchBytes)], off)
-		if err == nil && n == 0 { // on to where it may go better
+		if err == nil && n == 0 { // on to where it may go better: the next frame, where enough of them follow, else the next segment
 			n = min(int64(len(p)), f.segmentSize-off%f.segmentSize)
+			if rest := -off & int64(f.frameSize-1); rest > 0 && int64(len(p))-rest >= f.c.through {
+				n = rest
+			}
 			err = f.WriteAt(p[:n], off)
 		}
 		if err != nil {

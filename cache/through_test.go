@@ -56,3 +56,25 @@ func TestWriteThrough(t *testing.T) {
 	}
 	finish(t, c, f)
 }
+
+// TestWriteThroughWithin: what begins within a frame leaves that one and its last one in the cache, where they wait for the rest of them, and no others.
+func TestWriteThroughWithin(t *testing.T) {
+	st := newFake(t, 4<<20, 64<<10)
+	c := newCache(t, Config{MaxAge: time.Hour})
+	c.through = throughBytes
+	f := c.open(st, Hooks{})
+	data := bytes.Repeat([]byte("0123456789abcdef"), 4<<20/16)
+	const step = 1<<20 - 20<<10
+	for off := 0; off < 3*step; off += step {
+		if err := f.WriteThrough(data[off:off+step], int64(off)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := c.Stats(); s.Dirty != 3*64<<10 || st.count("WriteFrames") != 3 {
+		t.Errorf("%d bytes dirty after %d calls", s.Dirty, st.count("WriteFrames"))
+	}
+	if got := readAll(t, f); !bytes.Equal(got, data[:3*step]) {
+		t.Error(firstDiff(got, data[:3*step]))
+	}
+	finish(t, c, f)
+}
