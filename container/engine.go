@@ -187,6 +187,8 @@ type OpenOptions struct {
 	// TrustLength: no unclean session touched the file, so host length and plain size must agree. Otherwise the length is put
 	// right (unless ReadOnly).
 	TrustLength bool
+	// Length of the host file, where the caller has just seen it; 0: it is asked.
+	Length int64
 	// Young: the running session gave the file its name, so that it may have been made in it and never been synced.
 	Young bool
 	// Object is the type that the name promises: ObjectFile where zero.
@@ -198,14 +200,13 @@ type OpenOptions struct {
 
 // Create makes a new empty container in an empty host file. Nothing is written before Flush. The engine owns h from here on.
 func (e *Engine) Create(h disk.File, id keys.ObjectID, object uint8) (*File, error) {
-	hdr := header{
+	f := &File{hdr: header{
 		suite: suite.ID(e.params.Suite), digest: DigestAlg(e.params.Digest), geo: e.geo, epoch: e.params.Epoch,
 		vault: e.ring.VaultID, id: id, object: object,
-	}
+	}}
 	k := e.ring.File(id, e.params)
-	hdr.commitment = k.Commitment
-	f, err := e.newFile(h, &hdr, &k)
-	if err != nil {
+	f.hdr.commitment = k.Commitment
+	if err := f.ready(e, h, &k); err != nil {
 		return nil, err
 	}
 	f.headerDirty = true
@@ -217,6 +218,9 @@ func (e *Engine) Create(h disk.File, id keys.ObjectID, object uint8) (*File, err
 // ErrNoHeader, ErrCorrupt, ErrVersion, ErrFeature, ErrKey, ErrAuth, ErrIdentity, ErrSize.
 func (e *Engine) Open(h disk.File, id keys.ObjectID, opt OpenOptions) (*File, error) {
 	h = e.view.Wrap(id, h)
+	if e.view != nil {
+		opt.Length = 0 // it may show another
+	}
 	f, err := e.open(h, id, opt)
 	if err != nil {
 		h.Close()
@@ -243,15 +247,16 @@ func (e *Engine) open(h disk.File, id keys.ObjectID, opt OpenOptions) (*File, er
 
 // openHeader makes a File of what the host file holds.
 func (e *Engine) openHeader(h disk.File, id keys.ObjectID, opt OpenOptions) (*File, error) {
-	hdr, k, err := e.readHeader(h, id)
+	f := new(File)
+	hdr := &f.hdr
+	k, err := e.readHeader(h, id, hdr)
 	if err == nil && hdr.object != opt.Object {
 		err = fmt.Errorf("object type %d under a name of type %d: %w", hdr.object, opt.Object, ErrIdentity)
 	}
 	if err != nil {
 		return nil, &MetaError{Op: "open", Level: headerLevel, Err: err}
 	}
-	f, err := e.newFile(h, hdr, k)
-	if err != nil {
+	if err := f.ready(e, h, k); err != nil {
 		return nil, err
 	}
 	f.readOnly = opt.ReadOnly || hdr.readOnly
@@ -304,7 +309,8 @@ func Headerless(err error) bool {
 
 // ReadSize returns the sealed plain size of a container without opening it further. One that may lack its header, and does, is empty. The errors are those of Open.
 func (e *Engine) ReadSize(h disk.File, id keys.ObjectID, mayLackHeader bool) (int64, error) {
-	hdr, _, err := e.readHeader(e.view.Wrap(id, h), id)
+	var hdr header
+	_, err := e.readHeader(e.view.Wrap(id, h), id, &hdr)
 	if mayLackHeader && Headerless(err) {
 		return 0, nil
 	}
@@ -328,45 +334,43 @@ func (e *Engine) LacksHeader(d disk.Dir, host string, id keys.ObjectID) bool {
 // Show puts in what a View says of a host file that is not open.
 func (e *Engine) Show(id keys.ObjectID, st *unix.Stat_t) { e.view.Stat(id, st) }
 
-// readHeader reads and verifies the first block.
-func (e *Engine) readHeader(h disk.File, id keys.ObjectID) (*header, *keys.FileKeys, error) {
+// readHeader reads and verifies the first block, into hdr.
+func (e *Engine) readHeader(h disk.File, id keys.ObjectID, hdr *header) (*keys.FileKeys, error) {
 	b, ok := e.headers.Get().(*block)
 	if !ok {
 		b = new(block)
 	}
 	defer e.headers.Put(b) // what it holds is what the host has: no secret
-	hdr, err := parseFirst(h, b)
-	if err != nil {
-		return nil, nil, err
+	if err := hdr.parseFirst(h, b); err != nil {
+		return nil, err
 	}
 	k := e.ring.File(hdr.id, hdr.params())
 	if err := hdr.verify(b, e.ring.VaultID, id, &k); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return hdr, &k, nil
+	return &k, nil
 }
 
 // parseFirst reads the first block of a host file into b and decodes it; nothing is verified yet.
-func parseFirst(h disk.File, b *block) (*header, error) {
-	if n, err := h.ReadAt(b[:], 0); err != nil {
+func (h *header) parseFirst(f disk.File, b *block) error {
+	if n, err := f.ReadAt(b[:], 0); err != nil {
 		if !errors.Is(err, io.EOF) {
-			return nil, err
+			return err
 		}
 		if allZero(b[:n]) {
-			return nil, ErrNoHeader
+			return ErrNoHeader
 		}
-		return nil, fmt.Errorf("header of %d bytes: %w", n, ErrTruncated)
+		return fmt.Errorf("header of %d bytes: %w", n, ErrTruncated)
 	}
-	hdr := new(header)
-	return hdr, hdr.parse(b)
+	return h.parse(b)
 }
 
 // Identify reads the header of a container of unknown origin and returns which vault it belongs to and its parameters, if it was
 // sealed under mk; else ErrKey or another error of Open. It needs no engine: with the recovery key it finds what a lost config said.
 func Identify(h disk.File, mk *keys.MasterKey) (keys.VaultID, keys.FileParams, error) {
 	var b block
-	hdr, err := parseFirst(h, &b)
-	if err != nil {
+	var hdr header
+	if err := hdr.parseFirst(h, &b); err != nil {
 		return keys.VaultID{}, keys.FileParams{}, &MetaError{Op: "read", Level: headerLevel, Err: err}
 	}
 	ring := keys.NewRing(mk, hdr.vault)

@@ -81,16 +81,17 @@ type File struct {
 	wasHeader *block                // the header as it was logged last
 }
 
-func (e *Engine) newFile(h disk.File, hdr *header, k *keys.FileKeys) (*File, error) {
+// ready makes a File of one that has its header and nothing else.
+func (f *File) ready(e *Engine, h disk.File, k *keys.FileKeys) error {
+	hdr := &f.hdr
 	c, err := suite.New(hdr.suite, k.Enc[:])
 	if err != nil {
-		return nil, fmt.Errorf("container: %w", err)
+		return fmt.Errorf("container: %w", err)
 	}
-	f := &File{
-		eng: e, host: h, geo: hdr.geo, hdr: *hdr, serial: e.serial.Add(1), dirty: map[metaKey]*block{}, made: map[metaKey]bool{}, overlay: map[int64]*image{},
-		imaged: map[int64]journal.LSN{}, was: map[metaKey]*block{},
-		crypto: fileCrypto{vault: hdr.vault, id: hdr.id, suite: hdr.suite, digest: hdr.digest, cipher: c, auth: k.Auth},
-	}
+	f.eng, f.host, f.geo, f.serial = e, h, hdr.geo, e.serial.Add(1)
+	f.dirty, f.made, f.overlay = map[metaKey]*block{}, map[metaKey]bool{}, map[int64]*image{}
+	f.imaged, f.was = map[int64]journal.LSN{}, map[metaKey]*block{}
+	f.crypto = fileCrypto{vault: hdr.vault, id: hdr.id, suite: hdr.suite, digest: hdr.digest, cipher: c, auth: k.Auth}
 	if e.applier != nil {
 		f.settled = e.applier.settled.Load()
 	}
@@ -103,14 +104,16 @@ func (e *Engine) newFile(h disk.File, hdr *header, k *keys.FileKeys) (*File, err
 			f.pins[i] = pin(hdr.body[i*pinSize:])
 		}
 	}
-	return f, nil
+	return nil
 }
 
 // checkLength compares the host length with the sealed size, and outside of clean sessions puts it right.
 func (f *File) checkLength(opt OpenOptions) error {
-	var st unix.Stat_t
-	if err := f.host.Stat(&st); err != nil {
-		return err
+	st := unix.Stat_t{Size: opt.Length}
+	if opt.Length == 0 {
+		if err := f.host.Stat(&st); err != nil {
+			return err
+		}
 	}
 	f.hostLen = st.Size
 	want := f.geo.HostLength(f.hdr.size)

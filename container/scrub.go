@@ -40,7 +40,8 @@ type Scrubbed struct {
 // ctx, or the host's.
 func (c *Scrubber) Scrub(ctx context.Context, h disk.File, step func(n int64)) (Scrubbed, error) {
 	var b block
-	hdr, err := parseFirst(h, &b)
+	hdr := new(header)
+	err := hdr.parseFirst(h, &b)
 	if err == nil && (hdr.size < 0 || hdr.size > hdr.geo.MaxSize() || hdr.kind > bodyTree) {
 		err = fmt.Errorf("header fields: %w", ErrCorrupt)
 	}

@@ -16,8 +16,8 @@ type Worth struct {
 
 // Worth looks at the container of an object. h stays open.
 func (e *Engine) Worth(h disk.File, id keys.ObjectID) Worth {
-	hdr, _, err := e.readHeader(h, id)
-	if err != nil {
+	var hdr header
+	if _, err := e.readHeader(h, id, &hdr); err != nil {
 		return Worth{}
 	}
 	f, err := e.Open(disk.KeepOpen{File: h}, id, OpenOptions{ReadOnly: true, Object: hdr.object})

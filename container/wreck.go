@@ -26,8 +26,8 @@ func (e *Engine) Builder(g *Geometry) (*Engine, error) {
 // The errors are those of Open.
 func (e *Engine) Whose(h disk.File) (id keys.ObjectID, g *Geometry, object uint8, err error) {
 	var b block
-	hdr, err := parseFirst(h, &b)
-	if err == nil {
+	var hdr header
+	if err = hdr.parseFirst(h, &b); err == nil {
 		k := e.ring.File(hdr.id, hdr.params())
 		defer k.Destroy()
 		err = hdr.verify(&b, e.ring.VaultID, hdr.id, &k)
@@ -60,10 +60,11 @@ func (e *Engine) Wreck(h disk.File, id keys.ObjectID, g *Geometry) (*Wreck, erro
 		return nil, err
 	}
 	w := &Wreck{eng: e, host: h, hostLen: st.Size}
-	hdr, k, err := e.readHeader(h, id)
+	var hdr header
+	k, err := e.readHeader(h, id, &hdr)
 	switch {
 	case err == nil:
-		w.hdr = *hdr
+		w.hdr = hdr
 	case errors.Is(err, ErrVersion), errors.Is(err, ErrFeature):
 		return nil, &MetaError{Op: "read", Level: headerLevel, Err: err}
 	default:

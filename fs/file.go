@@ -92,6 +92,7 @@ func (fs *FS) using(n *inode, emptied bool, fn func(f *cache.File) error) error 
 	if err != nil {
 		return err
 	}
+	n.worked.Store(true)
 	err = fn(f)
 	return errors.Join(err, fs.unuse(n))
 }
@@ -113,10 +114,11 @@ func (fs *FS) openHost(n *inode, emptied bool) error {
 	if err := h.Stat(&st); err != nil {
 		return errors.Join(err, h.Close())
 	}
-	c, err := fs.cfg.Engine.Open(h, n.id, container.OpenOptions{
-		ReadOnly: fs.cfg.ReadOnly, MayLackHeader: fs.mayLackHeader(n.found), TrustLength: !fs.cfg.UncleanTime(st.Ctim),
+	opt := container.OpenOptions{
+		ReadOnly: fs.cfg.ReadOnly, MayLackHeader: fs.mayLackHeader(n.found), TrustLength: !fs.cfg.UncleanTime(st.Ctim), Length: st.Size,
 		Young: n.found.Flags&noHeader != 0 && fs.cfg.InSession(n.found.Seq), Emptied: emptied && n.geometry == fs.cfg.Engine.Geometry().ID, // a new container has the vault's geometry
-	})
+	}
+	c, err := fs.cfg.Engine.Open(h, n.id, opt)
 	if err != nil {
 		return err
 	}
@@ -125,6 +127,7 @@ func (fs *FS) openHost(n *inode, emptied bool) error {
 	if len(n.links) > 0 {
 		n.placeLocked(c, n.links[0])
 	}
+	n.worked.Store(opt.MayLackHeader || !opt.TrustLength) // it may have been repaired
 	fs.attach(n, c, st.Mtim)
 	return nil
 }
@@ -213,8 +216,11 @@ func (fs *FS) closeIdle(n *inode) (settled bool, err error) {
 			return false, flushErr
 		}
 	}
+	untouched := n.untouched()
 	n.untrack() // before the close: a hand-over in the background may still be about to put the mtime back
-	fs.noteCtime(n, n.file.Container().Host())
+	if !untouched {
+		fs.noteCtime(n, n.file.Container().Host())
+	}
 	err = errors.Join(flushErr, n.file.Close())
 	n.file = nil
 	n.closes++

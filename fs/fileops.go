@@ -83,6 +83,7 @@ func (fs *FS) openNew(c *container.File, flags uint32, out *fuse.CreateOut, ente
 		n.placeLocked(c, n.links[0])
 	}
 	n.loc.RUnlock()
+	n.worked.Store(true)
 	n.mu.Lock()
 	fs.attach(n, c, st.Mtim)
 	if !fs.cfg.WriteBack {

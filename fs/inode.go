@@ -61,6 +61,7 @@ type inode struct {
 	closes  uint64    // how often file was closed: what the host said of it before is not so any more
 	lingers bool      // file is open though nobody has it open: see closeIdle; one hold
 
+	worked       atomic.Bool   // the open file was made or used for more than reading; see untouched
 	lingering    atomic.Bool   // lingers, for who does not hold mu
 	writers      atomic.Int32  // handles that may write
 	held         atomic.Uint32 // what is known of its attributes on the host; see held.go

@@ -31,6 +31,9 @@ type times struct {
 
 	ctime unix.Timespec // as the kernel said last, or of the last change of an open file; zero: the host's counts, or what it stands for
 
+	changesOpened uint64 // changes when the file was opened
+	ctimeOpened   unix.Timespec
+
 	changes     atomic.Uint64 // of attributes; a ctime of the host that comes meanwhile counts
 	changesSeen uint64        // what follows is of before the journal's content came to the host
 	ctimeSeen   unix.Timespec
@@ -81,6 +84,14 @@ func (t *times) track(h disk.File, ts unix.Timespec) {
 	t.timeMu.Lock()
 	defer t.timeMu.Unlock()
 	t.tracked, t.mtime, t.onHost, t.pending = h, ts, ts, false
+	t.changesOpened, t.ctimeOpened = t.changes.Load(), t.ctime
+}
+
+// untouched reports whether an open file is as it was when it was opened, its attributes included: it was only read.
+func (n *inode) untouched() bool {
+	n.timeMu.Lock()
+	defer n.timeMu.Unlock()
+	return !n.worked.Load() && n.changes.Load() == n.changesOpened && n.ctime == n.ctimeOpened
 }
 
 // untrack hands the mtime back to the host, which has it by now.

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// turnEvery is how often a place that runs Go code gives its goroutine a new turn, well below the 10 ms after which the runtime thinks that it hangs.
-const turnEvery = 4 * time.Millisecond
+// turnEvery is how often a place that runs Go code gives its goroutine a new turn: before the 10 ms are over after which the runtime thinks that it hangs.
+const turnEvery = 8 * time.Millisecond
 
 // turns remembers for each of the runtime's places (P) when that was last: a pool keeps what it has by place.
 type turns struct{ pool sync.Pool }
