@@ -38,8 +38,8 @@ func peekLock(path string) lockState {
 	s.Writer, s.Reader = lk.Type == unix.F_WRLCK, lk.Type == unix.F_RDLCK
 	note, err := io.ReadAll(io.LimitReader(f, 4096))
 	if s.Writer && err == nil {
-		// A note that is being written is no note yet.
-		if json.Unmarshal(bytes.TrimSpace(note), &s.Holder) != nil {
+		// A note that is being written is no note yet. Zeros stand behind one that is shorter than that of an earlier mount.
+		if json.Unmarshal(bytes.Trim(note, "\x00 \n"), &s.Holder) != nil {
 			s.Holder = vault.Holder{}
 		}
 	}

@@ -256,3 +256,14 @@ func largestFile(t *testing.T, v string) (name string) {
 	}
 	return name
 }
+
+// TestMountedAtShorterPath: the note of a mount is read where that of an earlier one was longer.
+func TestMountedAtShorterPath(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.filledVault()
+	b.ok("", "umount", b.mount(v, "a-much-longer-name-of-a-mount-point"))
+	b.mount(v, "m")
+	if got := b.ok("", "cat", v, "small").stdout; got != "small\n" {
+		t.Errorf("through the mount: %q", got)
+	}
+}
