@@ -268,7 +268,7 @@ func finishIdle(t *testing.T, c *Cache, files ...*stress) {
 	for _, x := range files {
 		all = append(all, x.f)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		c.mu.Lock()
 		busy := len(c.aging) + len(c.queue)

@@ -72,7 +72,7 @@ func TestBackPressure(t *testing.T) {
 				stores = append(stores, st)
 				files = append(files, c.open(st, Hooks{}))
 			}
-			within(t, 30*time.Second, func() {
+			within(t, 5*time.Minute, func() {
 				var wg sync.WaitGroup
 				for k, f := range files {
 					for half := range 2 { // two writers per file, in turn over the same frames: copies beside frames in flight
@@ -237,7 +237,7 @@ func TestBrokenStore(t *testing.T) {
 				stores = append(stores, st)
 				files = append(files, c.open(st, Hooks{}))
 			}
-			within(t, 30*time.Second, func() {
+			within(t, 5*time.Minute, func() {
 				var wg sync.WaitGroup
 				for k, f := range files {
 					wg.Go(func() {
@@ -260,7 +260,7 @@ func TestBrokenStore(t *testing.T) {
 			})
 			checkBounds(t, c)
 			if all {
-				within(t, 30*time.Second, func() {
+				within(t, 5*time.Minute, func() {
 					if err := c.FlushAll(); !errors.Is(err, errFake) {
 						t.Errorf("flush: %v", err)
 					}

@@ -161,10 +161,7 @@ func TestPool(t *testing.T) {
 	if len(p.workers) != 0 {
 		t.Errorf("%d tokens left", len(p.workers))
 	}
-	time.Sleep(10 * time.Millisecond)
-	if after := runtime.NumGoroutine(); after > before {
-		t.Errorf("%d goroutines, %d before", after, before)
-	}
+	until(t, "end of its goroutines", func() bool { return runtime.NumGoroutine() <= before })
 }
 
 func FuzzSegmentWire(f *testing.F) {

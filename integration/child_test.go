@@ -181,7 +181,7 @@ func childFileSize(path, source string) error {
 		}
 		select {
 		case <-signals:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			return errors.New("no SIGXFSZ")
 		}
 	}

@@ -14,8 +14,9 @@ import (
 type counter struct {
 	fuse.RawFileSystem
 
-	mu sync.Mutex // guards n
-	n  map[string]int
+	mu   sync.Mutex // guards what follows
+	n    map[string]int
+	open int // handles of files
 }
 
 func (c *counter) count(op string) {
@@ -25,6 +26,23 @@ func (c *counter) count(op string) {
 		c.n = map[string]int{}
 	}
 	c.n[op]++
+}
+
+// opened counts the handle of a request that made one.
+func (c *counter) opened(s fuse.Status) fuse.Status {
+	if s == fuse.OK {
+		c.mu.Lock()
+		c.open++
+		c.mu.Unlock()
+	}
+	return s
+}
+
+// handles answers how many files are open, as far as the kernel has told.
+func (c *counter) handles() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open
 }
 
 // take returns the counts since the last take.
@@ -62,12 +80,12 @@ func (c *counter) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.
 
 func (c *counter) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	c.count("CREATE")
-	return c.RawFileSystem.Create(cancel, in, name, out)
+	return c.opened(c.RawFileSystem.Create(cancel, in, name, out))
 }
 
 func (c *counter) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	c.count("OPEN")
-	return c.RawFileSystem.Open(cancel, in, out)
+	return c.opened(c.RawFileSystem.Open(cancel, in, out))
 }
 
 func (c *counter) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {

@@ -326,7 +326,7 @@ func (r *faultRun) judge(m *disktest.Memory) []string {
 
 // recovers has a change made durable, which works soon after there is room.
 func (r *faultRun) recovers() (err error) {
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		name, f, ok := r.pick()
 		if !ok {
 			continue
@@ -372,10 +372,10 @@ func (c faultCase) watched(t *testing.T, base crashBase) (calls int) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(60 * time.Second):
+	case <-time.After(10 * time.Minute):
 		t.Fatalf("seed %d hangs:\n%s", c.seed, stacks())
 	}
-	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("seed %d: %d goroutines are left, there were %d:\n%s", c.seed, runtime.NumGoroutine(), before, stacks())
 		}

@@ -143,7 +143,7 @@ func (m *mounted) start() {
 func (m *mounted) stop() {
 	m.t.Helper()
 	err := m.server.Unmount()
-	for try := 0; errors.Is(err, unix.EBUSY) && try < 20; try++ {
+	for try := 0; errors.Is(err, unix.EBUSY) && try < 600; try++ {
 		time.Sleep(50 * time.Millisecond)
 		err = m.server.Unmount()
 	}

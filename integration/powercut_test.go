@@ -126,6 +126,8 @@ func (c *cutHost) work(copies int) {
 			done.Go(func() { l.run(c.inside(), ready.Done) })
 		}
 		ready.Wait()
+		for end := time.Now().Add(time.Minute); dbs[0].acked.Load() == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		}
 		for n := range kept {
 			time.Sleep(300 * time.Millisecond)
 			for _, l := range dbs {

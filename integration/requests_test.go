@@ -27,7 +27,13 @@ func TestRequests(t *testing.T) {
 
 	// settled waits for RELEASE, which nobody else waits for.
 	settled := func() map[string]int {
-		time.Sleep(20 * time.Millisecond)
+		t.Helper()
+		for end := time.Now().Add(time.Minute); m.handles() > 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%d handles stay open", m.handles())
+			}
+		}
+		time.Sleep(20 * time.Millisecond) // for what nobody expects
 		return m.take()
 	}
 	create := func(name string) {

@@ -89,7 +89,6 @@ func TestMountOnTerminal(t *testing.T) {
 	}
 	// The terminal goes away and the daemon must not care.
 	tm.master.Close()
-	tm.slave.Close()
 	time.Sleep(50 * time.Millisecond)
 	writeFile(t, filepath.Join(mp, "file"), "content")
 	b.ok("", "umount", mp)
@@ -207,7 +206,7 @@ func (b *box) foreground(v, mp string, flags ...string) foreground {
 	if err := cmd.Start(); err != nil {
 		b.t.Fatal(err)
 	}
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if strings.Contains(stderr.String(), "coffer: mounted") {
 			return foreground{cmd, stderr}
 		}
@@ -239,7 +238,7 @@ func TestBusy(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := b.path("state/coffer/coffer.log")
-	for end := time.Now().Add(20 * time.Second); !strings.Contains(readFile(t, log), "still mounted"); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !strings.Contains(readFile(t, log), "still mounted"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the log does not say that it is still mounted")
 		}
@@ -426,7 +425,7 @@ func kill(t *testing.T, pid int) {
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20000); n != 1 || err != nil {
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 60000); n != 1 || err != nil {
 		t.Fatalf("the daemon does not end: %v", err)
 	}
 }
@@ -526,7 +525,8 @@ func TestNormalUser(t *testing.T) {
 	}
 	asUser("cd " + mp + " && sleep 100 > /dev/null 2>&1 & echo $! > " + b.path("pid"))
 	pid := strings.TrimSpace(readFile(t, b.path("pid")))
-	time.Sleep(100 * time.Millisecond)
+	for end := time.Now().Add(time.Minute); readFile(t, "/proc/"+pid+"/comm") != "sleep\n" && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
 	b.fails(exitBusy, "sleep (pid "+pid, "", "umount", mp)
 	asUser("kill " + pid)
 	b.ok("", "umount", mp)

@@ -25,6 +25,7 @@ type terminal struct {
 
 	mu     sync.Mutex // guards screen
 	screen bytes.Buffer
+	hungUp chan struct{} // closed when all that was written is in screen, and nobody can write any more
 }
 
 func openPTY(t *testing.T) (master, slave *os.File) {
@@ -53,8 +54,8 @@ func openPTY(t *testing.T) (master, slave *os.File) {
 func (b *box) start(args ...string) *terminal {
 	b.t.Helper()
 	master, slave := openPTY(b.t)
-	tm := &terminal{t: b.t, master: master, slave: slave}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	tm := &terminal{t: b.t, master: master, slave: slave, hungUp: make(chan struct{})}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	b.t.Cleanup(cancel)
 	tm.cmd = b.command(ctx, args...)
 	tm.cmd.Stdin, tm.cmd.Stderr, tm.cmd.Stdout = slave, slave, &tm.stdout
@@ -63,6 +64,7 @@ func (b *box) start(args ...string) *terminal {
 		b.t.Fatal(err)
 	}
 	go func() {
+		defer close(tm.hungUp)
 		buf := make([]byte, 4096)
 		for {
 			n, err := master.Read(buf)
@@ -86,7 +88,7 @@ func (tm *terminal) text() string {
 // expect waits until the screen shows text.
 func (tm *terminal) expect(text string) {
 	tm.t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if strings.Contains(tm.text(), text) {
 			return
 		}
@@ -98,7 +100,7 @@ func (tm *terminal) expect(text string) {
 func (tm *terminal) expectSecret(prompt string) {
 	tm.t.Helper()
 	tm.expect(prompt)
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if !tm.echo() {
 			return
 		}
@@ -108,7 +110,7 @@ func (tm *terminal) expectSecret(prompt string) {
 
 func (tm *terminal) echo() bool {
 	tm.t.Helper()
-	s, err := unix.IoctlGetTermios(int(tm.slave.Fd()), unix.TCGETS)
+	s, err := unix.IoctlGetTermios(int(tm.master.Fd()), unix.TCGETS) // the slave's, as the program has left it
 	if err != nil {
 		tm.t.Fatal(err)
 	}
@@ -126,6 +128,11 @@ func (tm *terminal) typeLine(text string) {
 func (tm *terminal) wait() int {
 	tm.t.Helper()
 	_ = tm.cmd.Wait() // the code says it
-	time.Sleep(20 * time.Millisecond)
+	tm.slave.Close()
+	select {
+	case <-tm.hungUp:
+	case <-time.After(time.Minute):
+		tm.t.Error("a process keeps the terminal open")
+	}
 	return tm.cmd.ProcessState.ExitCode()
 }

@@ -188,7 +188,7 @@ func TestSealAtTerminal(t *testing.T) {
 	tm.typeLine(passphrase)
 	tm.expectSecret("Passphrase again: ")
 	tm.typeLine(passphrase)
-	for end := time.Now().Add(10 * time.Second); !tm.echo() && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !tm.echo() && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 	}
 	tm.typeLine("the plain text\n\x04")
 	if code := tm.wait(); code != 0 {

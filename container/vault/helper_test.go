@@ -59,7 +59,7 @@ func holdVault(path string) {
 	}
 	seq, err := v.NextSeq()
 	fmt.Println("held", seq, err)
-	time.Sleep(time.Minute)
+	time.Sleep(10 * time.Minute) // it is killed before
 	os.Exit(1)
 }
 
