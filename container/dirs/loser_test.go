@@ -77,12 +77,6 @@ func TestLosersGoFirst(t *testing.T) {
 			_, _, err := v.Rename(v.Root(), "f", sub, "d", unix.RENAME_EXCHANGE)
 			return err
 		}, "f sub", "d", 3},
-		"remove them": {func(t *testing.T, v *vault, sub *Dir) error {
-			if err := sub.RemoveLosers(); err != nil {
-				return err
-			}
-			return v.Root().RemoveLosers()
-		}, "f sub", "d", 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v, sub, _ := withLosers(t)
@@ -112,7 +106,6 @@ func TestLoserThatStays(t *testing.T) {
 	fails(t, err, ErrName)
 	_, _, err = v.Rename(sub, "d", v.Root(), "x", 0)
 	fails(t, err, ErrName)
-	fails(t, sub.RemoveLosers(), ErrName)
 	if list(t, sub) != "d" {
 		t.Error("the winner is gone")
 	}

@@ -101,32 +101,6 @@ func (d *Dir) removeLosers(fd disk.Dir, name string) error {
 	return nil
 }
 
-// RemoveLosers removes all losers of the directory from the host, which is durable then. Whoever declares an unclean session repaired
-// calls it first: after that a headerless winner would no longer yield.
-func (d *Dir) RemoveLosers() error {
-	if d.t.cfg.ReadOnly {
-		return unix.EROFS
-	}
-	if err := d.lock(); err != nil {
-		return err
-	}
-	defer d.mu.Unlock()
-	if len(d.losers) == 0 {
-		return nil
-	}
-	fd, err := d.open()
-	if err != nil {
-		return err
-	}
-	defer d.unpin()
-	for name := range d.losers {
-		if err := d.removeLosers(fd, name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Rmdir removes the empty directory called name (ENOTDIR, ENOTEMPTY) and answers its entry. A live Dir of it stays usable: it
 // answers ENOENT to lookups and creations, has no entries, and keeps its attributes. What damage hides
 // in it does not stand in the way (see sweep); foreign host objects do: with them it is ENOTEMPTY.

@@ -16,20 +16,19 @@ const (
 	BlockDev Type = 7
 )
 
-// types holds what the host calls each type: the S_IFMT bits of its mode and
-// the d_type of its directory entry, and our word for it.
+// types holds what the host calls each type, by the S_IFMT bits of its mode, and
+// our word for it.
 var types = [...]struct {
 	mode uint32
-	dt   uint8
 	name string
 }{
-	File:     {unix.S_IFREG, unix.DT_REG, "file"},
-	Dir:      {unix.S_IFDIR, unix.DT_DIR, "directory"},
-	Symlink:  {unix.S_IFLNK, unix.DT_LNK, "symlink"},
-	FIFO:     {unix.S_IFIFO, unix.DT_FIFO, "FIFO"},
-	Socket:   {unix.S_IFSOCK, unix.DT_SOCK, "socket"},
-	CharDev:  {unix.S_IFCHR, unix.DT_CHR, "character device"},
-	BlockDev: {unix.S_IFBLK, unix.DT_BLK, "block device"},
+	File:     {unix.S_IFREG, "file"},
+	Dir:      {unix.S_IFDIR, "directory"},
+	Symlink:  {unix.S_IFLNK, "symlink"},
+	FIFO:     {unix.S_IFIFO, "FIFO"},
+	Socket:   {unix.S_IFSOCK, "socket"},
+	CharDev:  {unix.S_IFCHR, "character device"},
+	BlockDev: {unix.S_IFBLK, "block device"},
 }
 
 // TypeOfMode returns the type with the S_IFMT bits of a stat mode; 0 when there
@@ -53,15 +52,6 @@ func (t Type) Mode() uint32 {
 		return 0
 	}
 	return types[t].mode
-}
-
-// DT returns the d_type (DT_REG, …) of a plain object of type t, DT_UNKNOWN when
-// t is not valid.
-func (t Type) DT() uint8 {
-	if !t.Valid() {
-		return unix.DT_UNKNOWN
-	}
-	return types[t].dt
 }
 
 // String returns the word for t.

@@ -394,28 +394,6 @@ func (s *state) inSession(seq uint64) bool {
 	return k == len(s.skipped) || seq < s.skipped[k].first
 }
 
-// forget drops the intervals of all past sessions; that of the running one stays.
-func (s *state) forget() error {
-	if s.readOnly {
-		return ErrReadOnly
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.writing {
-		s.cond.Wait()
-	}
-	if s.err != nil {
-		return s.err
-	}
-	n := s.cur
-	n.sessions = slices.Clone(n.sessions[len(n.sessions)-1:])
-	if err := s.write(n); err != nil {
-		return s.failLocked(err)
-	}
-	s.unclean.Store(new([]session))
-	return nil
-}
-
 // uncleanTime tells whether an unclean session of the past began at or before t, in ns since 1970.
 func (s *state) uncleanTime(t int64) bool {
 	for _, x := range *s.unclean.Load() {

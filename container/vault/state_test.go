@@ -148,21 +148,6 @@ func TestUncleanSession(t *testing.T) {
 		}
 		closeVault(t, v)
 	}
-	v = open(t, path, OpenOptions{ReadOnly: true})
-	wantErr(t, v.ForgetUnclean(), ErrReadOnly)
-	closeVault(t, v)
-	v = open(t, path, OpenOptions{})
-	if err := v.ForgetUnclean(); err != nil || v.Unclean() || v.UncleanSeq(dirty) {
-		t.Errorf("not forgotten: %v", err)
-	}
-	own := next(t, v)
-	if err := v.CloseUnclean(); err != nil {
-		t.Fatal(err)
-	}
-	v = open(t, path, OpenOptions{})
-	if v.UncleanSeq(dirty) || !v.UncleanSeq(own) {
-		t.Error("only the session that forgot must be unclean now")
-	}
 }
 
 func TestManyUncleanSessions(t *testing.T) {

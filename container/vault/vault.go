@@ -188,10 +188,6 @@ func (v *Vault) UncleanSeq(seq uint64) bool { return v.state.uncleanSeq(seq) }
 // Unclean tells whether any earlier session did not end cleanly and was not forgotten.
 func (v *Vault) Unclean() bool { return len(*v.state.unclean.Load()) > 0 }
 
-// ForgetUnclean drops the record of earlier unclean sessions, durably: UncleanTime and UncleanSeq answer no from now on. It is
-// for whoever has looked at every object of the vault and put right what these sessions left.
-func (v *Vault) ForgetUnclean() error { return v.state.forget() }
-
 // Suspend says on the host that the session ended cleanly, for a copy that is made of the vault before Resume begins another session. It comes after
 // everything was handed over and the journal removed (ErrJournal), and no link sequence may be drawn in between. Who opens the copy finds no session.
 func (v *Vault) Suspend() error {
