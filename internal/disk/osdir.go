@@ -52,17 +52,37 @@ func (d *osDir) between(op, name string, dst Dir, dstName string, f func(from, t
 }
 
 func (d *osDir) Open(name string, readOnly bool) (File, error) {
+	flags := unix.O_RDWR
 	if readOnly {
-		return d.openRegular(name, unix.O_RDONLY)
+		flags = unix.O_RDONLY
 	}
-	return d.openRegular(name, unix.O_RDWR)
+	f, err := d.openRegular(name, flags)
+	if err != nil {
+		return nil, err // not a nil *osFile
+	}
+	return f, nil
 }
 
+// OpenDirect refuses on filesystems of which it is not known that both flags together mean what they say: on FUSE and the network's that is up to a server.
 func (d *osDir) OpenDirect(name string) (File, error) {
-	return d.openRegular(name, unix.O_WRONLY|unix.O_DIRECT|unix.O_DSYNC)
+	f, err := d.openRegular(name, unix.O_WRONLY|unix.O_DIRECT|unix.O_DSYNC)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Statfs_t
+	err = retry(func() error { return unix.Fstatfs(f.h.fd, &st) })
+	if err == nil {
+		switch uint32(st.Type) { // which has another type on each architecture
+		case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC:
+			return f, nil
+		}
+		err = syscall.EOPNOTSUPP
+	}
+	_ = f.h.close()
+	return nil, wrap("open", name, err)
 }
 
-func (d *osDir) openRegular(name string, flags int) (File, error) {
+func (d *osDir) openRegular(name string, flags int) (*osFile, error) {
 	f, err := d.open(name, flags|openFlags|d.flags, 0)
 	switch err {
 	case nil:
