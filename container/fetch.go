@@ -23,8 +23,11 @@ func (f *File) fetchStream(off, end int64) bool {
 	}
 	last := f.streamed.Swap(end)
 	h, ok := f.host.(fetcher)
-	if !ok || off < last-streamWindow || off > last+streamWindow {
+	stream := ok && last-streamWindow <= off && off <= last+streamWindow
+	if !stream || off == 0 { // what was fetched before may be gone
 		f.fetched.Store(0)
+	}
+	if !stream {
 		return false
 	}
 	g := f.geo

@@ -2,6 +2,7 @@ package container
 
 import (
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/cofferfs/coffer/container/suite"
@@ -11,13 +12,20 @@ import (
 // fetching notes what its host was asked for in advance, and what was read.
 type fetching struct {
 	disk.File
+	mu    sync.Mutex // guards calls while a read is under way
 	calls [][2]int64 // offset and length; of reads, length 0
 }
 
-func (f *fetching) Fetch(off, n int64) { f.calls = append(f.calls, [2]int64{off, n}) }
+func (f *fetching) note(off, n int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, [2]int64{off, n})
+}
+
+func (f *fetching) Fetch(off, n int64) { f.note(off, n) }
 
 func (f *fetching) ReadAt(p []byte, off int64) (int, error) {
-	f.calls = append(f.calls, [2]int64{off, 0})
+	f.note(off, 0)
 	return f.File.ReadAt(p, off)
 }
 
@@ -89,6 +97,11 @@ func TestStreamIsFetchedAhead(t *testing.T) {
 		if b[0] < g.hostOffset(12*part) || b[1] > g.hostOffset(13*part-1)+1 {
 			t.Errorf("large read elsewhere: host asked for %v", b)
 		}
+	}
+	read(part, part)
+	read(0, part)
+	if got := host.fetched(); len(got) != 1 || got[0] != [2]int64{g.groupAddr(0), g.hostOffset(part+fetchAhead-1) + 1} {
+		t.Errorf("from the beginning again: host asked for %v", got)
 	}
 	read(9*part, streamMin-1)
 	if got := host.fetched(); len(got) != 1 || got[0][1] > g.hostOffset(9*part+streamMin) {
