@@ -35,6 +35,7 @@ type copier struct {
 	points  *checkpoints // nil: none are made
 
 	mu   sync.Mutex // guards what follows, and points
+	room *sync.Cond // of mu: a piece is done
 	next int64      // where the next piece begins
 	end  int64      // up to where there is data from there on
 	busy []int64    // where the pieces begin that are on their way, ascending
@@ -44,7 +45,7 @@ type copier struct {
 
 // copy writes all data of the source from an offset on to the destination, which has nothing there, at its place, with holes where the source has some.
 func (c *copier) copy(from int64) error {
-	c.next, c.end = from, from
+	c.room, c.next, c.end = sync.NewCond(&c.mu), from, from
 	var wg sync.WaitGroup
 	for range min(int64(runtime.GOMAXPROCS(0)), (c.src.Size()-from-1)/unit) { // with this one enough to read from the disk while all processors have work
 		wg.Go(c.work)
@@ -73,10 +74,13 @@ func (c *copier) work() {
 	}
 }
 
-// claim returns the next piece; none after an error.
+// claim returns the next piece; none after an error. One that is slow does not fall far behind the others: no resume point lies behind it.
 func (c *copier) claim() (at int64, n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for c.err == nil && len(c.busy) > 0 && c.next-c.busy[0] >= ahead {
+		c.room.Wait()
+	}
 	if c.err == nil {
 		c.err = c.ctx.Err()
 	}
@@ -102,6 +106,7 @@ func (c *copier) done(at int64, n int, err error) {
 	defer c.mu.Unlock()
 	i, _ := slices.BinarySearch(c.busy, at)
 	c.busy = slices.Delete(c.busy, i, i+1)
+	c.room.Broadcast()
 	if err == nil && c.err == nil {
 		c.points.wrote(n)
 		whole := c.next
