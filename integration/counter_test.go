@@ -111,6 +111,9 @@ func (c *counter) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 func (c *counter) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 	c.RawFileSystem.Release(cancel, in)
 	c.count("RELEASE")
+	c.mu.Lock()
+	c.open--
+	c.mu.Unlock()
 }
 
 func (c *counter) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
