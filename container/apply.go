@@ -52,6 +52,9 @@ type applier struct {
 	cutoff   journal.LSN                   // what begins before may be given up: no patch may need it any more
 	touched  map[*File]struct{}            // changed on the host since the last checkpoint, and open
 	logged   map[keys.ObjectID]journal.LSN // last transaction of objects since the last checkpoint
+	made     map[keys.ObjectID]journal.LSN // files that count as made; see made.go
+	names    journal.LSN                   // end of the last transaction that made one, or says what became of it
+	owed     []nameNote                    // that the journal had no room for
 	anywhere bool                          // the next checkpoint syncs the host's filesystem, not single files
 	due      time.Time                     // when the queue is applied at the latest
 	now      bool                          // apply the queue now
@@ -68,6 +71,7 @@ func newApplier(c journal.Config, host disk.Dir, events event.Sink) (*applier, e
 	a := &applier{
 		host: host, events: events, wake: make(chan struct{}, 1), ended: make(chan struct{}),
 		files: map[*File]int{}, open: map[any]journal.LSN{}, touched: map[*File]struct{}{}, logged: map[keys.ObjectID]journal.LSN{},
+		made: map[keys.ObjectID]journal.LSN{},
 	}
 	a.cond.L = &a.mu
 	c.Pressed = func(journal.LSN) error { return a.ask(&a.press) }
@@ -232,6 +236,10 @@ func (a *applier) enqueue(t *transaction) {
 	a.touched[t.f] = struct{}{}
 	a.logged[t.f.crypto.id] = t.lsn
 	a.last = max(a.last, t.lsn)
+	if t.made != nil {
+		a.made[t.f.crypto.id] = t.lsn
+		a.names, a.anywhere = max(a.names, t.lsn), true // no sync of the file covers its name
+	}
 	first := len(a.queue) == 1
 	if a.bytes > applyBytes || len(a.files) > applyFiles {
 		a.now, first = true, true

@@ -65,6 +65,11 @@ func (a *applier) checkpoint() {
 			delete(a.logged, id)
 		}
 	}
+	for id, lsn := range a.made {
+		if lsn <= a.given {
+			delete(a.made, id)
+		}
+	}
 	a.given = max(a.given, upTo)
 	a.mu.Unlock()
 }
@@ -157,9 +162,11 @@ func (a *applier) suspend() error {
 		return a.fail("suspension", err)
 	}
 	a.mu.Lock()
-	a.last, a.cutoff, a.given, a.anywhere = 0, 0, 0, false
+	a.last, a.cutoff, a.given, a.names, a.anywhere = 0, 0, 0, 0, false
+	a.owed = nil
 	clear(a.touched)
 	clear(a.logged)
+	clear(a.made)
 	a.mu.Unlock()
 	a.settled.Add(1) // last: who opens a file meanwhile looks at it first
 	return nil

@@ -46,7 +46,7 @@ type File struct {
 	fetched  atomic.Int64 // up to where on the host that stream was asked for
 
 	hooks atomic.Pointer[Hooks]
-	path  atomic.Pointer[func() []string]
+	where atomic.Pointer[name]
 
 	// flushes counts the beginnings and ends of flushes: a load that failed across one is repeated.
 	flushes atomic.Uint64

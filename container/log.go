@@ -32,9 +32,15 @@ type Hooks struct {
 // SetHooks comes before the first change.
 func (f *File) SetHooks(h Hooks) { f.hooks.Store(&h) }
 
-// SetPath says how to find the host names from the vault's root down to the file, at any time. They help a replay to find it; wrong ones cost it time.
-// fn is called with locks of f held.
-func (f *File) SetPath(fn func() []string) { f.path.Store(&fn) }
+// name is where the host has the file.
+type name struct {
+	path func() []string
+	sync func() error
+}
+
+// SetName says how to find the host names from the vault's root down to the file, at any time, and how to make the last of them durable on the host. They help
+// a replay to find it; wrong ones cost it time. Both are called with locks of f held.
+func (f *File) SetName(path func() []string, sync func() error) { f.where.Store(&name{path, sync}) }
 
 // log appends what changed since the last flush to the journal as one transaction. The caller holds commit.
 func (f *File) log() error {
@@ -59,14 +65,21 @@ func (f *File) log() error {
 
 	// L1: what the transaction refers to is durable before it can be.
 	if t.direct && f.durable {
-		if err := f.host.Datasync(); err != nil {
+		settled, err := f.settleMade() // which syncs the host file, too
+		if err != nil {
+			return err
+		}
+		if !settled {
+			err = f.host.Datasync()
+		}
+		if err != nil {
 			return a.fail("sync of a host file", err) // what the host kept of it nobody knows
 		}
 	}
 
 	// L2: append.
 	head := f.head()
-	head.Length, head.Freed = t.length, merged(t.freed)
+	head.Length, head.Freed, head.Made = t.length, merged(t.freed), t.made
 	err := f.append(t, head)
 	if errors.Is(err, errGivenUp) {
 		clear(f.imaged)
@@ -128,8 +141,8 @@ func (f *File) extend(n int64) error {
 // head begins the head of a transaction.
 func (f *File) head() *redo.Head {
 	h := &redo.Head{ID: f.crypto.id, Length: -1}
-	if p := f.path.Load(); p != nil {
-		h.Path = (*p)()
+	if w := f.where.Load(); w != nil {
+		h.Path = w.path()
 	}
 	if hooks := f.hooks.Load(); hooks != nil && hooks.Mtime != nil {
 		h.Mtime, h.Timed = hooks.Mtime(), true
@@ -204,10 +217,10 @@ func (f *File) SyncSoon() { f.syncSoon.Store(true) }
 // Sync is Flush and makes everything flushed so far durable (C7). An error means that nothing may be assumed durable.
 func (f *File) Sync() error {
 	lsn, err := f.commitNow()
-	if err != nil || lsn == 0 {
+	if err != nil || f.eng.applier == nil {
 		return err
 	}
-	return f.eng.applier.log.Load().Sync(lsn)
+	return f.eng.applier.syncNames(lsn)
 }
 
 // settle takes note of a suspension: with it all that had been flushed became durable, and the session of the file's name ended. The caller holds commit.

@@ -59,7 +59,7 @@ func (d *destroyed) write(rng *mrand.Rand) int {
 	d.ok(err)
 	f, err := d.r.eng.Create(h, d.id, ObjectFile)
 	d.ok(err)
-	f.SetPath(func() []string { return []string{"f"} })
+	f.SetName(func() []string { return []string{"f"} }, func() error { return nil })
 	version := make([]uint64, len(d.places))
 	put := func(i int) {
 		version[i]++

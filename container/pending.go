@@ -30,6 +30,7 @@ type transaction struct {
 	bytes   int              // of both
 	freed   []redo.Range     // became holes
 	frees   bool             // something was freed or cut: counted in File.freeing
+	made    *redo.Made       // set where this is all of a new file
 	cut     bool             // the host file may be longer than length
 	direct  bool             // fresh places were written that do not ride
 	length  int64            // of the host file afterwards

@@ -167,6 +167,11 @@ func (fs *FS) link(in *fuse.LinkIn, name string, out *fuse.EntryOut) error {
 	if err != nil {
 		return err
 	}
+	n.linkSync.Lock() // else an fsync could have the journal make it, under one name
+	defer n.linkSync.Unlock()
+	if err := fs.settleName(n); err != nil {
+		return err
+	}
 	var e dirs.Entry
 	n.loc.RLock()
 	nameless := len(n.links) == 0
@@ -210,6 +215,9 @@ func (fs *FS) remove(in *fuse.InHeader, name string, host func(*dirs.Dir, string
 	if err != nil {
 		return err
 	}
+	done, logged := fs.changing(parent), false
+	defer func() { done(!logged) }()
+	removed := func() (bool, error) { return false, nil }
 	if n := fs.known(parent, d, e); n != nil {
 		defer fs.release(n)
 		defer fs.nameless(n)
@@ -219,14 +227,16 @@ func (fs *FS) remove(in *fuse.InHeader, name string, host func(*dirs.Dir, string
 		if err := fs.pin(n, parent, d, name); err != nil {
 			return err
 		}
+		removed = fs.removing(d, e)
 		if _, err = host(d, name); err == nil {
 			fs.removeLinkLocked(n, parent, name)
 		}
 	} else {
+		removed = fs.removing(d, e)
 		_, err = host(d, name)
 	}
 	if err == nil {
-		fs.changed(parent)
+		logged, err = removed()
 	}
 	return err
 }

@@ -153,7 +153,7 @@ func (fs *FS) attach(n *inode, c *container.File, mtime unix.Timespec) {
 // placeLocked tells a container by which host names a replay of the journal finds it. The caller holds loc.
 func (n *inode) placeLocked(c *container.File, l link) {
 	if d, err := l.parent.directory(); err == nil {
-		c.SetPath(d.HostPaths(l.entry))
+		c.SetName(d.HostPaths(l.entry), d.Sync)
 	}
 }
 

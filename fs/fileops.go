@@ -51,7 +51,7 @@ func (fs *FS) create(in *fuse.CreateIn, name string, out *fuse.CreateOut) error 
 	if err != nil {
 		return err
 	}
-	fs.changed(parent)
+	fs.born(parent, e.ID)
 	made := false
 	err = fs.openNew(c, in.Flags, out, func(st *unix.Stat_t) (*inode, error) {
 		n, err := fs.enter(parent, e, st)
@@ -91,6 +91,7 @@ func (fs *FS) openNew(c *container.File, flags uint32, out *fuse.CreateOut, ente
 	}
 	n.mu.Unlock()
 	n.privFree.Store(st.Mode&(suid|sgid) == 0)
+	n.asMade.Store(true)
 	n.metaDirty.Store(false) // the first fdatasync makes a length durable, and with it all that the inode was made with
 	fs.opened(n, writable(flags))
 	fs.handle(flags, &out.OpenOut)
@@ -275,13 +276,17 @@ func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 		if err := fs.handOverSent(n, f); err != nil {
 			return err
 		}
-		named := fs.syncNewName(n)
-		if err := errors.Join(f.Sync(), named()); err != nil {
+		made, err := fs.syncMade(n, f)
+		if err == nil && !made {
+			named := fs.syncNewName(n)
+			err = errors.Join(f.Sync(), named())
+		}
+		if err != nil {
 			return err
 		}
 		n.headerSynced.Store(true)
 		if in.FsyncFlags&dataOnly == 0 && n.metaDirty.Swap(false) {
-			if err := f.Container().Host().Sync(); err != nil {
+			if err := fs.syncAttributes(f); err != nil {
 				n.metaDirty.Store(true)
 				return err
 			}

@@ -82,7 +82,7 @@ type FS struct {
 	lastHandle uint64
 
 	syncMu   sync.Mutex // guards unsynced; see sync.go
-	unsynced map[keys.ObjectID]uint64
+	unsynced map[keys.ObjectID]*dirChanges
 	changes  uint64
 
 	ctimes ctimes
@@ -116,7 +116,7 @@ func New(c Config) *FS {
 		nodes:         map[uint64]*inode{},
 		objects:       map[keys.ObjectID]*inode{},
 		handles:       map[uint64]*dirHandle{},
-		unsynced:      map[keys.ObjectID]uint64{},
+		unsynced:      map[keys.ObjectID]*dirChanges{},
 	}
 	fs.log.to = c.Log
 	if fs.ctimes.of = c.Ctimes; c.Ctimes == nil {

@@ -132,7 +132,7 @@ func TestTableDuplicate(t *testing.T) {
 }
 
 func testTable() *FS {
-	fs := &FS{nodes: map[uint64]*inode{}, objects: map[keys.ObjectID]*inode{}, unsynced: map[keys.ObjectID]uint64{}}
+	fs := &FS{nodes: map[uint64]*inode{}, objects: map[keys.ObjectID]*inode{}, unsynced: map[keys.ObjectID]*dirChanges{}}
 	fs.root = &inode{node: 1, typ: typeDir, lookups: 1}
 	fs.lastNode = 1
 	fs.nodes[1] = fs.root

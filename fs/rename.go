@@ -1,13 +1,16 @@
 package fs
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/cache"
 	"github.com/cofferfs/coffer/container/dirs"
+	"github.com/cofferfs/coffer/container/names"
 )
 
 // Rename moves a name, over another one or, with RENAME_EXCHANGE, in its place.
@@ -58,9 +61,24 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 			return err
 		}
 	}
+	if exchange {
+		defer lockSyncs(moved, target)()
+	} else {
+		defer lockSyncs(moved)()
+	}
+	if err := fs.settleMoved(from, sd, dst, newName, exchange); err != nil {
+		return err
+	}
+	done := fs.changing(src, dst)
+	defer done(true)
 	unlock := lockLinks(moved, target)
 	defer unlock()
 
+	if replaces { // else a replay could make what the host lost together with what took its place, or not make it
+		if err := fs.settle(dd, to.ID); err != nil {
+			return err
+		}
+	}
 	if target != nil && !exchange {
 		if err := fs.pin(target, dst, dd, newName); err != nil {
 			return err
@@ -84,9 +102,37 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 		target.linksSynced.Store(false)
 		target.moved()
 	}
-	fs.changed(src)
-	fs.changed(dst)
+	if fs.cfg.Engine.Made(movedTo.ID) {
+		return fs.cfg.Engine.Moved(movedTo.ID, dd.HostPath(movedTo))
+	}
 	return nil
+}
+
+// lockSyncs keeps files from being made by an fsync meanwhile; some may be nil, or no files.
+func lockSyncs(ns ...*inode) (unlock func()) {
+	ns = slices.DeleteFunc(ns, func(n *inode) bool { return n == nil || n.typ != typeFile })
+	slices.SortFunc(ns, func(a, b *inode) int { return cmp.Compare(a.node, b.node) })
+	ns = slices.Compact(ns)
+	for _, n := range ns {
+		n.linkSync.Lock()
+	}
+	return func() {
+		for _, n := range ns {
+			n.linkSync.Unlock()
+		}
+	}
+}
+
+// settleMoved readies a file that counts as made for another name. It may keep doing so where the journal can make it under that one: the directory is durable,
+// no name that had to go before may come back there, and there is no sidecar; and it is not exchanged, since a replay finishes that by what it finds under names of the host.
+func (fs *FS) settleMoved(from dirs.Entry, sd *dirs.Dir, dst *inode, name string, exchange bool) error {
+	switch {
+	case !fs.cfg.Engine.Made(from.ID):
+		return nil
+	case exchange, (names.Link{Name: name}).IsLong(), !fs.calm(dst):
+		return fs.settle(sd, from.ID)
+	}
+	return fs.syncLinks(dst)
 }
 
 // syncNew makes a file durable that was made in this session and never synced, before it takes the place of another one: no power cut may leave less than

@@ -8,22 +8,70 @@ import (
 )
 
 // A file is durable when its data is, and the directories in which its links changed, and theirs (FORMAT.md section 12, C7). unsynced holds
-// the directories that changed since their last sync, with the number of the last change; an inode knows whether its own links
+// what changed in directories since their last sync, by the number of the change; an inode knows whether its own links
 // changed. So an fsync of a file whose name is old costs one fdatasync, and of many new files in a directory one directory sync each
 // time something was added. An inode that has more names than the one that it was met by may have got them before the kernel forgot it: then all
-// directories are synced, the first time.
+// directories are synced, the first time. That of a new small file costs none, and the directory of such files none either: see made.go.
+
+// dirChanges is what changed in a directory and is not durable on the host.
+type dirChanges struct {
+	other uint64                   // the last change that only a sync of the host makes durable, 0 where there is none
+	under int                      // changes of that kind that are under way
+	files map[keys.ObjectID]uint64 // files that were made there and that the journal does not hold
+}
+
+// changesOf returns the changes of a directory. The caller holds syncMu.
+func (fs *FS) changesOf(dir *inode) *dirChanges {
+	c := fs.unsynced[dir.id]
+	if c == nil {
+		c = &dirChanges{files: map[keys.ObjectID]uint64{}}
+		fs.unsynced[dir.id] = c
+	}
+	return c
+}
 
 // changed notes that names in a directory were added or removed.
 func (fs *FS) changed(dir *inode) {
 	fs.syncMu.Lock()
 	fs.changes++
-	fs.unsynced[dir.id] = fs.changes
+	fs.changesOf(dir).other = fs.changes
 	fs.syncMu.Unlock()
+}
+
+// changing notes that names in directories are about to be removed or moved. done ends that; with a host of false nothing came of it that a sync of the host has
+// to make durable.
+func (fs *FS) changing(dirs ...*inode) (done func(host bool)) {
+	fs.syncMu.Lock()
+	for _, d := range dirs {
+		fs.changesOf(d).under++
+	}
+	fs.syncMu.Unlock()
+	return func(host bool) {
+		fs.syncMu.Lock()
+		defer fs.syncMu.Unlock()
+		fs.changes++
+		for _, d := range dirs {
+			c := fs.changesOf(d)
+			c.under--
+			if host {
+				c.other = fs.changes
+			}
+			fs.dropSynced(d.id, c)
+		}
+	}
+}
+
+// dropSynced forgets changes that are none. The caller holds syncMu.
+func (fs *FS) dropSynced(dir keys.ObjectID, c *dirChanges) {
+	if c.other == 0 && c.under == 0 && len(c.files) == 0 {
+		delete(fs.unsynced, dir)
+	}
 }
 
 // metaChanged notes that mode, owner or extended attributes of n change: they come with the next full fsync of a file, and with any of a directory.
 func (fs *FS) metaChanged(n *inode) {
 	fs.attrChanges.Add(1)
+	n.asMade.Store(false)
 	n.metaDirty.Store(true)
 	fs.attrsChange(n)
 	if n.typ == typeDir {
@@ -31,43 +79,61 @@ func (fs *FS) metaChanged(n *inode) {
 	}
 }
 
-// syncDir makes the names in a directory durable.
+// syncDir makes the names in a directory durable. What the journal holds of them needs no sync of the host.
 func (fs *FS) syncDir(dir *inode) error {
 	fs.syncMu.Lock()
-	seen, dirty := fs.unsynced[dir.id]
+	c, seen := fs.unsynced[dir.id], fs.changes
+	dirty := c != nil && (c.other != 0 || len(c.files) > 0)
 	fs.syncMu.Unlock()
 	if !dirty {
-		return nil
+		return fs.cfg.Engine.SyncNames()
 	}
 	d, err := dir.directory()
+	if err == nil {
+		err = d.Sync()
+	}
+	if err == nil {
+		err = fs.cfg.Engine.SyncNames()
+	}
 	if err != nil {
 		return err
 	}
-	if err := d.Sync(); err != nil {
-		return err
-	}
 	fs.syncMu.Lock()
-	if fs.unsynced[dir.id] == seen {
-		delete(fs.unsynced, dir.id)
+	defer fs.syncMu.Unlock()
+	if c = fs.unsynced[dir.id]; c != nil {
+		c.synced(seen)
+		fs.dropSynced(dir.id, c)
 	}
-	fs.syncMu.Unlock()
 	return nil
+}
+
+// synced forgets the changes up to seen. The caller holds syncMu.
+func (c *dirChanges) synced(seen uint64) {
+	if c.other <= seen {
+		c.other = 0
+	}
+	maps.DeleteFunc(c.files, func(_ keys.ObjectID, change uint64) bool { return change <= seen })
 }
 
 // syncNames makes all names durable.
 func (fs *FS) syncNames() error {
 	fs.syncMu.Lock()
-	seen := maps.Clone(fs.unsynced)
+	seen, dirty := fs.changes, len(fs.unsynced) > 0
 	fs.syncMu.Unlock()
-	if len(seen) == 0 {
-		return nil
+	if dirty {
+		if err := fs.cfg.Tree.SyncAll(); err != nil {
+			return err
+		}
 	}
-	if err := fs.cfg.Tree.SyncAll(); err != nil {
+	if err := fs.cfg.Engine.SyncNames(); err != nil {
 		return err
 	}
 	fs.syncMu.Lock()
 	defer fs.syncMu.Unlock()
-	maps.DeleteFunc(fs.unsynced, func(dir keys.ObjectID, change uint64) bool { return seen[dir] == change })
+	for id, c := range fs.unsynced {
+		c.synced(seen)
+		fs.dropSynced(id, c)
+	}
 	return nil
 }
 
@@ -133,7 +199,7 @@ func (fs *FS) syncParents(n *inode, parents, left []*inode) error {
 // durable before the data.
 func (fs *FS) syncNewName(n *inode) (wait func() error) {
 	n.loc.RLock()
-	first := len(n.links) == 1 && len(n.left) == 0 && n.links[0].entry.Seq == n.found.Seq && n.found.Flags&noHeader != 0
+	first := n.hasFirstName()
 	n.loc.RUnlock()
 	if !first || n.linksSynced.Load() {
 		return func() error { return nil }
@@ -141,6 +207,11 @@ func (fs *FS) syncNewName(n *inode) (wait func() error) {
 	done := make(chan error, 1)
 	go func() { done <- fs.syncLinks(n) }()
 	return func() error { return <-done }
+}
+
+// hasFirstName reports whether n has one name, the one it was made with. The caller holds loc.
+func (n *inode) hasFirstName() bool {
+	return len(n.links) == 1 && len(n.left) == 0 && n.links[0].entry.Seq == n.found.Seq && n.found.Flags&noHeader != 0
 }
 
 // forgetLeft gives up directories whose lost links are synced.

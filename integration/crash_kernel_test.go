@@ -17,6 +17,7 @@ type kernel struct {
 	fs      *fs.FS
 	lookups map[uint64]uint64 // per node id
 	lazy    bool              // closes nothing: for the test of the tests
+	remade  map[uint64]uint64 // inode numbers of files that a replay made, and what they were before
 }
 
 func newKernel(f *fs.FS) *kernel { return &kernel{fs: f, lookups: map[uint64]uint64{}} }
@@ -36,6 +37,9 @@ func (k *kernel) entered(s fuse.Status, out *fuse.EntryOut) (uint64, fuse.Attr, 
 	}
 	if s == fuse.OK {
 		k.lookups[out.NodeId]++
+	}
+	if first, remade := k.remade[out.Ino]; remade {
+		out.Ino = first
 	}
 	return out.NodeId, out.Attr, statusError(s)
 }

@@ -32,6 +32,7 @@ func (r *crashRun) aftermath(m *disktest.Memory, ops int, killed, lenient bool, 
 		return v
 	}
 	j := &judge{judged: r.at(ops, killed), k: newKernel(s.FS), lenient: lenient}
+	j.k.remade = m.Remade()
 	j.look()
 	if again {
 		loss := disktest.PowerCuts()[rng.IntN(len(disktest.PowerCuts()))]

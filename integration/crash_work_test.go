@@ -69,7 +69,7 @@ func (r *crashRun) step() error {
 	}
 	actions := []action{
 		{12, r.create}, {6, r.open}, {8, r.close}, {22, r.write}, {5, r.truncate}, {4, r.punch}, {14, r.fsync}, {5, r.fsyncDir},
-		{10, r.rename}, {3, r.link}, {6, r.unlink}, {4, r.mkdir}, {2, r.rmdir}, {2, r.symlink}, {2, r.chmod}, {5, r.replace}, {1, r.remount},
+		{10, r.rename}, {3, r.link}, {6, r.unlink}, {4, r.mkdir}, {2, r.rmdir}, {2, r.symlink}, {2, r.chmod}, {5, r.replace}, {5, r.scratch}, {1, r.remount},
 		{2, func() error { return r.stack.Engine.Checkpoint() }},
 	}
 	sum := 0
@@ -359,6 +359,10 @@ func (r *crashRun) fsyncDir() error {
 	if err != nil {
 		return err
 	}
+	return r.fsyncDirAt(d, node)
+}
+
+func (r *crashRun) fsyncDirAt(d *object, node uint64) (err error) {
 	ev := r.last()
 	r.event(fmt.Sprintf("fsync %s", d), func(int) { err = r.k.fsyncDir(node) })
 	if err == nil {
@@ -415,11 +419,38 @@ func (r *crashRun) replace() error {
 		err = r.renameTo(s, to, 0)
 	}
 	if err == nil && r.rng.IntN(2) == 0 {
-		ev := r.last()
-		r.event(fmt.Sprintf("fsync %s", to.dir), func(int) { err = r.k.fsyncDir(dir) })
+		err = r.fsyncDirAt(to.dir, dir)
+	}
+	return err
+}
+
+// scratch is a file that does not last, as a database keeps one for each transaction: made, synced, its directory too, written and synced on, and mostly removed
+// in the end.
+func (r *crashRun) scratch() error {
+	s, dir, err := r.free()
+	if s == nil || err != nil || len(r.files) > 14 {
+		return err
+	}
+	h, err := r.createAt(s, dir)
+	for range r.rng.IntN(3) {
 		if err == nil {
-			r.syncedDir(to.dir, ev, r.disk.Ops())
+			err = r.writeTo(h)
 		}
+		if err == nil {
+			err = r.fsyncHandle(h)
+		}
+		if err == nil && r.rng.IntN(2) == 0 {
+			err = r.fsyncDirAt(s.dir, dir)
+		}
+	}
+	if err == nil {
+		err = r.closeHandle(len(r.handles) - 1)
+	}
+	if err == nil && r.rng.IntN(4) > 0 {
+		err = r.remove(s, r.k.unlink)
+	}
+	if err == nil && r.rng.IntN(3) == 0 {
+		err = r.fsyncDirAt(s.dir, dir)
 	}
 	return err
 }

@@ -48,6 +48,7 @@ func (r *faultRun) mount() (err error) {
 	r.nodes, r.open = map[*faultFile]uint64{}, map[*faultFile]uint64{}
 	if r.stack, err = openCrash(r.disk.Root(), r.key, r.rng.IntN(2) == 0); err == nil {
 		r.k = newKernel(r.stack.FS)
+		r.k.remade = r.disk.Remade()
 	}
 	return err
 }
@@ -310,6 +311,7 @@ func (r *faultRun) judge(m *disktest.Memory) []string {
 		return []string{fmt.Sprintf("the vault does not open: %v", err)}
 	}
 	k := newKernel(s.FS)
+	k.remade = m.Remade()
 	problems := r.names.compare(k, true)
 	m.SetSpace(1 << 30) // to read needs none
 	_, _, fh, err := k.create(fuse.FUSE_ROOT_ID, "after")

@@ -75,7 +75,7 @@ type journalInfo struct {
 
 type transactionInfo struct {
 	LSN        uint64     `json:"lsn"`
-	Kind       string     `json:"kind"` // file, exchange, over, or malformed
+	Kind       string     `json:"kind"` // file, make, settled, removed, exchange, over, or malformed
 	Object     string     `json:"object,omitempty"`
 	Path       []string   `json:"path,omitempty"` // sealed host names
 	Images     int        `json:"images"`
@@ -176,6 +176,14 @@ func describeTransaction(t *journal.Transaction) (transactionInfo, error) {
 				x.Kind = "over"
 			}
 		}
+	case kind == redo.KindEnd:
+		var e *redo.End
+		if e, err = redo.ParseEnd(t.Head); err == nil {
+			x.Kind, x.Object, x.Path = "settled", e.ID.String(), e.Path
+			if e.Removed {
+				x.Kind = "removed"
+			}
+		}
 	default:
 		var h *redo.Head
 		if h, err = redo.Parse(t.Head); err == nil {
@@ -191,6 +199,9 @@ func describeTransaction(t *journal.Transaction) (transactionInfo, error) {
 func (x *transactionInfo) file(h *redo.Head) {
 	x.Kind, x.Object, x.Path, x.Images = "file", h.ID.String(), h.Path, len(h.Images)
 	x.Patches = len(h.Patches)
+	if h.Made != nil {
+		x.Kind = "make"
+	}
 	for _, r := range h.Freed {
 		x.Freed += r.Len
 	}

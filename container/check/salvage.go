@@ -76,7 +76,7 @@ func (r *repairer) finish(ctx context.Context, o *object) (Action, error) {
 	if err != nil {
 		return Action{}, err
 	}
-	f.SetPath(func() []string { return strings.Split(o.hostPath(), "/") })
+	f.SetName(func() []string { return strings.Split(o.hostPath(), "/") }, d.Sync)
 	err = f.Sync()
 	return a, errors.Join(err, f.Close())
 }

@@ -75,48 +75,73 @@ func (c *Config) inParent(path []string, id keys.ObjectID, fn func(d disk.Dir, n
 	})
 }
 
-// locate makes sure of the paths of all files that something is to be done to (R5). It answers those that have a name; the paths of others are looked
-// for in all names of the vault, and what is not among them is unlinked. ErrIncomplete where not all could be read.
-func (c *Config) locate(all []*file) (named []*file, unlinked int, err error) {
-	missing := map[keys.ObjectID]bool{}
+// located is what is to be done to files (R5).
+type located struct {
+	named    []*file // to be written to, at their paths
+	lacking  []*file // to be made first
+	dropped  []*file // to lose the name that they have, their path
+	unlinked int     // nothing
+}
+
+// locate makes sure of the paths of all files that something is to be done to (R5). Files that are not at theirs are looked for
+// in all names of the vault, and what is not among them is unlinked, or to be made. ErrIncomplete where not all could be read.
+func (c *Config) locate(all []*file) (l located, err error) {
+	there, missing := map[*file]bool{}, map[keys.ObjectID]bool{}
 	for _, f := range all {
-		if f.idle() {
+		if f.idle() && !f.removed {
 			continue
 		}
-		err := c.inParent(f.path, f.id, func(d disk.Dir, name string) error {
-			var st unix.Stat_t
-			if err := d.Stat(name, &st); err != nil && !gone(err) {
-				return err
-			} else if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-				return errStale
-			}
-			return nil
-		})
-		if errors.Is(err, errStale) {
+		if there[f], err = c.there(f); err != nil {
+			return l, err
+		}
+		elsewhere := !there[f]
+		if elsewhere && f.removed && !f.moved {
+			elsewhere, err = c.astray(f)
+		}
+		if err != nil {
+			return l, err
+		}
+		if elsewhere {
 			missing[f.id] = true
-		} else if err != nil {
-			return nil, 0, err
 		}
 	}
 	found := map[keys.ObjectID]*place{}
 	if len(missing) > 0 {
 		if found, err = c.walk(missing); err != nil {
-			return nil, 0, err
+			return l, err
 		}
 	}
 	for _, f := range all {
-		switch at := found[f.id]; {
-		case f.idle():
-		case !missing[f.id]:
-			named = append(named, f)
-		case at != nil:
+		at := found[f.id]
+		last := len(f.path) - 1
+		switch {
+		case f.idle() && !f.removed:
+		case f.removed && there[f], f.removed && at != nil && last >= 0 && at.path[len(at.path)-1] == f.path[last]: // a name says its directory
+			if at != nil {
+				f.path = at.path
+			}
+			l.dropped = append(l.dropped, f)
+		case there[f]:
+			l.named = append(l.named, f)
+		case at != nil: // one that was removed has a name that it had before: the host lost that it moved, and so the removal
 			f.path = at.path
-			named = append(named, f)
+			l.named = append(l.named, f)
+		case f.made != nil:
+			l.lacking = append(l.lacking, f)
 		default:
-			unlinked++
+			l.unlinked++
 		}
 	}
-	return named, unlinked, nil
+	return l, nil
+}
+
+// astray reports whether the directory of a file is not where its path says.
+func (c *Config) astray(f *file) (bool, error) {
+	if len(f.path) == 0 {
+		return true, nil
+	}
+	err := c.within(f.path[:len(f.path)-1], func(disk.Dir, keys.ObjectID) error { return nil })
+	return errors.Is(err, errStale), unlessStale(err)
 }
 
 // place is where the walk found an object.

@@ -16,10 +16,13 @@ type Kind uint8
 const (
 	KindFile     Kind = 1 // a Head
 	KindExchange Kind = 2 // the intent of an exchange of two names
+	KindMake     Kind = 3 // a Head that has all of a new file
+	KindEnd      Kind = 4 // an End
 
 	block     = 4096 // of the host
 	sector    = 512  // what a power cut leaves as it was or has wholly replaced
 	headSize  = 48   // of a Head before its path
+	madeSize  = 16   // and of what a file is made with, where it is
 	rangeSize = 16
 	flagTimed = 1
 	flagPatch = 2
@@ -34,7 +37,7 @@ func KindOf(b []byte) (Kind, error) {
 	switch {
 	case len(b) == 0:
 		return 0, fmt.Errorf("redo: empty head: %w", ErrMalformed)
-	case Kind(b[0]) == KindFile, Kind(b[0]) == KindExchange:
+	case Kind(b[0]) >= KindFile && Kind(b[0]) <= KindEnd:
 		return Kind(b[0]), nil
 	}
 	return 0, fmt.Errorf("redo: kind %d: %w", b[0], ErrKind)
@@ -59,7 +62,13 @@ type Head struct {
 	// Patches are what changed of blocks since the journal had all of them: they lie over the last image. Ascending, not overlapping; whole 512-byte sectors,
 	// none beyond its block; the bulk behind that of the images.
 	Patches []Range
+	// Made is set where the head has all of a new file, and the host may have none of it, its name included: where the file is nowhere replay makes it at
+	// the last path that it had. The head has a path, a length and no patches; of what no image covers all is zero.
+	Made *Made
 }
+
+// Made is what a file is made with besides its content.
+type Made struct{ Mode, UID, GID uint32 } // Mode without the type
 
 // BulkLen is how many bytes of bulk belong to the head.
 func (h *Head) BulkLen() int64 {
@@ -75,7 +84,7 @@ func (h *Head) BulkLen() int64 {
 // Append appends the encoding of h, for which Parse answers h again. A path deeper than 65535 names is left out. h has to be as Head says, else
 // Parse refuses what is written.
 //
-//	 0  1  kind = 1
+//	 0  1  kind = 1, or 3 where Made is set
 //	 1  1  flags: bit 0: the mtime is set; bit 1: there are patches
 //	 2  2  k: number of names of the path
 //	 4  4  f: number of freed ranges
@@ -84,7 +93,8 @@ func (h *Head) BulkLen() int64 {
 //	16 16  object id
 //	32  8  length of the host file (i64), -1 where it stays
 //	40  8  mtime, seconds (i64; 0 where it is not set)
-//	48  …  k names: u8 length, the name
+//	48 16  kind 3 only: mode, owner, group (u32 each), 0
+//	 …  …  k names: u8 length, the name
 //	 …  16·f  freed: u64 offset, u64 length, multiples of 4096
 //	 …  16·i  images: u64 offset, a multiple of 4096; u64 length
 //	 …  16·n  patches: u64 offset, u64 length, multiples of 512; to the end of the head
@@ -102,7 +112,11 @@ func (h *Head) Append(b []byte) []byte {
 	if len(h.Patches) > 0 {
 		flags |= flagPatch
 	}
-	b = append(b, byte(KindFile), flags)
+	kind := KindFile
+	if h.Made != nil {
+		kind = KindMake
+	}
+	b = append(b, byte(kind), flags)
 	b = le.AppendUint16(b, uint16(len(path)))
 	b = le.AppendUint32(b, uint32(len(h.Freed)))
 	b = le.AppendUint32(b, uint32(len(h.Images)))
@@ -110,6 +124,11 @@ func (h *Head) Append(b []byte) []byte {
 	b = append(b, h.ID[:]...)
 	b = le.AppendUint64(b, uint64(h.Length))
 	b = le.AppendUint64(b, uint64(mtime.Sec))
+	if m := h.Made; m != nil {
+		for _, x := range []uint32{m.Mode, m.UID, m.GID, 0} {
+			b = le.AppendUint32(b, x)
+		}
+	}
 	b = appendPath(b, path)
 	for _, rs := range [][]Range{h.Freed, h.Images, h.Patches} {
 		for _, r := range rs {
@@ -126,7 +145,11 @@ func Parse(b []byte) (*Head, error) {
 	if err != nil {
 		return nil, err
 	}
-	if kind != KindFile || len(b) < headSize {
+	size := headSize
+	if kind == KindMake {
+		size += madeSize
+	}
+	if kind != KindFile && kind != KindMake || len(b) < size {
 		return nil, malformed("head of kind %d with %d bytes", kind, len(b))
 	}
 	le := binary.LittleEndian
@@ -143,8 +166,14 @@ func Parse(b []byte) (*Head, error) {
 		return nil, malformed("mtime")
 	}
 	patched := b[1]&flagPatch != 0
+	if kind == KindMake {
+		h.Made = &Made{Mode: le.Uint32(b[48:]), UID: le.Uint32(b[52:]), GID: le.Uint32(b[56:])}
+		if h.Made.Mode > 0o7777 || le.Uint32(b[60:]) != 0 || h.Length < 0 || patched || le.Uint16(b[2:]) == 0 {
+			return nil, malformed("a file is made with mode %o, length %d, flags %#x", h.Made.Mode, h.Length, b[1])
+		}
+	}
 	names, freed, images := int(le.Uint16(b[2:])), uint64(le.Uint32(b[4:])), uint64(le.Uint32(b[8:]))
-	if h.Path, b, err = parsePath(b[headSize:], names); err != nil {
+	if h.Path, b, err = parsePath(b[size:], names); err != nil {
 		return nil, err
 	}
 	known := rangeSize * (freed + images)

@@ -29,6 +29,7 @@ type raw struct {
 	freed, nsec                  int
 	id                           byte
 	length, sec                  int64
+	made                         []uint32 // mode, owner, group, 0
 	path                         []string
 	ranges                       []int64 // offset, length, …
 	tail                         []byte
@@ -45,6 +46,9 @@ func (r raw) bytes() []byte {
 	b = append(b, bytes.Repeat([]byte{r.id}, 16)...)
 	b = le.AppendUint64(b, uint64(r.length))
 	b = le.AppendUint64(b, uint64(r.sec))
+	for _, x := range r.made {
+		b = le.AppendUint32(b, x)
+	}
 	for _, n := range r.path {
 		b = append(append(b, byte(len(n))), n...)
 	}
@@ -72,6 +76,9 @@ func headVectors() map[string]*vectors.Vector {
 		if len(h.Patches) > 0 {
 			v.Set("patches", fmt.Sprint(h.Patches))
 		}
+		if h.Made != nil {
+			v.Set("made", fmt.Sprintf("%o %d %d", h.Made.Mode, h.Made.UID, h.Made.GID))
+		}
 	}
 	id := keys.ObjectID(bytes.Repeat([]byte{0xa1}, 16))
 	full := raw{kind: 1, flags: 1, id: 0xa1, length: 274433, sec: -5, nsec: 999999999, path: []string{"dir", "file"}, freed: 1,
@@ -88,6 +95,10 @@ func headVectors() map[string]*vectors.Vector {
 	good("patches", "a freed range, an image, two patches", patches, Head{ID: id, Length: -1, Timed: true, Mtime: unix.Timespec{Sec: 1},
 		Freed: []Range{{8192, 4096}}, Images: []Range{{4096, 4096}}, Patches: []Range{{0, 512}, {11776, 512}}})
 
+	makes := raw{kind: 3, flags: 1, id: 0xa1, length: 8193, sec: 7, made: []uint32{0o6640, 1000, 1<<32 - 1, 0}, path: []string{"dir", "file"}, ranges: []int64{0, 4096, 8192, 1}}
+	good("made", "all of a new file", makes, Head{ID: id, Path: []string{"dir", "file"}, Length: 8193, Timed: true, Mtime: unix.Timespec{Sec: 7},
+		Images: []Range{{0, 4096}, {8192, 1}}, Made: &Made{Mode: 0o6640, UID: 1000, GID: 1<<32 - 1}})
+
 	bad := func(name, comment string, change func(r *raw)) {
 		r := full
 		r.path, r.ranges = append([]string(nil), full.path...), append([]int64(nil), full.ranges...)
@@ -96,9 +107,22 @@ func headVectors() map[string]*vectors.Vector {
 	}
 	add("empty", "malformed", "no byte", nil)
 	add("short", "malformed", "47 bytes", full.bytes()[:47])
-	add("kind_3", "unknown kind", "a kind that is not defined", append([]byte{3}, full.bytes()[1:]...))
+	add("kind_5", "unknown kind", "a kind that is not defined", append([]byte{5}, full.bytes()[1:]...))
 	add("kind_0", "unknown kind", "a kind that is not defined", append([]byte{0}, full.bytes()[1:]...))
 	add("of_exchange", "malformed", "the kind of an exchange", append([]byte{2}, full.bytes()[1:]...))
+	add("of_end", "malformed", "the kind of an end", append([]byte{4}, full.bytes()[1:]...))
+	badMake := func(name, comment string, change func(r *raw)) {
+		r := makes
+		r.made = append([]uint32(nil), makes.made...)
+		change(&r)
+		add(name, "malformed", comment, r.bytes())
+	}
+	add("made_short", "malformed", "63 bytes", makes.bytes()[:63])
+	badMake("made_mode", "a mode with a type", func(r *raw) { r.made[0] = unix.S_IFREG | 0o640 })
+	badMake("made_reserved", "a reserved byte", func(r *raw) { r.made[3] = 1 << 24 })
+	badMake("made_nowhere", "no path", func(r *raw) { r.path = nil })
+	badMake("made_no_length", "a length that stays", func(r *raw) { r.length = -1 })
+	badMake("made_patches", "patches", func(r *raw) { r.flags, r.ranges, r.countImg = 3, []int64{0, 4096, 8192, 512}, -1 })
 	bad("flags", "an unknown flag", func(r *raw) { r.flags = 5 })
 	bad("patches_none", "no patches where there are to be some", func(r *raw) { r.flags = 3 })
 	bad("patches_flag", "patches without their flag", func(r *raw) { r.countImg = -1 })
@@ -161,7 +185,8 @@ func TestHeadVectors(t *testing.T) {
 func checkHead(t *testing.T, v *vectors.Vector, h *Head) {
 	if !bytes.Equal(h.ID[:], v.Hex("id")) || strings.Join(h.Path, "/") != v.Get("path") || fmt.Sprint(h.Length) != v.Get("length") ||
 		fmt.Sprint(h.Freed) != v.Get("freed") || fmt.Sprint(h.Images) != v.Get("images") || v.Has("patches") != (len(h.Patches) > 0) ||
-		len(h.Patches) > 0 && fmt.Sprint(h.Patches) != v.Get("patches") || h.BulkLen() != int64(v.Uint("bulk")) {
+		len(h.Patches) > 0 && fmt.Sprint(h.Patches) != v.Get("patches") || v.Has("made") != (h.Made != nil) ||
+		h.Made != nil && fmt.Sprintf("%o %d %d", h.Made.Mode, h.Made.UID, h.Made.GID) != v.Get("made") || h.BulkLen() != int64(v.Uint("bulk")) {
 		t.Errorf("parsed %+v", h)
 	}
 	if h.Timed != v.Has("mtime") || h.Timed && fmt.Sprintf("%d %d", h.Mtime.Sec, h.Mtime.Nsec) != v.Get("mtime") {

@@ -24,6 +24,9 @@ type index struct {
 type file struct {
 	id      keys.ObjectID
 	path    []string // as the last transaction that had one says
+	made    *Made    // the host may have none of it: to be made at its path where it is nowhere
+	removed bool     // it lost its last name, path
+	moved   bool     // it had another path before
 	length  int64    // -1: as it is
 	timed   bool
 	mtime   unix.Timespec
@@ -80,8 +83,11 @@ func (x *index) add(t *journal.Transaction) error {
 	if err != nil {
 		return err
 	}
-	if kind == KindExchange {
+	switch kind {
+	case KindExchange:
 		return x.addExchange(t)
+	case KindEnd:
+		return x.addEnd(t)
 	}
 	h, err := Parse(t.Head)
 	if err != nil {
@@ -90,11 +96,10 @@ func (x *index) add(t *journal.Transaction) error {
 	if h.BulkLen() != t.BulkLen {
 		return malformed("%d bytes of bulk, %d of images", t.BulkLen, h.BulkLen())
 	}
-	f := x.files[h.ID]
-	if f == nil {
-		f = &file{id: h.ID, length: -1, blocks: map[int64]source{}}
-		x.files[h.ID] = f
-		x.order = append(x.order, f)
+	f := x.file(h.ID)
+	if h.Made != nil {
+		f.made = h.Made
+		clear(f.blocks)
 	}
 	for _, r := range h.Freed {
 		f.void(r.Off, r.End())
@@ -117,10 +122,44 @@ func (x *index) add(t *journal.Transaction) error {
 	if h.Timed {
 		f.timed, f.mtime = true, h.Mtime
 	}
-	if len(h.Path) > 0 {
-		f.path = h.Path
-	}
+	f.at(h.Path)
 	return nil
+}
+
+// file answers the file id, as new where it is none yet.
+func (x *index) file(id keys.ObjectID) *file {
+	f := x.files[id]
+	if f == nil {
+		f = &file{id: id, length: -1, blocks: map[int64]source{}}
+		x.files[id] = f
+		x.order = append(x.order, f)
+	}
+	return f
+}
+
+func (x *index) addEnd(t *journal.Transaction) error {
+	e, err := ParseEnd(t.Head)
+	if err != nil {
+		return err
+	}
+	if t.BulkLen > 0 {
+		return malformed("end with %d bytes of bulk", t.BulkLen)
+	}
+	f := x.file(e.ID)
+	f.made = nil
+	if e.Removed {
+		f.removed = true
+	}
+	f.at(e.Path)
+	return nil
+}
+
+// at notes the path that a transaction has.
+func (f *file) at(path []string) {
+	if len(path) > 0 {
+		f.moved = f.moved || f.path != nil && !slices.Equal(f.path, path)
+		f.path = path
+	}
 }
 
 func (x *index) addExchange(t *journal.Transaction) error {

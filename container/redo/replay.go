@@ -38,6 +38,7 @@ type Result struct {
 	Log       journal.Log
 	Damage    *Damage // nil: none
 	Files     int     // written to
+	Made      int     // of these: that the host had not
 	Unlinked  int     // had transactions, but no name any more
 	Exchanges int     // that were not over
 	Written   int64   // bytes
@@ -64,6 +65,9 @@ func Replay(c Config) (Result, error) {
 
 func (r Result) String() string {
 	s := fmt.Sprintf("replayed the journal: %d transactions, %d bytes written to %d files", r.Log.Transactions, r.Written, r.Files)
+	if r.Made > 0 {
+		s += fmt.Sprintf(", %d of them made", r.Made)
+	}
 	if r.Unlinked > 0 {
 		s += fmt.Sprintf(", %d files had been unlinked", r.Unlinked)
 	}
@@ -101,11 +105,30 @@ func (c *Config) replay() (res Result, err error) {
 			return res, fmt.Errorf("exchange %d: %w", e.ID, err)
 		}
 	}
-	files, unlinked, err := c.locate(x.order) // R5
+	l, err := c.locate(x.order) // R5
 	if err != nil {
 		return res, err
 	}
-	res = Result{Log: x.log, Damage: damage, Files: len(files), Unlinked: unlinked, Exchanges: len(x.exchanges)}
+	res = Result{Log: x.log, Damage: damage, Exchanges: len(x.exchanges), Unlinked: l.unlinked + len(l.dropped)}
+	for _, f := range l.dropped {
+		if err := c.drop(f); err != nil {
+			return res, fmt.Errorf("file %s: remove it: %w", f.id, err)
+		}
+	}
+	files := l.named
+	for _, f := range l.lacking {
+		made, err := c.make(f)
+		switch {
+		case err != nil:
+			return res, fmt.Errorf("file %s: make it: %w", f.id, err)
+		case made:
+			res.Made++
+			files = append(files, f)
+		default:
+			res.Unlinked++
+		}
+	}
+	res.Files = len(files)
 	view := c.view(r, x)
 	buf := make([]byte, writeSize)
 	for _, f := range files {

@@ -64,6 +64,12 @@ func Load(c Config) (*View, error) {
 		r.Close()
 		return nil, nil
 	}
+	if n, err := c.unmade(x); err != nil {
+		r.Close()
+		return nil, fmt.Errorf("redo: load: %w", err)
+	} else if n > 0 {
+		emit(fmt.Sprintf("%d files may be in the journal alone, and do not show: a mount for writing makes them", n))
+	}
 	emit(fmt.Sprintf("%d transactions of the journal are shown and not written", x.log.Transactions))
 	v := c.view(r, x)
 	v.damage = damage

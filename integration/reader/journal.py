@@ -13,7 +13,7 @@ from primitives import BLOCK, Refused, crc32c, crc_holds, i64, is_zero, mac, nee
 HEADER, SECTOR, RECORD = 4096, 512, 96
 PIECE_NAME = re.compile(rb"journal\.[0-9]{4}")
 FIRST, COMMIT = 1, 2
-FILE, EXCHANGE = 1, 2
+FILE, EXCHANGE, MAKE, END = 1, 2, 3, 4
 
 
 class Piece:
@@ -137,11 +137,14 @@ def replayed(journal):
 
 
 def apply(files, head, bulk):
-    need(head and head[0] in (FILE, EXCHANGE), "journal: unknown kind of transaction")
-    if head[0] == EXCHANGE:
+    need(head and head[0] in (FILE, EXCHANGE, MAKE, END), "journal: unknown kind of transaction")
+    if head[0] in (EXCHANGE, END):
         return
-    need(len(head) >= 48 and head[1] <= 3 and u32(head, 12) < 10**9, "journal: malformed head")
-    at = 48
+    at = 64 if head[0] == MAKE else 48
+    need(len(head) >= at and head[1] <= 3 and u32(head, 12) < 10**9, "journal: malformed head")
+    if head[0] == MAKE:
+        need(u32(head, 48) <= 0o7777 and is_zero(head[60:64]) and i64(head, 32) >= 0 and not head[1] & 2 and u16(head, 2), "journal: malformed head")
+        files.pop(head[16:32], None)
     for _ in range(u16(head, 2)):
         need(at < len(head) and head[at], "journal: malformed path")
         at += 1 + head[at]

@@ -49,6 +49,22 @@ func (m *Memory) Root() disk.Dir {
 	return &memDir{m.handle(rootIno, "")}
 }
 
+// Remade answers the inodes that have a name which another one had first, on this disk or on one that it is a cut of, and that one: where no name is
+// given to two objects, it is the same object, which was lost and made again.
+func (m *Memory) Remade() map[uint64]uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := map[uint64]uint64{}
+	for _, d := range m.s.inodes {
+		for name, ino := range d.names {
+			if first, known := m.s.born.Load(name); known && first != ino {
+				all[ino], _ = first.(uint64)
+			}
+		}
+	}
+	return all
+}
+
 // SetClock has all times be what now answers, in ns since 1970. It is called with the Memory's lock held. Without it they are the host's.
 func (m *Memory) SetClock(now func() int64) {
 	m.mu.Lock()

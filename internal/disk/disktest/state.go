@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ type state struct {
 	seq      uint64       // of the last change
 	pending  []nameChange // of names, not stable, oldest first
 	inOrder  uint64       // seq of the newest change of names that is stable
+	born     *sync.Map    // name -> inode that had it first, of this state and all that come from the same one
 	capacity int64        // pages
 	used     int64        // pages of live contents
 }
@@ -48,7 +50,7 @@ type slot struct {
 const dirMove = 0
 
 func newState(now int64) *state {
-	s := &state{inodes: map[uint64]*inode{}, last: rootIno, capacity: 1 << 40 / pageSize}
+	s := &state{inodes: map[uint64]*inode{}, last: rootIno, born: new(sync.Map), capacity: 1 << 40 / pageSize}
 	root := s.make(rootIno, unix.S_IFDIR|0o755, now)
 	root.parent, root.links = rootIno, 2
 	return s
@@ -122,6 +124,7 @@ func (s *state) change(now int64, moved []uint64, slots ...slot) {
 			delete(d.names, x.name)
 		} else {
 			d.names[x.name] = x.ino
+			s.born.LoadOrStore(x.name, x.ino)
 		}
 		d.live.mtime, d.live.ctime = now, now
 	}

@@ -1,0 +1,93 @@
+package redo
+
+import (
+	"errors"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/event"
+)
+
+// there reports whether a regular file stands at the path of f, which is one of it.
+func (c *Config) there(f *file) (bool, error) {
+	err := c.inParent(f.path, f.id, func(d disk.Dir, name string) error {
+		var st unix.Stat_t
+		if err := d.Stat(name, &st); err != nil && !gone(err) {
+			return err
+		} else if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+			return errStale
+		}
+		return nil
+	})
+	return err == nil, unlessStale(err)
+}
+
+// make makes a new file that the host has nowhere, empty, and reports whether it did: where its directory is gone, the file went before. A directory that
+// was moved is looked for by its id.
+func (c *Config) make(f *file) (made bool, err error) {
+	last := len(f.path) - 1
+	dir, err := c.findDir(f.path[:last])
+	if err != nil {
+		return false, unlessStale(err)
+	}
+	path := append(slices.Clone(dir), f.path[last])
+	err = c.inParent(path, f.id, func(d disk.Dir, name string) error {
+		host, err := d.Create(name, f.made.Mode)
+		if errors.Is(err, unix.EEXIST) {
+			c.Events.Emit(event.Event{Kind: event.Damage, Object: f.id.String(), Offset: -1, Note: "something else stands under the name of a file that the journal makes: it is not made"})
+			return errStale
+		}
+		if err != nil {
+			return err
+		}
+		return errors.Join(c.own(f, host), host.Close())
+	})
+	if err != nil {
+		return false, unlessStale(err)
+	}
+	f.path = path
+	return true, nil
+}
+
+// own gives a file that was just made owner and mode. A process that may not give it away keeps it.
+func (c *Config) own(f *file, host disk.File) error {
+	var st unix.Stat_t
+	if err := host.Stat(&st); err != nil {
+		return err
+	}
+	if st.Uid != f.made.UID || st.Gid != f.made.GID {
+		err := host.Chown(int(f.made.UID), int(f.made.GID))
+		if errors.Is(err, unix.EPERM) {
+			c.Events.Emit(event.Event{Kind: event.Failed, Object: f.id.String(), Offset: -1, Err: err, Note: "a file that the journal makes keeps another owner"})
+		} else if err != nil {
+			return err
+		}
+	}
+	return host.Chmod(f.made.Mode)
+}
+
+// drop removes the last name of a file that lost it, where the host kept it.
+func (c *Config) drop(f *file) error {
+	return unlessStale(c.inParent(f.path, f.id, func(d disk.Dir, name string) error {
+		host, err := d.Open(name, true)
+		if err != nil {
+			return unlessGone(err)
+		}
+		other, err := foreign(host, f.id)
+		if err := errors.Join(err, host.Close()); err != nil || other {
+			return err
+		}
+		return unlessGone(d.Unlink(name))
+	}))
+}
+
+// unmade counts the files that only the journal has, for who writes nothing.
+func (c *Config) unmade(x *index) (int, error) {
+	if !slices.ContainsFunc(x.order, func(f *file) bool { return f.made != nil }) {
+		return 0, nil
+	}
+	l, err := c.locate(x.order)
+	return len(l.lacking), err
+}

@@ -1,0 +1,117 @@
+package fs
+
+import (
+	"github.com/cofferfs/coffer/cache"
+	"github.com/cofferfs/coffer/container/dirs"
+	"github.com/cofferfs/coffer/container/keys"
+	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/container/redo"
+	"golang.org/x/sys/unix"
+)
+
+// The first fsync of a new small file has the journal hold all of it, and nothing on the host is synced (FORMAT.md section 12, C8): a replay makes the file
+// where the host lost it, name, content, mode and owner. That is so for a file with
+//
+//	the one name that it was made with    replay makes it under that one; a second name ends it (link, an exchange)
+//	the attributes it was made with       what else it has stands on the host alone
+//	a durable directory in which no name was removed or moved since the host's last sync, but names of such files
+//
+// since a name that had to go before this one could be made may come back on the host, and would be hidden by this one, and removed. Until a checkpoint
+// has synced the host such a file counts as made: when it loses its name the journal says so, and that makes the removal durable as well. So an
+// fsync of the directory costs no sync of the host either, where nothing but such files came and went.
+
+// born notes a new file in a directory.
+func (fs *FS) born(dir *inode, id keys.ObjectID) {
+	fs.syncMu.Lock()
+	fs.changes++
+	fs.changesOf(dir).files[id] = fs.changes
+	fs.syncMu.Unlock()
+}
+
+// syncMade makes a file durable by the journal alone, where that can be; else it answers false and has promised nothing. The file was handed over.
+func (fs *FS) syncMade(n *inode, f *cache.File) (made bool, err error) {
+	if n.headerSynced.Load() || !n.asMade.Load() || held(n.held.Load()) != heldKnown {
+		return false, nil
+	}
+	n.linkSync.Lock()
+	defer n.linkSync.Unlock()
+	n.loc.RLock()
+	defer n.loc.RUnlock()
+	if !n.hasFirstName() || (names.Link{Name: n.links[0].entry.Name}).IsLong() {
+		return false, nil
+	}
+	parent := n.links[0].parent
+	if !fs.calm(parent) {
+		return false, nil
+	}
+	if err := fs.syncLinks(parent); err != nil {
+		return false, err
+	}
+	dirty := n.metaDirty.Swap(false) // the mtime is in the journal
+	var st unix.Stat_t
+	err = f.Container().Host().Stat(&st)
+	if err == nil && n.asMade.Load() {
+		made, err = f.Container().SyncNew(redo.Made{Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid})
+	}
+	if !made || err != nil {
+		if dirty {
+			n.metaDirty.Store(true)
+		}
+		return false, err
+	}
+	n.linksSynced.Store(true)
+	fs.syncMu.Lock()
+	c := fs.changesOf(parent)
+	delete(c.files, n.id)
+	fs.dropSynced(parent.id, c)
+	fs.syncMu.Unlock()
+	return true, nil
+}
+
+// calm reports whether every name that a directory lost is durably gone.
+func (fs *FS) calm(dir *inode) bool {
+	fs.syncMu.Lock()
+	defer fs.syncMu.Unlock()
+	c := fs.unsynced[dir.id]
+	return c == nil || c.other == 0 && c.under == 0
+}
+
+// settle makes the name in d of a file durable on the host that counts as made, and ends that.
+func (fs *FS) settle(d *dirs.Dir, id keys.ObjectID) error {
+	if !fs.cfg.Engine.Made(id) {
+		return nil
+	}
+	if err := d.Sync(); err != nil {
+		return err
+	}
+	return fs.cfg.Engine.Settled(id)
+}
+
+// settleName is settle of a file by the one name that it has.
+func (fs *FS) settleName(n *inode) error {
+	if !fs.cfg.Engine.Made(n.id) {
+		return nil
+	}
+	n.loc.RLock()
+	defer n.loc.RUnlock()
+	return n.byName(func(d *dirs.Dir, _ string) error { return fs.settle(d, n.id) })
+}
+
+// syncAttributes makes mode, owner and extended attributes of an open file durable.
+func (fs *FS) syncAttributes(f *cache.File) error {
+	settled, err := f.Container().Settle()
+	if err != nil || settled {
+		return err
+	}
+	return f.Container().Host().Sync()
+}
+
+// removing is called before a name e in d is removed. removed, called when it is, has the journal say so where the file counts as made, and answers whether it
+// did; else only a sync of the host makes the removal durable.
+func (fs *FS) removing(d *dirs.Dir, e dirs.Entry) (removed func() (logged bool, err error)) {
+	if e.Type != typeFile || !fs.cfg.Engine.Made(e.ID) {
+		return func() (bool, error) { return false, nil }
+	}
+	path := d.HostPath(e)
+	return func() (bool, error) { return true, fs.cfg.Engine.Removed(e.ID, path) }
+}
