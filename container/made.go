@@ -111,8 +111,11 @@ func (e *Engine) Made(id keys.ObjectID) bool { return e.applier.isMade(id) }
 // Settled says that the name of a file that counts as made is durable on the host, which ends that; what is in it the journal has.
 func (e *Engine) Settled(id keys.ObjectID) error { return e.applier.appendNote(endOf(id)) }
 
-// Removed says that a file that counted as made lost its name, which was at the host names path: no replay makes it again, and SyncNames makes the removal durable.
+// Removed says that a file lost the one name that it had, which was at the host names path: no replay makes it again, and SyncNames makes the removal durable.
 func (e *Engine) Removed(id keys.ObjectID, path []string) error {
+	if e.applier == nil {
+		return nil
+	}
 	return e.applier.note(nameNote{id: id, ends: true, payload: (&redo.End{ID: id, Removed: true, Path: path}).Append(nil)})
 }
 

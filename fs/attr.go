@@ -94,13 +94,23 @@ func (fs *FS) chown(n *inode, in *fuse.SetAttrIn) error {
 	if err != nil {
 		return err
 	}
-	fs.metaChanged(n)
+	if n.asMade.Load() && n.ownedBy(uid, gid) {
+		n.changes.Add(1) // sqlite3 does it, as root, to all that it makes
+	} else {
+		fs.metaChanged(n)
+	}
 	err = n.host(func(a attrs) error { return a.Chown(uid, gid) })
 	n.owner.Store(nil)
 	if err == nil && mode != 0 && n.typ != typeDir { // the host took set-id bits from its own mode only
 		err = fs.chmod(n, killed(mode))
 	}
 	return err
+}
+
+// ownedBy reports whether a chown to this owner and group changes neither; -1 leaves one as it is.
+func (n *inode) ownedBy(uid, gid int) bool {
+	var st unix.Stat_t
+	return n.stat(&st) == nil && (uid == -1 || uint32(uid) == st.Uid) && (gid == -1 || uint32(gid) == st.Gid) && st.Mode&(suid|sgid) == 0
 }
 
 // truncate sets the size of a file, whether it has handles or not.

@@ -172,6 +172,7 @@ func (fs *FS) link(in *fuse.LinkIn, name string, out *fuse.EntryOut) error {
 	if err := fs.settleName(n); err != nil {
 		return err
 	}
+	n.asMade.Store(false)
 	var e dirs.Entry
 	n.loc.RLock()
 	nameless := len(n.links) == 0
@@ -227,12 +228,12 @@ func (fs *FS) remove(in *fuse.InHeader, name string, host func(*dirs.Dir, string
 		if err := fs.pin(n, parent, d, name); err != nil {
 			return err
 		}
-		removed = fs.removing(d, e)
+		removed = fs.removing(n, d, e)
 		if _, err = host(d, name); err == nil {
 			fs.removeLinkLocked(n, parent, name)
 		}
 	} else {
-		removed = fs.removing(d, e)
+		removed = fs.removing(nil, d, e)
 		_, err = host(d, name)
 	}
 	if err == nil {

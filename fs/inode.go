@@ -71,7 +71,7 @@ type inode struct {
 	freeing      sync.RWMutex // of a directory: shared while the host frees what was removed from it; before all other locks
 	linkSync     sync.Mutex   // held while its links are synced
 	linksSynced  atomic.Bool  // no link of this object changed since they were synced
-	asMade       atomic.Bool  // it was made in this session, and mode, owner and extended attributes are what they were then
+	asMade       atomic.Bool  // it was made in this session, has had one name at a time, and mode, owner and extended attributes are what they were then
 	metaDirty    atomic.Bool  // mode or owner may have been set since the last full sync
 	headerSynced atomic.Bool  // a header of the file was made durable in this session
 

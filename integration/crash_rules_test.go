@@ -30,7 +30,7 @@ func breaches() []breach {
 		{rule: "C5 or ride in it", file: "container/pending.go",
 			old: "all = append(all, t.riding...)", new: ""},
 		{rule: "C6 the freed ranges", file: "container/log.go",
-			old: "head.Length, head.Freed = t.length, merged(t.freed)", new: "head.Length = t.length",
+			old: "head.Length, head.Freed, head.Made = t.length, merged(t.freed), t.made", new: "head.Length, head.Made = t.length, t.made",
 			pkg: "integration", run: "TestCrashFreed"},
 		{rule: "C6 patches only of blocks that the journal has whole", file: "container/apply.go",
 			old: "if t.base < a.cutoff {", new: "if t.base < a.cutoff && t.f == nil {", pkg: "container", run: "TestPatchesOfDestroyedBlocks"},
