@@ -28,7 +28,8 @@ func (fs *FS) born(dir *inode, id keys.ObjectID) {
 	fs.syncMu.Unlock()
 }
 
-// syncMade makes a file durable by the journal alone, where that can be; else it answers false and has promised nothing. The file was handed over.
+// syncMade makes a file durable by the journal alone, where that can be, but for its directory's own names; else it answers false and has promised nothing. The file
+// was handed over.
 func (fs *FS) syncMade(n *inode, f *cache.File) (made bool, err error) {
 	if n.headerSynced.Load() || !n.asMade.Load() || held(n.held.Load()) != heldKnown {
 		return false, nil
@@ -43,9 +44,6 @@ func (fs *FS) syncMade(n *inode, f *cache.File) (made bool, err error) {
 	parent := n.links[0].parent
 	if !fs.calm(parent) {
 		return false, nil
-	}
-	if err := fs.syncLinks(parent); err != nil {
-		return false, err
 	}
 	dirty := n.metaDirty.Swap(false) // the mtime is in the journal
 	var st unix.Stat_t

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -97,6 +98,18 @@ func (r *madeRun) is(name string, stamps ...uint64) error {
 		}
 	}
 	return errors.Join(err, fmt.Errorf("%q holds %d, not one of %d", name, got, stamps))
+}
+
+// listed compares what a list of the root has with what lookups find.
+func (r *madeRun) listed() error {
+	names, err := r.k.list(madeRoot)
+	for _, name := range []string{"f", "g", "new", "old"} {
+		_, _, lerr := r.k.lookup(madeRoot, name)
+		if slices.Contains(names, name) != (lerr == nil) {
+			err = errors.Join(err, fmt.Errorf("%q: %v, and the list is %q", name, lerr, names))
+		}
+	}
+	return err
 }
 
 // A new small file that was synced, and what becomes of it, over every loss: what was acknowledged is so, and nothing is lost or comes back.
@@ -201,6 +214,20 @@ func TestCrashMade(t *testing.T) {
 			r.fsyncDir()
 			r.unlink("f")
 		}, func(r *madeRun) error { return errors.Join(r.is("new", 0), r.is("f", 0, 1)) }},
+		{"moved to a new directory", func(r *madeRun) {
+			r.make(madeRoot, "f", 1, 1)
+			dir, _, err := r.k.mkdir(madeRoot, "dir")
+			r.must(err)
+			r.must(r.k.rename(madeRoot, "f", dir, "g", 0))
+			r.sync()
+		}, func(r *madeRun) error {
+			if dir, _, err := r.k.lookup(madeRoot, "dir"); err == nil {
+				if got, err := r.holds(dir, "g", 1); err != nil || got == 1 {
+					return errors.Join(err, r.is("f", 0))
+				}
+			}
+			return r.is("f", 1)
+		}},
 		{"moved over another one", func(r *madeRun) {
 			r.old("f", 1)
 			r.make(madeRoot, "new", 2, 1)
@@ -288,13 +315,18 @@ func TestCrashMade(t *testing.T) {
 				for seed := range uint64(times(8, 40)) {
 					after := &madeRun{t: t}
 					d := m.Cut(loss, rand.New(rand.NewPCG(seed, 1)))
-					after.s, err = openCrash(d.Root(), mk, true)
-					r.must(err)
-					after.k = newKernel(after.s.FS)
-					if err := c.judge(after); err != nil {
-						t.Errorf("%v, seed %d: %v\n%s", loss, seed, err, after.s.notes.all())
+					for _, readOnly := range []bool{true, false} { // who only reads is shown the same
+						after.s, err = openCrashAs(d.Root(), mk, true, readOnly)
+						r.must(err)
+						after.k = newKernel(after.s.FS)
+						if err := c.judge(after); err != nil {
+							t.Errorf("%v, seed %d, read-only %v: %v\n%s", loss, seed, readOnly, err, after.s.notes.all())
+						}
+						if err := after.listed(); err != nil {
+							t.Errorf("%v, seed %d, read-only %v: %v", loss, seed, readOnly, err)
+						}
+						r.must(after.s.Close())
 					}
-					r.must(after.s.Close())
 				}
 			}
 			r.s.abandon(m)

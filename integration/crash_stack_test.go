@@ -41,13 +41,17 @@ func newCrashDisk(p vault.Params) (*disktest.Memory, *keys.MasterKey, error) {
 
 // openCrash opens the vault on root, which it takes over.
 func openCrash(root disk.Dir, mk *keys.MasterKey, writeBack bool) (*crashStack, error) {
+	return openCrashAs(root, mk, writeBack, false)
+}
+
+func openCrashAs(root disk.Dir, mk *keys.MasterKey, writeBack, readOnly bool) (*crashStack, error) {
 	cfg, err := vault.ReadConfigDir(root)
 	if err != nil {
 		root.Close()
 		return nil, err
 	}
 	s := &crashStack{notes: &notes{}}
-	v, err := vault.OpenDir(root, cfg, mk, vault.OpenOptions{Mountpoint: "/crash", Events: s.notes.event})
+	v, err := vault.OpenDir(root, cfg, mk, vault.OpenOptions{Mountpoint: "/crash", Events: s.notes.event, ReadOnly: readOnly})
 	if err != nil {
 		return nil, err
 	}

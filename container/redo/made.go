@@ -82,12 +82,3 @@ func (c *Config) drop(f *file) error {
 		return unlessGone(d.Unlink(name))
 	}))
 }
-
-// unmade counts the files that only the journal has, for who writes nothing.
-func (c *Config) unmade(x *index) (int, error) {
-	if !slices.ContainsFunc(x.order, func(f *file) bool { return f.made != nil }) {
-		return 0, nil
-	}
-	l, err := c.locate(x.order)
-	return len(l.lacking), err
-}

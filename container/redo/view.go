@@ -23,6 +23,7 @@ type View struct {
 	x      *index
 	torn   bool
 	damage *Damage
+	shown  *shown // nil: names are as on the host
 
 	better func(id keys.ObjectID, host, replayed disk.File) bool // nil: the journal counts
 	mu     sync.Mutex                                            // guards stay
@@ -64,15 +65,14 @@ func Load(c Config) (*View, error) {
 		r.Close()
 		return nil, nil
 	}
-	if n, err := c.unmade(x); err != nil {
+	s, err := c.show(x)
+	if err != nil {
 		r.Close()
 		return nil, fmt.Errorf("redo: load: %w", err)
-	} else if n > 0 {
-		emit(fmt.Sprintf("%d files may be in the journal alone, and do not show: a mount for writing makes them", n))
 	}
 	emit(fmt.Sprintf("%d transactions of the journal are shown and not written", x.log.Transactions))
 	v := c.view(r, x)
-	v.damage = damage
+	v.damage, v.shown = damage, s
 	return v, nil
 }
 

@@ -151,8 +151,8 @@ func nanoseconds(ts unix.Timespec) int64 {
 	return min(max(ts.Sec, -most), most)*int64(time.Second) + ts.Nsec
 }
 
-// Root is the vault's directory on the host, .coffer included. The Vault closes it.
-func (v *Vault) Root() disk.Dir { return v.root }
+// Root is the vault's directory on the host, .coffer included, with the names that a View shows. The Vault closes it.
+func (v *Vault) Root() disk.Dir { return v.view.Root(v.root) }
 
 // Ring holds the keys. Close destroys it.
 func (v *Vault) Ring() *keys.Ring { return v.ring }
