@@ -218,7 +218,7 @@ func (fs *FS) remove(in *fuse.InHeader, name string, host func(*dirs.Dir, string
 	}
 	done, logged := fs.changing(parent), false
 	defer func() { done(!logged) }()
-	removed := func() (bool, error) { return false, nil }
+	var removed func() (bool, error)
 	if n := fs.known(parent, d, e); n != nil {
 		defer fs.release(n)
 		defer fs.nameless(n)

@@ -40,8 +40,8 @@ func TestReaderJournal(t *testing.T) {
 	}
 	w := &wrecker{t: t, rng: rand.New(rand.NewPCG(4, 2)), seen: map[keys.ObjectID]bool{}}
 	w.wreck(dir)
-	if w.images < 100 || w.patches < 30 {
-		t.Fatalf("only %d images and %d patches", w.images, w.patches)
+	if w.images < 100 || w.patches < 30 || w.made < 2 {
+		t.Fatalf("only %d images, %d patches and %d files that are made", w.images, w.patches, w.made)
 	}
 	check := func(who string) {
 		t.Helper()
@@ -147,6 +147,7 @@ type wrecker struct {
 	seen    map[keys.ObjectID]bool
 	images  int
 	patches int
+	made    int
 }
 
 func (w *wrecker) must(err error) {
@@ -163,6 +164,7 @@ func (w *wrecker) wreck(dir string) {
 	w.j, err = journal.New(w.g.v.Journal())
 	w.must(err)
 	w.dir(w.g.tree.Root(), nil)
+	w.removed(w.g.tree.Root())
 	_, err = w.j.Append((&redo.Head{ID: keys.RandomObjectID(), Length: 4096}).Append(nil)) // of a file that was unlinked
 	w.must(err)
 	w.must(w.j.Sync(w.j.End()))
@@ -191,6 +193,26 @@ func (w *wrecker) dir(d *dirs.Dir, path []string) {
 	}
 }
 
+// removed leaves a file on the host of which the journal says that it is gone.
+func (w *wrecker) removed(d *dirs.Dir) {
+	f, e, err := d.CreateFile("removed", 0o600, -1, -1)
+	w.must(err)
+	w.must(f.Close())
+	_, err = w.j.Append((&redo.End{ID: e.ID, Removed: true, Path: d.HostPath(e)}).Append(nil))
+	w.must(err)
+}
+
+// make has the journal make a file, and takes it from the host.
+func (w *wrecker) make(d *dirs.Dir, e dirs.Entry, whole []byte, st *unix.Stat_t) {
+	h := redo.Head{ID: e.ID, Path: d.HostPath(e), Length: st.Size, Images: []redo.Range{{Off: 0, Len: st.Size}}, Timed: true, Mtime: st.Mtim,
+		Made: &redo.Made{Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid}}
+	_, err := w.j.Append(h.Append(nil), whole)
+	w.must(err)
+	_, err = d.Unlink(e.Name)
+	w.must(err)
+	w.made++
+}
+
 // file puts blocks of the first few of a container into the journal, with what a replay must not write, and overwrites them.
 func (w *wrecker) file(d *dirs.Dir, e dirs.Entry, path []string) {
 	const block, most = 4096, 40
@@ -203,6 +225,11 @@ func (w *wrecker) file(d *dirs.Dir, e dirs.Entry, path []string) {
 	_, err = f.ReadAt(whole, 0)
 	w.must(err)
 	junk := bytes.Repeat([]byte{0xaa}, len(whole))
+	if n, err := f.Listxattr(nil); err == nil && n == 0 && st.Nlink == 1 && st.Size == int64(len(whole)) && e.Type == names.File &&
+		!(names.Link{Name: e.Name}).IsLong() && w.rng.IntN(2) == 0 {
+		w.make(d, e, whole, &st)
+		return
+	}
 
 	early := redo.Head{ID: e.ID, Path: path, Length: -1, Images: []redo.Range{{Off: 0, Len: int64(len(whole))}}}
 	_, err = w.j.Append(early.Append(nil), junk)

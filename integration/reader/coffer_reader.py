@@ -23,7 +23,7 @@ sys.dont_write_bytecode = True  # leave nothing beside the source, which may be 
 
 from agefile import read_identities  # noqa: E402
 from container import GEOMETRIES, Container  # noqa: E402
-from journal import Journal, replayed  # noqa: E402
+from journal import Journal, Replayed  # noqa: E402
 from primitives import (VERSION, Keys, Refused, base64url_decode, escape, is_zero, mac, need, note, open_siv, text,  # noqa: E402
                         u16, u64)
 from vaultfiles import State, decode_recovery_key, read_config, unwrap  # noqa: E402
@@ -111,13 +111,45 @@ class Vault:
             state_fd = None
         self.state = State(state_fd, self.keys, recover)
         self.replayed = {}  # file id -> its last state in the journal
+        self.lacking, self.hidden = {}, set()  # directory id -> {host name: mode} of files that R5 makes; host names that it removes
         if self.state.journal_id:
             coffer_fd = open_at(self.root_fd, b".coffer", os.O_DIRECTORY)
-            self.replayed = replayed(Journal(coffer_fd, self.keys.journal, self.keys.vault_id, self.state.journal_id))
+            r = Replayed(Journal(coffer_fd, self.keys.journal, self.keys.vault_id, self.state.journal_id))
             os.close(coffer_fd)
+            self.replayed = r.files
+            self.names_of(r)
         self.no_blake3 = False
         self.host_inodes = {}  # object id -> (device, inode, path), section 8.5
         self.entries = []
+
+    def names_of(self, r):
+        """Step R5: the names that differ from the host's."""
+        found = {}
+        if r.made or r.removed:
+            self.find(self.root_fd, self.keys.vault_id, found)
+        for id_, mode in r.made.items():
+            if id_ not in found:
+                parent = self.keys.vault_id
+                for host in r.paths[id_][:-1]:
+                    parent = Link(self, parent, host, f"journal: {escape(host)}").id
+                self.lacking.setdefault(parent, {})[r.paths[id_][-1]] = mode
+        for id_ in r.removed & found.keys() & r.paths.keys():
+            self.hidden |= found[id_] & {r.paths[id_][-1]}
+
+    def find(self, fd, id_, found):
+        """Object id -> host names, of all that opens."""
+        for host in map(os.fsencode, os.listdir(fd)):
+            if not SEALED_NAME.fullmatch(host) or 3 * len(host) // 4 not in SEALED_NAME_LENGTHS:
+                continue
+            try:
+                link = Link(self, id_, host, "journal")
+            except Refused:
+                continue
+            found.setdefault(link.id, set()).add(host)
+            if link.type == DIR:
+                sub = open_at(fd, host, os.O_DIRECTORY)
+                self.find(sub, link.id, found)
+                os.close(sub)
 
     def walk(self):
         self.directory(self.root_fd, self.keys.vault_id, b"")
@@ -127,7 +159,8 @@ class Vault:
 
     def directory(self, fd, id_, path):
         groups = {}
-        for host in sorted(map(os.fsencode, os.listdir(fd))):
+        lacking = self.lacking.get(id_, {})
+        for host in sorted({*map(os.fsencode, os.listdir(fd)), *lacking} - self.hidden):
             what = f"{escape(path) or '/'}: sealed name {escape(host)}"
             if path == b"" and host == b".coffer" or host.endswith(b".name"):
                 continue
@@ -135,6 +168,7 @@ class Vault:
                 note(f"{what}: foreign, ignored")
                 continue
             link = Link(self, id_, host, what)
+            link.made = lacking.get(host)
             groups.setdefault(link.key, []).append(link)
         for links in groups.values():
             link = self.winner(fd, links)
@@ -161,14 +195,23 @@ class Vault:
 
     def container(self, dir_fd, link):
         """The caller closes container.fd, or leaves it to the end of the process."""
-        st = os.stat(link.host, dir_fd=dir_fd, follow_symlinks=False)
-        need(stat.S_ISREG(st.st_mode), f"{link.what}: type is not the host object's")
         object_type = FILE if link.type == FILE else SYMLINK
-        return Container(self, open_at(dir_fd, link.host), link.id, link.geometry_id, object_type, link.what,
+        if link.made is None:
+            st = os.stat(link.host, dir_fd=dir_fd, follow_symlinks=False)
+            need(stat.S_ISREG(st.st_mode), f"{link.what}: type is not the host object's")
+            fd = open_at(dir_fd, link.host)
+        else:
+            fd = os.memfd_create("made")  # the host file as R5 makes it: empty
+        return Container(self, fd, link.id, link.geometry_id, object_type, link.what,
                          self.may_lack_header(link))
 
     def entry(self, dir_fd, link, path):
         what = link.what = f"{escape(path)} ({escape(link.host)})"
+        if link.made is not None:
+            container = self.container(dir_fd, link)
+            self.entries.append((path, {"path": escape(path), "type": TYPE_NAMES[FILE], "mode": f"{link.made:04o}", **container.summary()}))
+            os.close(container.fd)
+            return
         st = os.stat(link.host, dir_fd=dir_fd, follow_symlinks=False)
         seen = self.host_inodes.setdefault(link.id, (st.st_dev, st.st_ino, path))
         need(seen[:2] == (st.st_dev, st.st_ino), f"{what}: another object than {escape(seen[2])}, under one object id")

@@ -125,20 +125,43 @@ class Journal:
                     yield end, heads, bulks
 
 
-def replayed(journal):
-    """Step R3: file id -> its blocks and its length, -1 where that is the host's."""
-    if journal.lost:
-        note("journal: committed transactions are lost: what is left is shown")
-    files = {}
-    for _, head, bulk in journal.transactions:
-        apply(files, head, bulk)
-    note(f"journal: {len(journal.transactions)} transactions are shown as if replayed")
-    return files
+class Replayed:
+    """Step R3: `files`, file id -> its blocks and its length, -1 where that is the host's; `made`, file id -> mode of files that count as made; `removed`, ids;
+    `paths`, file id -> the last path."""
+
+    def __init__(self, journal):
+        self.files, self.made, self.removed, self.paths = {}, {}, set(), {}
+        if journal.lost:
+            note("journal: committed transactions are lost: what is left is shown")
+        for _, head, bulk in journal.transactions:
+            self.names(head)
+            apply(self.files, head, bulk)
+        note(f"journal: {len(journal.transactions)} transactions are shown as if replayed")
+
+    def names(self, head):
+        if not head or head[0] not in (FILE, MAKE, END):
+            return
+        id_, at = head[16:32], {FILE: 48, MAKE: 64, END: 32}[head[0]]
+        path = []
+        for _ in range(u16(head, 2) if len(head) >= at else 0):
+            need(at < len(head) and head[at] and at + head[at] < len(head), "journal: malformed path")
+            path.append(head[at + 1:at + 1 + head[at]])
+            at += 1 + head[at]
+        if path:
+            self.paths[id_] = path
+        if head[0] == MAKE:
+            self.made[id_] = u32(head, 48)
+        elif head[0] == END:
+            need(len(head) == at and head[1] <= 1 and is_zero(head[4:16]), "journal: malformed head")
+            self.made.pop(id_, None)
+            if head[1]:
+                self.removed.add(id_)
 
 
 def apply(files, head, bulk):
     need(head and head[0] in (FILE, EXCHANGE, MAKE, END), "journal: unknown kind of transaction")
     if head[0] in (EXCHANGE, END):
+        need(not bulk, "journal: bulk is not that of the images")
         return
     at = 64 if head[0] == MAKE else 48
     need(len(head) >= at and head[1] <= 3 and u32(head, 12) < 10**9, "journal: malformed head")
