@@ -34,15 +34,21 @@ func (c *Config) make(f *file) (made bool, err error) {
 	}
 	path := append(slices.Clone(dir), f.path[last])
 	err = c.inParent(path, f.id, func(d disk.Dir, name string) error {
-		host, err := d.Create(name, f.made.Mode)
-		if errors.Is(err, unix.EEXIST) {
-			c.Events.Emit(event.Event{Kind: event.Damage, Object: f.id.String(), Offset: -1, Note: "something else stands under the name of a file that the journal makes: it is not made"})
-			return errStale
+		if taken, err := exists(d, name); err != nil || taken {
+			if taken {
+				c.Events.Emit(event.Event{Kind: event.Damage, Object: f.id.String(), Offset: -1, Note: "something else stands under the name of a file that the journal makes: it is not made"})
+				err = errStale
+			}
+			return err
 		}
+		host, err := c.Journal.Dir.Create(madeName, f.made.Mode)
 		if err != nil {
 			return err
 		}
-		return errors.Join(c.own(f, host), host.Close())
+		if err := errors.Join(c.own(f, host), host.Close()); err != nil {
+			return err
+		}
+		return c.Journal.Dir.Rename(madeName, d, name, 0)
 	})
 	if err != nil {
 		return false, unlessStale(err)
@@ -50,6 +56,9 @@ func (c *Config) make(f *file) (made bool, err error) {
 	f.path = path
 	return true, nil
 }
+
+// madeName is what a file is called, beside the journal, until it has owner and mode, durably: no cut leaves its name without.
+const madeName = "made.tmp"
 
 // own gives a file that was just made owner and mode. A process that may not give it away keeps it.
 func (c *Config) own(f *file, host disk.File) error {
@@ -65,7 +74,10 @@ func (c *Config) own(f *file, host disk.File) error {
 			return err
 		}
 	}
-	return host.Chmod(f.made.Mode)
+	if err := host.Chmod(f.made.Mode); err != nil {
+		return err
+	}
+	return host.Sync()
 }
 
 // drop removes the last name of a file that lost it, where the host kept it.

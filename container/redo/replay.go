@@ -115,6 +115,9 @@ func (c *Config) replay() (res Result, err error) {
 			return res, fmt.Errorf("file %s: remove it: %w", f.id, err)
 		}
 	}
+	if err := unlessGone(c.Journal.Dir.Unlink(madeName)); err != nil { // of a replay that was cut
+		return res, err
+	}
 	files := l.named
 	for _, f := range l.lacking {
 		made, err := c.make(f)
