@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -331,5 +332,45 @@ func TestCrashMade(t *testing.T) {
 			}
 			r.s.abandon(m)
 		})
+	}
+}
+
+// A file that is made, synced with its directory, and removed, again and again, as a database does with its rollback journal, costs syncs of the journal only.
+func TestMadeSyncs(t *testing.T) {
+	r := &madeRun{t: t}
+	m, mk, err := newCrashDisk(vault.Params{})
+	r.must(err)
+	defer mk.Destroy()
+	r.s, err = openCrash(m.Root(), mk, true)
+	r.must(err)
+	r.k = newKernel(r.s.FS)
+	r.other, r.ofh = r.make(madeRoot, "other", 8, 1)
+	node, fh := r.make(madeRoot, "before", 1, 1)
+	r.must(r.k.close(node, fh, unix.O_RDWR))
+	r.unlink("before")
+	host, journal := 0, 0
+	m.SetTrace(func(op, name string, _ int64, _ int) {
+		switch {
+		case !strings.Contains(op, "sync"):
+		case strings.HasPrefix(name, "journal."):
+			journal++
+		default:
+			t.Logf("%s of %q", op, name)
+			host++
+		}
+	})
+	for i := range uint64(20) {
+		node, fh := r.make(madeRoot, "scratch", 1+i%8, 3)
+		r.fsyncDir()
+		r.must(r.k.write(node, fh, stampedPage(9), page))
+		r.must(r.k.fsync(node, fh, true))
+		r.sync()
+		r.must(r.k.close(node, fh, unix.O_RDWR))
+		r.unlink("scratch")
+	}
+	m.SetTrace(nil)
+	r.must(r.s.Close())
+	if host > 0 || journal != 60 {
+		t.Errorf("%d syncs of the host, %d of the journal", host, journal)
 	}
 }
