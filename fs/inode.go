@@ -69,7 +69,7 @@ type inode struct {
 	privFree     atomic.Bool   // mode is known to have no suid or sgid bit; see killpriv.go
 	owner        atomic.Pointer[dirOwner]
 	freeing      sync.RWMutex // of a directory: shared while the host frees what was removed from it; before all other locks
-	linkSync     sync.Mutex   // held while its links are synced
+	linkSync     sync.Mutex   // held while its links are synced, and while a file is moved or gets another link; before loc
 	linksSynced  atomic.Bool  // no link of this object changed since they were synced
 	asMade       atomic.Bool  // it was made in this session, has had one name at a time, and mode, owner and extended attributes are what they were then
 	metaDirty    atomic.Bool  // mode or owner may have been set since the last full sync

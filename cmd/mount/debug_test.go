@@ -97,6 +97,23 @@ func TestDebugJournal(t *testing.T) {
 	b.fails(exitUsage, "a command is missing", "", "debug")
 	b.fails(exitUsage, "unknown command", "", "debug", "x")
 
+	v, _ = b.newVault("names")
+	b.crashed(v, func(j *journal.Journal) {
+		for _, head := range [][]byte{
+			(&redo.Head{ID: id, Path: []string{"f"}, Length: 4096, Made: &redo.Made{Mode: 0o600}}).Append(nil),
+			(&redo.End{ID: id}).Append(nil), (&redo.End{ID: id, Removed: true, Path: []string{"f"}}).Append(nil),
+		} {
+			_, err := j.Append(head)
+			noError(t, err)
+		}
+	})
+	out = b.ok(passphrase+"\n", "debug", "journal", v).stdout
+	for _, want := range []string{"make     " + id.String(), "settled  " + id.String(), "removed  " + id.String()} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+
 	// What makes no sense is shown, and named; a mount refuses it.
 	v, _ = b.newVault("w")
 	b.crashed(v, func(j *journal.Journal) {
