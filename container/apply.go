@@ -59,7 +59,6 @@ type applier struct {
 	due      time.Time                     // when the queue is applied at the latest
 	now      bool                          // apply the queue now
 	rounds   int                           // checkpoints that are over
-	given    journal.LSN                   // given up by the last checkpoint that gave up any
 	press    bool                          // a checkpoint is asked for
 	working  bool                          // run is at it
 	full     error                         // the host has no room for what was logged; it is tried again and again

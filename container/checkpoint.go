@@ -59,18 +59,18 @@ func (a *applier) checkpoint() {
 	a.mu.Lock()
 	a.rounds++
 	a.cond.Broadcast()
-	// What this one gives up a replay may still deliver, until later records that say so are durable, as they are at the next checkpoint.
+	// What this one gives up a replay may still deliver, until later records that say so are durable: perhaps not before the next checkpoint, or the one after.
+	given := a.log.Load().Given()
 	for id, lsn := range a.logged {
-		if lsn <= a.given {
+		if lsn <= given {
 			delete(a.logged, id)
 		}
 	}
 	for id, lsn := range a.made {
-		if lsn <= a.given {
+		if lsn <= given {
 			delete(a.made, id)
 		}
 	}
-	a.given = max(a.given, upTo)
 	a.mu.Unlock()
 }
 
@@ -162,7 +162,7 @@ func (a *applier) suspend() error {
 		return a.fail("suspension", err)
 	}
 	a.mu.Lock()
-	a.last, a.cutoff, a.given, a.names, a.anywhere = 0, 0, 0, 0, false
+	a.last, a.cutoff, a.names, a.anywhere = 0, 0, 0, false
 	a.owed = nil
 	clear(a.touched)
 	clear(a.logged)

@@ -12,12 +12,16 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/internal/disk/disktest"
 )
 
 // madeRun makes new files that the journal alone makes durable (FORMAT.md section 12, C8), and looks at what any loss leaves of them.
 type madeRun struct {
 	t     *testing.T
+	m     *disktest.Memory
+	mk    *keys.MasterKey
 	s     *crashStack
 	k     *kernel
 	other uint64 // an old file, to sync what else there is
@@ -301,38 +305,42 @@ func TestCrashMade(t *testing.T) {
 			return errors.Join(err, r.is("f", 1))
 		}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			r := &madeRun{t: t}
-			m, mk, err := newCrashDisk(vault.Params{})
-			r.must(err)
-			defer mk.Destroy()
-			r.s, err = openCrash(m.Root(), mk, true)
-			r.must(err)
-			r.k = newKernel(r.s.FS)
-			r.other, r.ofh = r.make(madeRoot, "other", 8, 1)
-			r.must(r.s.Engine.Checkpoint())
-			c.work(r)
-			for _, loss := range crashLosses() {
-				for seed := range uint64(times(8, 40)) {
-					after := &madeRun{t: t}
-					d := m.Cut(loss, rand.New(rand.NewPCG(seed, 1)))
-					for _, readOnly := range []bool{true, false} { // who only reads is shown the same
-						after.s, err = openCrashAs(d.Root(), mk, true, readOnly)
-						r.must(err)
-						after.k = newKernel(after.s.FS)
-						if err := c.judge(after); err != nil {
-							t.Errorf("%v, seed %d, read-only %v: %v\n%s", loss, seed, readOnly, err, after.s.notes.all())
-						}
-						if err := after.listed(); err != nil {
-							t.Errorf("%v, seed %d, read-only %v: %v", loss, seed, readOnly, err)
-						}
-						r.must(after.s.Close())
-					}
-				}
-			}
-			r.s.abandon(m)
-		})
+		t.Run(c.name, func(t *testing.T) { testCrashMade(t, c.work, c.judge) })
 	}
+}
+
+// testCrashMade does work on a new vault, and judges what each loss leaves.
+func testCrashMade(t *testing.T, work func(r *madeRun), judge func(r *madeRun) error) {
+	r := &madeRun{t: t}
+	m, mk, err := newCrashDisk(vault.Params{})
+	r.must(err)
+	defer mk.Destroy()
+	r.m, r.mk = m, mk
+	r.s, err = openCrash(m.Root(), mk, true)
+	r.must(err)
+	r.k = newKernel(r.s.FS)
+	r.other, r.ofh = r.make(madeRoot, "other", 8, 1)
+	r.must(r.s.Engine.Checkpoint())
+	work(r)
+	for _, loss := range crashLosses() {
+		for seed := range uint64(times(8, 40)) {
+			after := &madeRun{t: t}
+			d := m.Cut(loss, rand.New(rand.NewPCG(seed, 1)))
+			for _, readOnly := range []bool{true, false} { // who only reads is shown the same
+				after.s, err = openCrashAs(d.Root(), mk, true, readOnly)
+				r.must(err)
+				after.k = newKernel(after.s.FS)
+				if err := judge(after); err != nil {
+					t.Errorf("%v, seed %d, read-only %v: %v\n%s", loss, seed, readOnly, err, after.s.notes.all())
+				}
+				if err := after.listed(); err != nil {
+					t.Errorf("%v, seed %d, read-only %v: %v", loss, seed, readOnly, err)
+				}
+				r.must(after.s.Close())
+			}
+		}
+	}
+	r.s.abandon(m)
 }
 
 // A file that is made, synced with its directory, and removed, again and again, as a database does with its rollback journal, costs syncs of the journal only.

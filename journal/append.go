@@ -60,16 +60,16 @@ func (j *Journal) append(t *payload, from func(LSN) error, direct bool) (LSN, er
 	j.mu.Lock()
 	direct = direct && j.synced == begin // J3: what lies before may be in the page cache alone
 	j.mu.Unlock()
-	end, err := j.write(t, begin, &direct)
+	end, stated, err := j.write(t, begin, &direct)
 	if err != nil {
 		j.revoke(begin)
 		return 0, j.fail("write", err)
 	}
 	j.number++
 	j.mu.Lock()
-	j.end = end
+	j.end, j.stated = end, stated
 	if direct {
-		j.synced = end
+		j.synced, j.given = end, stated
 	}
 	j.mu.Unlock()
 	return end, nil
@@ -212,13 +212,13 @@ func (j *Journal) press(waiting bool) error {
 	return j.c.Pressed(end)
 }
 
-// write writes the records of a transaction from pos on, in reserved pieces, and returns its end. Where direct is set they go straight to the disk; it is unset
-// where one of them could not.
-func (j *Journal) write(t *payload, pos LSN, direct *bool) (LSN, error) {
+// write writes the records of a transaction from pos on, in reserved pieces, and returns its end, and what they say that is recycled. Where direct is set they go
+// straight to the disk; it is unset where one of them could not.
+func (j *Journal) write(t *payload, pos LSN, direct *bool) (end, stated LSN, err error) {
 	for first := true; first || t.left > 0; first = false {
 		p, err := j.pieceAt(pos)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		rec := record{pos: pos, number: j.number}
 		part := t.take(min(t.left, int(p.header.limit()-pos)-recordHeader))
@@ -233,11 +233,11 @@ func (j *Journal) write(t *payload, pos LSN, direct *bool) (LSN, error) {
 		rec.durable, rec.recycled = j.synced, j.recycled
 		j.mu.Unlock()
 		if err := j.writeRecord(p, &rec, part, direct); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		pos = rec.end()
+		pos, stated = rec.end(), rec.recycled
 	}
-	return pos, nil
+	return pos, stated, nil
 }
 
 // pieceAt returns the piece of a log position, and begins a free one where that is its first byte (J4 by being free).

@@ -50,6 +50,8 @@ type Journal struct {
 	end      LSN
 	synced   LSN
 	recycled LSN
+	stated   LSN // of recycled, in the records up to end
+	given    LSN // of recycled, in those up to synced
 	pressed  LSN // asked for last
 	syncing  bool
 	closed   bool
@@ -94,6 +96,10 @@ func (j *Journal) End() LSN { j.mu.Lock(); defer j.mu.Unlock(); return j.end }
 
 // Synced is the LSN up to which all is durable.
 func (j *Journal) Synced() LSN { j.mu.Lock(); defer j.mu.Unlock(); return j.synced }
+
+// Given is the LSN up to which the disk itself says that all was recycled: no replay delivers what ends there or before, whatever is cut off from here on. It is behind
+// Recycle until later records are synced.
+func (j *Journal) Given() LSN { j.mu.Lock(); defer j.mu.Unlock(); return j.given }
 
 // Used is how many bytes of log are not recycled.
 func (j *Journal) Used() int64 { j.mu.Lock(); defer j.mu.Unlock(); return int64(j.end - j.recycled) }

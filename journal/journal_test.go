@@ -272,6 +272,31 @@ func TestRecycleStated(t *testing.T) {
 }
 
 // What is not synced is not given up.
+// Given follows what the disk says: a recycled LSN counts once a record that was written later is synced.
+func TestGiven(t *testing.T) {
+	c := testConfig(newMemDisk(), 4)
+	j := open(t, c)
+	given := func(want LSN) {
+		t.Helper()
+		if got := j.Given(); got != want {
+			t.Errorf("given up to %d, not %d", got, want)
+		}
+		_, log := replay(t, c)
+		if log.Recycled < want {
+			t.Errorf("%d is given, a replay begins at %d", want, log.Recycled)
+		}
+	}
+	x := put(t, j, testTx(1, 40, 100))
+	ok(t, j.Sync(x.lsn))
+	j.Recycle(x.lsn)
+	ok(t, j.Sync(x.lsn))
+	given(0) // nothing was written since
+	y := put(t, j, testTx(2, 40, 100))
+	given(0) // and not synced
+	ok(t, j.Sync(y.lsn))
+	given(x.lsn)
+}
+
 func TestRecycleBeyondSynced(t *testing.T) {
 	j := open(t, testConfig(newMemDisk(), 4))
 	a := put(t, j, testTx(0, 10, 10))

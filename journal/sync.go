@@ -20,7 +20,7 @@ func (j *Journal) Sync(lsn LSN) error {
 		j.cond.Wait()
 	}
 	j.syncing = true
-	end := j.end
+	end, stated := j.end, j.stated
 	j.batch = j.batch[:0]
 	for _, p := range j.live {
 		if p.header.limit() > j.synced && p.header.start() < end {
@@ -40,7 +40,7 @@ func (j *Journal) Sync(lsn LSN) error {
 	j.mu.Lock()
 	j.syncing = false
 	if err == nil {
-		j.synced = end
+		j.synced, j.given = end, stated
 	}
 	j.cond.Broadcast()
 	return err
