@@ -40,6 +40,7 @@ type applier struct {
 
 	settled  atomic.Uint64 // suspensions: each made all durable that was flushed before
 	prepared atomic.Bool   // the journal has a first piece, or the host was asked for one
+	paying   sync.Mutex    // one appends what is owed at a time; before mu
 	spare    disk.File     // keeps a descriptor for that piece, so that programs cannot have opened the last one; nil where there is none
 
 	mu       sync.Mutex // guards what follows
@@ -172,6 +173,9 @@ func (a *applier) admit() error {
 // append appends a transaction, with the CRCs of its bulk, which is to be synced soon, or not; errGivenUp where it has patches whose whole blocks the journal may not keep. Until enqueue the journal keeps it, whatever is recycled. Before it has room it holds nothing back, or those who wait for room
 // would wait for each other.
 func (a *applier) append(t *transaction, head *redo.Head, sums []uint32, bulk [][]byte, soon bool) (err error) {
+	if err := a.payNotes(); err != nil && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		return err
+	}
 	if t.lsn, err = a.log.Load().AppendFrom(a.keepFor(t), soon, head.Append(nil), sums, bulk...); err != nil {
 		a.unkeep(t)
 		if errors.Is(err, errGivenUp) {

@@ -31,7 +31,7 @@ func (f *File) SyncNew(m redo.Made) (made bool, err error) {
 	if err != nil || lsn == 0 {
 		return false, err
 	}
-	return true, f.eng.applier.log.Load().Sync(lsn)
+	return true, f.eng.applier.syncNames(lsn)
 }
 
 // makeNow flushes and logs all of the file; 0 where that cannot be.
@@ -47,7 +47,7 @@ func (f *File) makeNow(m redo.Made) (journal.LSN, error) {
 	f.mu.RLock()
 	n := f.geo.HostLength(f.hdr.size)
 	fits := !f.held && !f.abandoned && !f.virgin && f.tx == nil && f.queued == 0 && n <= mostMade && n <= f.hostLen
-	was := f.durable
+	was, said, dirty := f.durable, f.hdr.durable, f.headerDirty
 	f.mu.RUnlock()
 	if w := f.where.Load(); !fits || w == nil || len(w.path()) == 0 {
 		return 0, nil
@@ -75,7 +75,7 @@ func (f *File) makeNow(m redo.Made) (journal.LSN, error) {
 		f.held = true
 		return f.lsn, nil
 	}
-	f.durable, f.tx = was, nil // all that it has stands on the host
+	f.durable, f.hdr.durable, f.headerDirty, f.tx = was, said, dirty, nil // all that it has stands on the host
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return 0, nil
 	}
@@ -135,22 +135,36 @@ func (e *Engine) SyncNames() error {
 // syncNames syncs the journal up to lsn, and at least as far as it says which files were made or removed: no file that was removed before what is promised now
 // comes back behind it.
 func (a *applier) syncNames(lsn journal.LSN) error {
-	a.mu.Lock()
-	owed := a.owed
-	a.owed = nil
-	a.mu.Unlock()
-	for i, n := range owed {
-		if err := a.appendNote(n); err != nil {
-			a.mu.Lock()
-			a.owed = append(a.owed, owed[i:]...)
-			a.mu.Unlock()
-			return err
-		}
+	if err := a.payNotes(); err != nil {
+		return err
 	}
 	a.mu.Lock()
 	lsn = max(lsn, a.names)
 	a.mu.Unlock()
 	return a.log.Load().Sync(lsn)
+}
+
+// payNotes appends what is owed. A note is owed until it is appended, so that whoever comes meanwhile does not promise without it.
+func (a *applier) payNotes() error {
+	next := func(done int) (n nameNote, more bool) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.owed = a.owed[min(done, len(a.owed)):]; len(a.owed) == 0 {
+			return n, false
+		}
+		return a.owed[0], true
+	}
+	if _, owing := next(0); !owing {
+		return nil
+	}
+	a.paying.Lock()
+	defer a.paying.Unlock()
+	for n, more := next(0); more; n, more = next(1) {
+		if err := a.appendNote(n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *applier) isMade(id keys.ObjectID) bool {
@@ -175,7 +189,7 @@ func endOf(id keys.ObjectID) nameNote {
 }
 
 // note appends what became of the name of a file. To remove and to move files must be possible on a full host, too: where the journal has no room just then,
-// whoever promises something next appends it.
+// whoever logs or promises something next appends it.
 func (a *applier) note(n nameNote) error {
 	err := a.appendNote(n)
 	if err == nil || errors.Is(err, journal.ErrFailed) {

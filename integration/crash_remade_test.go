@@ -120,6 +120,27 @@ func TestCrashMadeLater(t *testing.T) {
 			r.must(r.k.rmdir(madeRoot, "dir"))
 			r.fsyncDir()
 		}, func(r *madeRun) error { return r.is("dir", 0) }},
+		{"on a host without room for a journal", func(r *madeRun) {
+			r.s.abandon(r.m)
+			r.m.SetFault(nil)
+			var err error
+			r.s, err = openCrash(r.m.Root(), r.mk, true)
+			r.must(err)
+			r.k = newKernel(r.s.FS)
+			r.m.SetFault(func(c disktest.Call) error {
+				if c.Op == "create" && strings.HasPrefix(c.Name, "journal.") {
+					return unix.ENOSPC
+				}
+				return nil
+			})
+			r.make(madeRoot, "f", 1, 2) // the sync of the host does
+			r.m.SetFault(nil)
+		}, func(r *madeRun) error {
+			if got, err := r.holds(madeRoot, "f", 2); err != nil || got != 1 {
+				return fmt.Errorf("it holds %d, %w", got, err)
+			}
+			return nil
+		}},
 		{"closed, forgotten, and synced again", func(r *madeRun) {
 			node, fh := r.make(madeRoot, "f", 1, 1)
 			r.must(r.k.close(node, fh, unix.O_RDWR))
