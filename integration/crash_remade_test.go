@@ -141,6 +141,19 @@ func TestCrashMadeLater(t *testing.T) {
 			}
 			return nil
 		}},
+		{"a large one, removed, and a small one under its name", func(r *madeRun) {
+			r.make(madeRoot, "f", 1, 100)
+			r.unlink("f")
+			r.make(madeRoot, "f", 2, 1)
+		}, func(r *madeRun) error { return r.is("f", 2) }},
+		{"a large one, moved, and a small one under its name", func(r *madeRun) {
+			node, fh := r.make(madeRoot, "f", 1, 100)
+			r.rename("f", "g")
+			r.must(r.k.fsync(node, fh, true))
+			r.make(madeRoot, "f", 2, 1)
+			r.unlink("g")
+			r.make(madeRoot, "g", 3, 1)
+		}, func(r *madeRun) error { return errors.Join(r.is("f", 2), r.is("g", 3)) }},
 		{"closed, forgotten, and synced again", func(r *madeRun) {
 			node, fh := r.make(madeRoot, "f", 1, 1)
 			r.must(r.k.close(node, fh, unix.O_RDWR))
@@ -227,5 +240,47 @@ func TestCrashMadeTwice(t *testing.T) {
 			}
 		}
 		again.abandon(d)
+	}
+}
+
+// A directory that the host cannot read keeps nobody from reading the rest of a vault whose journal has a file in it.
+func TestCrashMadeUnreadable(t *testing.T) {
+	r := &madeRun{t: t}
+	m, mk, err := newCrashDisk(vault.Params{})
+	r.must(err)
+	defer mk.Destroy()
+	r.s, err = openCrash(m.Root(), mk, true)
+	r.must(err)
+	r.k = newKernel(r.s.FS)
+	dir, _, err := r.k.mkdir(madeRoot, "dir")
+	r.must(err)
+	r.make(dir, "in", 1, 1)
+	r.make(madeRoot, "f", 2, 1)
+	defer r.s.abandon(m)
+	d := m.Cut(disktest.LoseNothing, rand.New(rand.NewPCG(1, 1)))
+	root := d.Root()
+	var host string
+	r.must(root.List(func(name string, _ uint64, typ uint8) error {
+		if typ == unix.DT_DIR && name != ".coffer" {
+			host = name
+		}
+		return nil
+	}))
+	r.must(root.Close())
+	for _, op := range []string{"list", "open"} {
+		d.SetFault(func(c disktest.Call) error {
+			if c.Name == host && strings.HasPrefix(c.Op, op) {
+				return unix.EIO
+			}
+			return nil
+		})
+		after := &madeRun{t: t}
+		after.s, err = openCrashAs(d.Root(), mk, true, true)
+		if err != nil {
+			t.Fatalf("%s fails: %v", op, err)
+		}
+		after.k = newKernel(after.s.FS)
+		r.must(after.is("f", 2))
+		r.must(after.s.Close())
 	}
 }

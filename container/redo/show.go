@@ -1,7 +1,6 @@
 package redo
 
 import (
-	"errors"
 	"io"
 	"io/fs"
 	"math"
@@ -22,8 +21,8 @@ type shown struct {
 	dropped map[string]bool
 }
 
-// show finds out which names a View shows otherwise; nil where there are none, or where directories cannot be read, of which an event tells.
-func (c *Config) show(x *index) (*shown, error) {
+// show finds out which names a View shows otherwise; nil where there are none, or where directories cannot be read, of which an event tells: all else can be shown.
+func (c *Config) show(x *index) *shown {
 	var all []*file
 	for _, f := range x.order {
 		if f.made != nil || f.removed {
@@ -31,12 +30,11 @@ func (c *Config) show(x *index) (*shown, error) {
 		}
 	}
 	l, err := c.locate(all)
-	if errors.Is(err, ErrIncomplete) {
+	if err != nil {
 		c.Events.Emit(event.Event{Kind: event.Failed, Object: c.RootID.String(), Offset: -1, Err: err, Note: "files that only the journal has do not show"})
-		return nil, nil
 	}
 	if err != nil || len(l.lacking)+len(l.dropped) == 0 {
-		return nil, err
+		return nil
 	}
 	s := &shown{c: c, made: map[string]*file{}, inodes: map[string]uint64{}, in: map[keys.ObjectID][]string{}, dropped: map[string]bool{}}
 	for i, f := range l.lacking {
@@ -52,7 +50,7 @@ func (c *Config) show(x *index) (*shown, error) {
 	for _, f := range l.dropped {
 		s.dropped[f.path[len(f.path)-1]] = true
 	}
-	return s, nil
+	return s
 }
 
 // Root answers the root directory of the vault with the names that a replay would leave; d where these are the host's.

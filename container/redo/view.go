@@ -65,14 +65,9 @@ func Load(c Config) (*View, error) {
 		r.Close()
 		return nil, nil
 	}
-	s, err := c.show(x)
-	if err != nil {
-		r.Close()
-		return nil, fmt.Errorf("redo: load: %w", err)
-	}
 	emit(fmt.Sprintf("%d transactions of the journal are shown and not written", x.log.Transactions))
 	v := c.view(r, x)
-	v.damage, v.shown = damage, s
+	v.damage, v.shown = damage, c.show(x)
 	return v, nil
 }
 
