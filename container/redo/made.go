@@ -3,6 +3,7 @@ package redo
 import (
 	"errors"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -25,12 +26,19 @@ func (c *Config) there(f *file) (bool, error) {
 }
 
 // make makes a new file that the host has nowhere, empty, and reports whether it did: where its directory is gone, the file went before. A directory that
-// was moved is looked for by its id.
-func (c *Config) make(f *file) (made bool, err error) {
+// was moved is looked for by its id, once: dirs keeps where directories are now, nil for one that is nowhere.
+func (c *Config) make(f *file, dirs map[string][]string) (made bool, err error) {
 	last := len(f.path) - 1
-	dir, err := c.findDir(f.path[:last])
-	if err != nil {
-		return false, unlessStale(err)
+	was := strings.Join(f.path[:last], "/")
+	dir, known := dirs[was]
+	if !known {
+		if dir, err = c.findDir(f.path[:last]); unlessStale(err) != nil {
+			return false, err
+		}
+		dirs[was] = dir
+	}
+	if dir == nil {
+		return false, nil
 	}
 	path := append(slices.Clone(dir), f.path[last])
 	err = c.inParent(path, f.id, func(d disk.Dir, name string) error {

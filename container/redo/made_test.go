@@ -208,3 +208,29 @@ func TestMadeCut(t *testing.T) {
 		}
 	}
 }
+
+// Where many files were in a directory that was moved since, or removed, the vault is looked through once for them, and once for each directory.
+func TestMadeManyMoved(t *testing.T) {
+	l := newLab(t)
+	dir, removed := l.mkdir(rootSpot, "dir"), l.mkdir(rootSpot, "removed")
+	const n = 50
+	for i := range n {
+		for _, parent := range []spot{dir, removed} {
+			l.put(l.lost(parent, string(rune('a'+i))).made(), "ab")
+		}
+	}
+	l.rename(dir, rootSpot, names.Dir, "moved")
+	ok(t, l.m.Root().Rmdir(removed.path[0]))
+	l.stop()
+	lists := 0
+	l.m.SetTrace(func(op, _ string, _ int64, _ int) {
+		if op == "list" {
+			lists++
+		}
+	})
+	res := l.replay()
+	l.m.SetTrace(nil)
+	if res.Made != n || res.Unlinked != n || lists > 20 {
+		t.Errorf("%+v, directories are listed %d times", res, lists)
+	}
+}

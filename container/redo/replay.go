@@ -118,9 +118,9 @@ func (c *Config) replay() (res Result, err error) {
 	if err := unlessGone(c.Journal.Dir.Unlink(madeName)); err != nil { // of a replay that was cut
 		return res, err
 	}
-	files := l.named
+	files, dirs := l.named, map[string][]string{}
 	for _, f := range l.lacking {
-		made, err := c.make(f)
+		made, err := c.make(f, dirs)
 		switch {
 		case err != nil:
 			return res, fmt.Errorf("file %s: make it: %w", f.id, err)
