@@ -138,10 +138,10 @@ func (fs *FS) mayLackHeader(e dirs.Entry) bool {
 
 // attach gives n its open file, whose mtime is the host's so far. The caller holds mu.
 func (fs *FS) attach(n *inode, c *container.File, mtime unix.Timespec) {
-	n.track(c.Host(), mtime)
 	if !fs.cfg.WriteBack {
 		n.toldCtime(unix.Timespec{}) // until it changes
 	}
+	n.track(c.Host(), mtime)
 	c.SetHooks(container.Hooks{Mtime: n.current, Applying: func() { fs.beforeApply(n, c.Host()) }, Applied: func() { fs.applied(n, c) }})
 	n.file = fs.cfg.Cache.Open(c, cache.Hooks{Flushed: func() {
 		if c.HostChanged() && !c.Waits() { // what is in the journal brings its mtime along
