@@ -170,13 +170,14 @@ func (a *applier) admit() error {
 	}
 }
 
-// append appends a transaction, with the CRCs of its bulk, which is to be synced soon, or not; errGivenUp where it has patches whose whole blocks the journal may not keep. Until enqueue the journal keeps it, whatever is recycled. Before it has room it holds nothing back, or those who wait for room
+// append appends a transaction, e, which lacks its head as yet; errGivenUp where it has patches whose whole blocks the journal may not keep. Until enqueue the journal keeps it, whatever is recycled. Before it has room it holds nothing back, or those who wait for room
 // would wait for each other.
-func (a *applier) append(t *transaction, head *redo.Head, sums []uint32, bulk [][]byte, soon bool) (err error) {
+func (a *applier) append(t *transaction, head *redo.Head, e journal.Entry) (err error) {
 	if err := a.payNotes(); err != nil && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err
 	}
-	if t.lsn, err = a.log.Load().AppendFrom(a.keepFor(t), soon, head.Append(nil), sums, bulk...); err != nil {
+	e.Head, e.From = head.Append(nil), a.keepFor(t)
+	if t.lsn, err = a.log.Load().Append(e); err != nil {
 		a.unkeep(t)
 		if errors.Is(err, errGivenUp) {
 			return err
@@ -256,7 +257,7 @@ func (a *applier) enqueue(t *transaction) {
 // appendHead appends the head of what stands on the host already: it needs no application. f is the file where it is open, else nil.
 func (a *applier) appendHead(h *redo.Head, f *File) (journal.LSN, error) {
 	t := &transaction{}
-	if err := a.append(t, h, nil, nil, false); err != nil {
+	if err := a.append(t, h, journal.Entry{}); err != nil {
 		return 0, err
 	}
 	a.mu.Lock()

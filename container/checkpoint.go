@@ -99,7 +99,7 @@ func (a *applier) leave(f *File) {
 // accepted any more, since the journal cannot be recycled past the intent.
 func (a *applier) intend(payload []byte) (done func(error), err error) {
 	t := &transaction{}
-	if t.lsn, err = a.log.Load().AppendFrom(a.keep(t), true, payload, nil); err == nil {
+	if t.lsn, err = a.log.Load().Append(journal.Entry{Head: payload, Soon: true, From: a.keep(t)}); err == nil {
 		err = a.log.Load().Sync(t.lsn)
 	}
 	a.mu.Lock()
@@ -113,7 +113,7 @@ func (a *applier) intend(payload []byte) (done func(error), err error) {
 		// Not synced: without it the next mount finds that there is nothing to finish, or finishes it.
 		var end journal.LSN
 		if b, err := redo.Over(payload); err == nil {
-			end, _ = a.log.Load().AppendFrom(a.keep(&payload), false, b, nil)
+			end, _ = a.log.Load().Append(journal.Entry{Head: b, From: a.keep(&payload)})
 		}
 		a.mu.Lock()
 		a.last = max(a.last, end)

@@ -108,12 +108,9 @@ func (f *File) log() error {
 
 // append appends a transaction with its images.
 func (f *File) append(t *transaction, head *redo.Head) error {
-	var (
-		sums []uint32
-		bulk [][]byte
-	)
-	head.Images, head.Patches, sums, bulk = t.sorted(f.geo)
-	return f.eng.applier.append(t, head, sums, bulk, f.syncSoon.Swap(false))
+	e := journal.Entry{Soon: f.syncSoon.Swap(false)}
+	head.Images, head.Patches, e.Sums, e.Bulk = t.sorted(f.geo)
+	return f.eng.applier.append(t, head, e)
 }
 
 // extend has the host file reach a length, so that a host that cannot have it says so now, and not when it is logged and acknowledged. A file that is longer than

@@ -207,7 +207,7 @@ func (a *applier) note(n nameNote) error {
 // appendNote appends a note. What it tells of was done on the host before, so that the next checkpoint covers it.
 func (a *applier) appendNote(n nameNote) error {
 	t := &transaction{}
-	lsn, err := a.log.Load().AppendFrom(a.keep(t), false, n.payload, nil)
+	lsn, err := a.log.Load().Append(journal.Entry{Head: n.payload, From: a.keep(t)})
 	if err != nil {
 		a.unkeep(t)
 		if errors.Is(err, journal.ErrFailed) {

@@ -165,7 +165,7 @@ func (w *wrecker) wreck(dir string) {
 	w.must(err)
 	w.dir(w.g.tree.Root(), nil)
 	w.removed(w.g.tree.Root())
-	_, err = w.j.Append((&redo.Head{ID: keys.RandomObjectID(), Length: 4096}).Append(nil)) // of a file that was unlinked
+	_, err = w.j.Append(journal.Entry{Head: (&redo.Head{ID: keys.RandomObjectID(), Length: 4096}).Append(nil)}) // of a file that was unlinked
 	w.must(err)
 	w.must(w.j.Sync(w.j.End()))
 	w.must(w.j.Close(false))
@@ -198,7 +198,7 @@ func (w *wrecker) removed(d *dirs.Dir) {
 	f, e, err := d.CreateFile("removed", 0o600, -1, -1)
 	w.must(err)
 	w.must(f.Close())
-	_, err = w.j.Append((&redo.End{ID: e.ID, Removed: true, Path: d.HostPath(e)}).Append(nil))
+	_, err = w.j.Append(journal.Entry{Head: (&redo.End{ID: e.ID, Removed: true, Path: d.HostPath(e)}).Append(nil)})
 	w.must(err)
 }
 
@@ -206,7 +206,7 @@ func (w *wrecker) removed(d *dirs.Dir) {
 func (w *wrecker) make(d *dirs.Dir, e dirs.Entry, whole []byte, st *unix.Stat_t) {
 	h := redo.Head{ID: e.ID, Path: d.HostPath(e), Length: st.Size, Images: []redo.Range{{Off: 0, Len: st.Size}}, Timed: true, Mtime: st.Mtim,
 		Made: &redo.Made{Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid}}
-	_, err := w.j.Append(h.Append(nil), whole)
+	_, err := w.j.Append(journal.Entry{Head: h.Append(nil), Bulk: [][]byte{whole}})
 	w.must(err)
 	_, err = d.Unlink(e.Name)
 	w.must(err)
@@ -232,7 +232,7 @@ func (w *wrecker) file(d *dirs.Dir, e dirs.Entry, path []string) {
 	}
 
 	early := redo.Head{ID: e.ID, Path: path, Length: -1, Images: []redo.Range{{Off: 0, Len: int64(len(whole))}}}
-	_, err = w.j.Append(early.Append(nil), junk)
+	_, err = w.j.Append(journal.Entry{Head: early.Append(nil), Bulk: [][]byte{junk}})
 	w.must(err)
 	late := redo.Head{ID: e.ID, Path: path, Length: st.Size}
 	patched := redo.Head{ID: e.ID, Path: path, Length: -1}
@@ -255,10 +255,10 @@ func (w *wrecker) file(d *dirs.Dir, e dirs.Entry, path []string) {
 		w.must(err)
 	}
 	w.images += len(late.Images)
-	_, err = w.j.Append(late.Append(nil), bulk...)
+	_, err = w.j.Append(journal.Entry{Head: late.Append(nil), Bulk: bulk})
 	w.must(err)
 	w.patches += len(patches)
-	_, err = w.j.Append(patched.Append(nil), patches...)
+	_, err = w.j.Append(journal.Entry{Head: patched.Append(nil), Bulk: patches})
 	w.must(err)
 	switch {
 	case st.Size > int64(len(whole)):

@@ -15,22 +15,27 @@ import (
 // askAgain is how long an Append waits for room before it asks for it once more.
 const askAgain = 100 * time.Millisecond
 
-// Append writes one transaction to the pieces and returns its LSN. It then survives the death of the process, and after Sync a power cut. head and
-// bulk are only read, and not kept. bulk is one string of bytes, cut anyhow.
+// Entry is a transaction to append. What it holds is only read, and not kept.
+type Entry struct {
+	Head []byte
+	Bulk [][]byte // one string of bytes, cut anyhow
+	Sums []uint32 // CRC32C of each slice of Bulk, where they are known, else nil
+	Soon bool     // a Sync follows at once; it may then find that nothing is left to do
+
+	// From, where it is set, is told where the transaction will begin, once there is room for it, before it is written and before another can come. It must not call the
+	// Journal. Its error is answered as it is, and nothing was appended.
+	From func(LSN) error
+}
+
+// Append writes one transaction to the pieces and returns its LSN. It then survives the death of the process, and after Sync a power cut.
 //
 // It waits while there is no room, until Recycle makes some or Pressed says that it will not: never call Recycle after it in the same goroutine alone. All or nothing: after an error
 // nothing of the transaction is ever delivered, as far as the host obeys. Errors: ErrTooLarge; ENOSPC or EDQUOT where a piece that the transaction
 // needs cannot be made and those that there are would not do even if empty (nothing has happened, the caller may try again; as long as
 // they would do it waits for them); what Pressed answered to one that waits, likewise; ErrFailed, sticky; ErrClosed. Transactions are ordered as their Appends took effect; it allocates nothing in steady state.
-func (j *Journal) Append(head []byte, bulk ...[]byte) (LSN, error) {
-	return j.AppendFrom(func(LSN) error { return nil }, false, head, nil, bulk...)
-}
-
-// AppendFrom is Append. soon says that a Sync follows at once, which may then find that nothing is left to do. from is told where the transaction will begin once there is room for it, before it is written and before another can come. It must not call
-// the Journal. Its error is answered as it is, and nothing was appended. sums are the CRC32C of each slice of bulk, where they are known, else nil.
-func (j *Journal) AppendFrom(from func(LSN) error, soon bool, head []byte, sums []uint32, bulk ...[]byte) (LSN, error) {
-	t := payload{head: head, bulk: bulk, sums: sums, left: len(head)}
-	for _, b := range bulk {
+func (j *Journal) Append(e Entry) (LSN, error) {
+	t := payload{head: e.Head, bulk: e.Bulk, sums: e.Sums, left: len(e.Head)}
+	for _, b := range e.Bulk {
 		t.left += len(b)
 	}
 	if t.left > maxTransaction(int64(j.max), j.c.pieceSize) {
@@ -39,7 +44,7 @@ func (j *Journal) AppendFrom(from func(LSN) error, soon bool, head []byte, sums 
 	j.waiting.Add(1)
 	j.appending.Lock()
 	alone := j.waiting.Add(-1) == 0 // else one sync for all of them is less
-	lsn, err := j.append(&t, from, soon && alone)
+	lsn, err := j.append(&t, e.From, e.Soon && alone)
 	j.appending.Unlock()
 	if err != nil {
 		return 0, err
@@ -48,14 +53,16 @@ func (j *Journal) AppendFrom(from func(LSN) error, soon bool, head []byte, sums 
 	return lsn, nil
 }
 
-// append is AppendFrom under appending. direct: it may go straight to the disk.
+// append is Append under appending. direct: it may go straight to the disk.
 func (j *Journal) append(t *payload, from func(LSN) error, direct bool) (LSN, error) {
 	begin, err := j.reserve(t.left)
 	if err != nil {
 		return 0, err
 	}
-	if err := from(begin); err != nil {
-		return 0, err
+	if from != nil {
+		if err := from(begin); err != nil {
+			return 0, err
+		}
 	}
 	j.mu.Lock()
 	direct = direct && j.synced == begin // J3: what lies before may be in the page cache alone

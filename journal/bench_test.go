@@ -43,7 +43,7 @@ func benchJournal(b *testing.B) *Journal {
 	})
 	fill := make([]byte, 1<<20)
 	for range 160 { // once round
-		_, err := j.Append(nil, fill)
+		_, err := j.Append(Entry{Bulk: [][]byte{fill}})
 		ok(b, err)
 	}
 	ok(b, j.Sync(j.End()))
@@ -69,7 +69,7 @@ func BenchmarkAppendSync(b *testing.B) {
 				wg.Go(func() {
 					head, bulk := random(160), random(4096)
 					for next.Add(1) <= int64(b.N) {
-						lsn, err := j.Append(head, bulk)
+						lsn, err := j.Append(Entry{Head: head, Bulk: [][]byte{bulk}})
 						if err == nil {
 							err = j.Sync(lsn)
 						}
@@ -94,7 +94,7 @@ func BenchmarkAppend(b *testing.B) {
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := j.Append(head, bulk); err != nil {
+				if _, err := j.Append(Entry{Head: head, Bulk: [][]byte{bulk}}); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -112,7 +112,7 @@ func BenchmarkReplay(b *testing.B) {
 	j := open(b, c)
 	head, bulk := random(160), random(4096)
 	for j.Used() < DefaultSize-PieceSize {
-		_, err := j.Append(head, bulk)
+		_, err := j.Append(Entry{Head: head, Bulk: [][]byte{bulk}})
 		ok(b, err)
 	}
 	ok(b, j.Sync(j.End()))

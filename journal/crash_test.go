@@ -45,7 +45,7 @@ func (w *workload) run(rng *rand.Rand, steps int) {
 				continue
 			}
 			soon := rng.IntN(3) == 0
-			x.lsn, w.failed = w.j.AppendFrom(func(LSN) error { return nil }, soon, x.head, nil, x.bulk)
+			x.lsn, w.failed = w.j.Append(Entry{Head: x.head, Bulk: [][]byte{x.bulk}, Soon: soon})
 			if w.failed != nil {
 				return
 			}
@@ -172,7 +172,7 @@ func TestPowerCutFull(t *testing.T) {
 		w := &workload{j: open(t, c)}
 		for w.failed == nil {
 			x := testTx(len(w.all), rng.IntN(600), rng.IntN(6000))
-			switch x.lsn, w.failed = w.j.Append(x.head, x.bulk); {
+			switch x.lsn, w.failed = w.j.Append(Entry{Head: x.head, Bulk: [][]byte{x.bulk}}); {
 			case errors.Is(w.failed, errNoRoom):
 				lsn := w.j.End()
 				if w.failed = w.j.Sync(lsn); w.failed == nil {
@@ -319,7 +319,7 @@ func TestEveryCallFails(t *testing.T) {
 			if w.failed == nil || !errors.Is(w.failed, ErrFailed) || !errors.Is(w.failed, syscall.EIO) || w.j.Err() == nil {
 				t.Fatalf("call %d (%s) failed, and the journal says %v", at, struck, w.failed)
 			}
-			if _, err := w.j.Append(nil); !errors.Is(err, ErrFailed) {
+			if _, err := w.j.Append(Entry{}); !errors.Is(err, ErrFailed) {
 				t.Fatalf("append after a failure: %v", err)
 			}
 			if err := w.j.Sync(w.j.End()); w.j.End() > w.j.Synced() && !errors.Is(err, ErrFailed) {

@@ -68,7 +68,7 @@ func testTx(n, head, bulk int) tx {
 func put(t testing.TB, j *Journal, x tx) tx {
 	t.Helper()
 	var err error
-	x.lsn, err = j.Append(x.head, x.bulk[:len(x.bulk)/3], nil, x.bulk[len(x.bulk)/3:len(x.bulk)/2], x.bulk[len(x.bulk)/2:])
+	x.lsn, err = j.Append(Entry{Head: x.head, Bulk: [][]byte{x.bulk[:len(x.bulk)/3], nil, x.bulk[len(x.bulk)/3 : len(x.bulk)/2], x.bulk[len(x.bulk)/2:]}})
 	ok(t, err)
 	return x
 }
@@ -148,7 +148,7 @@ func TestEmpty(t *testing.T) {
 	if calls != 0 {
 		t.Errorf("%d host calls for nothing", calls)
 	}
-	if _, err := j.Append(nil); !errors.Is(err, ErrClosed) {
+	if _, err := j.Append(Entry{}); !errors.Is(err, ErrClosed) {
 		t.Errorf("append after close: %v", err)
 	}
 }
@@ -201,7 +201,7 @@ func TestTooLarge(t *testing.T) {
 	d := newMemDisk()
 	j := open(t, testConfig(d, 4))
 	n := maxTransaction(4, testPiece)
-	if _, err := j.Append(make([]byte, 10), make([]byte, n-9)); !errors.Is(err, ErrTooLarge) {
+	if _, err := j.Append(Entry{Head: make([]byte, 10), Bulk: [][]byte{make([]byte, n-9)}}); !errors.Is(err, ErrTooLarge) {
 		t.Fatal(err)
 	}
 	for range 20 { // the longest fits wherever it begins
@@ -369,14 +369,14 @@ func TestAppendAllocatesNothing(t *testing.T) {
 	c.pieceSize, c.Size = 1<<20, 4<<20
 	j := open(t, c)
 	head := make([]byte, 200)
-	_, err := j.Append(head)
+	_, err := j.Append(Entry{Head: head})
 	ok(t, err)
 	for _, p := range j.live {
 		p.f = nullFile{}
 	}
 	bulk := [][]byte{make([]byte, 4096), make([]byte, 70<<10), make([]byte, 500)}
 	if n := testing.AllocsPerRun(5, func() {
-		if _, err := j.Append(head, bulk...); err != nil {
+		if _, err := j.Append(Entry{Head: head, Bulk: bulk}); err != nil {
 			t.Fatal(err)
 		}
 		if err := j.Sync(j.End()); err != nil {
@@ -408,7 +408,7 @@ func TestKnownSums(t *testing.T) {
 			sums = append(sums, crc32.Checksum(bulk[len(bulk)-1], castagnoli))
 		}
 		var err error
-		x.lsn, err = j.AppendFrom(func(LSN) error { return nil }, false, x.head, sums, bulk...)
+		x.lsn, err = j.Append(Entry{Head: x.head, Bulk: bulk, Sums: sums})
 		ok(t, err)
 		want = append(want, x)
 	}
@@ -416,7 +416,7 @@ func TestKnownSums(t *testing.T) {
 	got, _ := replay(t, c)
 	mustEqual(t, got, want)
 	x := testTx(99, 10, 100) // one record
-	_, err := j.AppendFrom(func(LSN) error { return nil }, false, x.head, []uint32{crc32.Checksum(x.bulk, castagnoli) + 1}, x.bulk)
+	_, err := j.Append(Entry{Head: x.head, Bulk: [][]byte{x.bulk}, Sums: []uint32{crc32.Checksum(x.bulk, castagnoli) + 1}})
 	ok(t, err)
 	got, _ = replay(t, c)
 	mustEqual(t, got, want)

@@ -31,7 +31,7 @@ func TestWaits(t *testing.T) {
 				if n%3 > 0 {
 					x = testTx(n, 100, 300)
 				}
-				if _, err := j.Append(x.head, x.bulk); err != nil {
+				if _, err := j.Append(Entry{Head: x.head, Bulk: [][]byte{x.bulk}}); err != nil {
 					t.Error(err)
 					return
 				}
@@ -60,7 +60,7 @@ func TestWaitEnds(t *testing.T) {
 		}
 		result := make(chan error, 1)
 		go func() {
-			_, err := j.Append(nil, make([]byte, 9000))
+			_, err := j.Append(Entry{Bulk: [][]byte{make([]byte, 9000)}})
 			result <- err
 		}()
 		<-waits
@@ -171,7 +171,7 @@ func TestHostFull(t *testing.T) {
 	c.Pressed = func(lsn LSN) error { ask <- lsn; return nil }
 	j := open(t, c)
 	d.space = testPiece - 1
-	if _, err := j.Append(nil, make([]byte, 100)); !errors.Is(err, syscall.ENOSPC) {
+	if _, err := j.Append(Entry{Bulk: [][]byte{make([]byte, 100)}}); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("without any space: %v", err)
 	}
 	if len(d.names) != 0 || j.Err() != nil {
@@ -186,11 +186,11 @@ func TestHostFull(t *testing.T) {
 		}
 		return 0, nil
 	}
-	if _, err := j.Append(nil); !errors.Is(err, syscall.ENOSPC) || j.Err() != nil || len(d.names) != 0 {
+	if _, err := j.Append(Entry{}); !errors.Is(err, syscall.ENOSPC) || j.Err() != nil || len(d.names) != 0 {
 		t.Fatalf("late allocation: %v, sticky %v, %d files", err, j.Err(), len(d.names))
 	}
 	d.space = 2*testPiece + 10
-	if _, err := j.Append(nil, make([]byte, 2*testPiece)); !errors.Is(err, syscall.ENOSPC) {
+	if _, err := j.Append(Entry{Bulk: [][]byte{make([]byte, 2*testPiece)}}); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("a transaction longer than the pieces that can be made: %v", err)
 	}
 	done := make(chan struct{})

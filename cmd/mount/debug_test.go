@@ -73,9 +73,9 @@ func TestDebugJournal(t *testing.T) {
 	b.crashed(v, func(j *journal.Journal) {
 		h := redo.Head{ID: id, Path: []string{"d", "e", "f"}, Length: 8192, Timed: true, Mtime: unix.Timespec{Sec: 1e9, Nsec: 5},
 			Freed: []redo.Range{{Off: 0, Len: 12288}}, Images: []redo.Range{{Off: 0, Len: 4096}, {Off: 8192, Len: 10}}}
-		_, err := j.Append(h.Append(nil), make([]byte, 4106))
+		_, err := j.Append(journal.Entry{Head: h.Append(nil), Bulk: [][]byte{make([]byte, 4106)}})
 		noError(t, err)
-		_, err = j.Append((&redo.Exchange{ID: 0xabc, Over: true}).Append(nil))
+		_, err = j.Append(journal.Entry{Head: (&redo.Exchange{ID: 0xabc, Over: true}).Append(nil)})
 		noError(t, err)
 	})
 	before := everything(t, v)
@@ -103,7 +103,7 @@ func TestDebugJournal(t *testing.T) {
 			(&redo.Head{ID: id, Path: []string{"f"}, Length: 4096, Made: &redo.Made{Mode: 0o600}}).Append(nil),
 			(&redo.End{ID: id}).Append(nil), (&redo.End{ID: id, Removed: true, Path: []string{"f"}}).Append(nil),
 		} {
-			_, err := j.Append(head)
+			_, err := j.Append(journal.Entry{Head: head})
 			noError(t, err)
 		}
 	})
@@ -117,9 +117,9 @@ func TestDebugJournal(t *testing.T) {
 	// What makes no sense is shown, and named; a mount refuses it.
 	v, _ = b.newVault("w")
 	b.crashed(v, func(j *journal.Journal) {
-		_, err := j.Append([]byte{9, 9})
+		_, err := j.Append(journal.Entry{Head: []byte{9, 9}})
 		noError(t, err)
-		_, err = j.Append((&redo.Head{ID: id, Length: -1}).Append(nil))
+		_, err = j.Append(journal.Entry{Head: (&redo.Head{ID: id, Length: -1}).Append(nil)})
 		noError(t, err)
 	})
 	r := b.run(passphrase+"\n", "debug", "journal", v)
@@ -135,7 +135,7 @@ func TestMountReplays(t *testing.T) {
 	b := newBox(t)
 	v, _ := b.newVault("v")
 	b.crashed(v, func(j *journal.Journal) {
-		_, err := j.Append((&redo.Head{ID: keys.RandomObjectID(), Length: -1, Timed: true}).Append(nil))
+		_, err := j.Append(journal.Entry{Head: (&redo.Head{ID: keys.RandomObjectID(), Length: -1, Timed: true}).Append(nil)})
 		noError(t, err)
 	})
 	mp := b.mount(v, b.mkdir("m"))

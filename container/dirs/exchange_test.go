@@ -61,7 +61,7 @@ func newSwapVault(t *testing.T) *swapVault {
 	v.Tree = treeOn(t, v.m, func(c *Config) {
 		c.Events = func(e event.Event) { v.events = append(v.events, e) }
 		c.Intend = func(b []byte) (func(error), error) {
-			lsn, err := v.j.Append(b)
+			lsn, err := v.j.Append(journal.Entry{Head: b})
 			if err == nil {
 				err = v.j.Sync(lsn)
 			}
@@ -73,7 +73,7 @@ func newSwapVault(t *testing.T) *swapVault {
 				v.trace = append(v.trace, "done")
 				b, err := redo.Over(b)
 				ok(t, err)
-				_, err = v.j.Append(b)
+				_, err = v.j.Append(journal.Entry{Head: b})
 				ok(t, err)
 			}
 			return over, err
@@ -90,7 +90,7 @@ func newSwapVault(t *testing.T) *swapVault {
 		ok(t, err)
 		f.Close()
 	}
-	_, err = v.j.Append((&redo.Head{Length: -1}).Append(nil)) // makes the first piece
+	_, err = v.j.Append(journal.Entry{Head: (&redo.Head{Length: -1}).Append(nil)}) // makes the first piece
 	ok(t, err)
 	ok(t, v.m.Root().SyncAll())
 	return v

@@ -32,7 +32,7 @@ func BenchmarkReplay(b *testing.B) {
 		for rng := newRNG(1); j.Used() < journal.DefaultSize-journal.PieceSize; {
 			h := all[rng.IntN(len(all))].images(0, block, (1+rng.Int64N(100))*block, block, (200+rng.Int64N(100))*block, block)
 			h.Length = 300 * block
-			_, err := j.Append(h.Append(nil), bulk)
+			_, err := j.Append(journal.Entry{Head: h.Append(nil), Bulk: [][]byte{bulk}})
 			ok(b, err)
 		}
 		ok(b, j.Sync(j.End()))

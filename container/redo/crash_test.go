@@ -16,6 +16,7 @@ import (
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
+	"github.com/cofferfs/coffer/journal"
 )
 
 var testSeed = flag.Int("seed", 0, "the first seed of random tests")
@@ -184,7 +185,7 @@ func TestRandomLogs(t *testing.T) {
 		for range 1 + rng.IntN(40) {
 			p := all[rng.IntN(len(all))]
 			x := randomTransaction(rng, p)
-			_, err := l.j.Append(x.head.Append(nil), x.images...)
+			_, err := l.j.Append(journal.Entry{Head: x.head.Append(nil), Bulk: x.images})
 			ok(l.t, err)
 			logs[p.id] = append(logs[p.id], x)
 		}

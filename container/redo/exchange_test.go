@@ -15,6 +15,7 @@ import (
 	"github.com/cofferfs/coffer/internal/disk/disktest"
 	"github.com/cofferfs/coffer/internal/event"
 	"github.com/cofferfs/coffer/internal/vectors"
+	"github.com/cofferfs/coffer/journal"
 )
 
 func exchangeVectors() map[string]*vectors.Vector {
@@ -140,7 +141,7 @@ func newSwap(t testing.TB) *swap {
 }
 
 func (s *swap) intend() {
-	_, err := s.j.Append(s.x.Append(nil))
+	_, err := s.j.Append(journal.Entry{Head: s.x.Append(nil)})
 	ok(s.t, err)
 }
 
@@ -211,7 +212,7 @@ func TestExchangeOver(t *testing.T) {
 	s.intend()
 	b, err := Over(s.x.Append(nil))
 	ok(t, err)
-	_, err = s.j.Append(b)
+	_, err = s.j.Append(journal.Entry{Head: b})
 	ok(t, err)
 	s.stop()
 	if res := s.replay(); res.Exchanges != 0 {

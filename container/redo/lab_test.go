@@ -151,7 +151,7 @@ func (l *lab) put(h Head, letters string) {
 	for i, r := range append(slices.Clone(h.Images), h.Patches...) {
 		bulk = append(bulk, bytes.Repeat([]byte{letters[i]}, int(r.Len)))
 	}
-	_, err := l.j.Append(h.Append(nil), bulk...)
+	_, err := l.j.Append(journal.Entry{Head: h.Append(nil), Bulk: bulk})
 	ok(l.t, err)
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
 	"github.com/cofferfs/coffer/internal/event"
+	"github.com/cofferfs/coffer/journal"
 )
 
 // lost is a file that the host does not have, under a fresh name.
@@ -27,7 +28,7 @@ func (p spot) made() Head {
 
 func (l *lab) end(e End) {
 	l.t.Helper()
-	_, err := l.j.Append(e.Append(nil))
+	_, err := l.j.Append(journal.Entry{Head: e.Append(nil)})
 	ok(l.t, err)
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
 	"github.com/cofferfs/coffer/internal/event"
+	"github.com/cofferfs/coffer/journal"
 )
 
 // What of earlier transactions still means something after later ones.
@@ -437,7 +438,7 @@ func TestMalformedLog(t *testing.T) {
 		l := newLab(t)
 		p := l.file(rootSpot, "f", 'o', block)
 		l.put(p.images(0, block), "a")
-		_, err := l.j.Append(c.head, make([]byte, c.bulk))
+		_, err := l.j.Append(journal.Entry{Head: c.head, Bulk: [][]byte{make([]byte, c.bulk)}})
 		ok(t, err)
 		l.stop()
 		if _, err := Replay(l.config(l.m)); !errors.Is(err, c.want) {

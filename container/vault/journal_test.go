@@ -59,7 +59,7 @@ func journaled(t *testing.T, m *disktest.Memory) (v *Vault, j *journal.Journal, 
 		t.Fatal(err)
 	}
 	h := redo.Head{ID: id, Path: []string{host}, Length: 4096, Timed: true, Mtime: unix.Timespec{Sec: 11}, Images: []redo.Range{{Off: 0, Len: 4096}}}
-	lsn, err := j.Append(h.Append(nil), bytes.Repeat([]byte("j"), 4096))
+	lsn, err := j.Append(journal.Entry{Head: h.Append(nil), Bulk: [][]byte{bytes.Repeat([]byte("j"), 4096)}})
 	if err == nil {
 		err = j.Sync(lsn)
 	}
