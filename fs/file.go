@@ -225,7 +225,7 @@ func (fs *FS) closeIdle(n *inode) (settled bool, err error) {
 	n.file = nil
 	n.closes++
 	settled = n.lingers
-	n.unlinger()
+	fs.unlinger(n)
 	return settled, err
 }
 
@@ -234,14 +234,34 @@ func (fs *FS) linger(n *inode) {
 	if !n.lingers {
 		n.lingers = true
 		n.lingering.Store(true)
+		fs.lingering.Add(1)
 		fs.hold(n)
 	}
 }
 
 // unlinger ends that; the hold is the caller's to release.
-func (n *inode) unlinger() {
-	n.lingers = false
-	n.lingering.Store(false)
+func (fs *FS) unlinger(n *inode) {
+	if n.lingers {
+		n.lingers = false
+		n.lingering.Store(false)
+		fs.lingering.Add(-1)
+	}
+}
+
+// closeLingering brings what files linger for to its place, and waits a little until they are closed. It answers whether there were any: a request that found no
+// free descriptor then may find one. Nothing may be locked.
+func (fs *FS) closeLingering() bool {
+	const tries, pause = 50, 10 * time.Millisecond
+	if fs.lingering.Load() == 0 || fs.cfg.Engine.Checkpoint() != nil {
+		return false
+	}
+	for range tries {
+		if fs.lingering.Load() == 0 {
+			break
+		}
+		time.Sleep(pause)
+	}
+	return true
 }
 
 // handOver flushes a file. RELEASE and FORGET of a file that was just deleted to make room may still be on their way, and its blocks
@@ -324,7 +344,7 @@ func (fs *FS) nameless(n *inode) {
 	}
 	settled := n.lingers && n.opens == 0 && n.users == 0 && orphaned(n.file.Container().Host())
 	if settled {
-		n.unlinger()
+		fs.unlinger(n)
 		n.untrack()
 		fs.free(n.file.Container().Size(), n.file.Abandon())
 		n.file = nil

@@ -50,6 +50,11 @@ func NewWatch(fs *FS, failed func(Failure)) *Watch {
 	return &Watch{RawFileSystem: fs, fs: fs, failed: failed, start: time.Now()}
 }
 
+// again reports whether a request that was answered with s is worth another try: descriptors may have come free.
+func (w *Watch) again(s fuse.Status) bool {
+	return s == fuse.Status(unix.ENFILE) && w.fs.closeLingering()
+}
+
 // answer counts a request that was answered with s. name is the name below node that it was about, if any.
 func (w *Watch) answer(o op, node uint64, name string, off int64, s fuse.Status) fuse.Status {
 	w.requests[o].Add(1)

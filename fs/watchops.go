@@ -84,7 +84,11 @@ func (o op) String() string {
 }
 
 func (w *Watch) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
-	return w.answer(opLookup, h.NodeId, name, -1, w.RawFileSystem.Lookup(cancel, h, name, out))
+	s := w.RawFileSystem.Lookup(cancel, h, name, out)
+	if w.again(s) {
+		s = w.RawFileSystem.Lookup(cancel, h, name, out)
+	}
+	return w.answer(opLookup, h.NodeId, name, -1, s)
 }
 
 func (w *Watch) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
@@ -166,7 +170,11 @@ func (w *Watch) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr strin
 
 func (w *Watch) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	defer w.change()()
-	return w.answer(opCreate, in.NodeId, name, -1, w.RawFileSystem.Create(cancel, in, name, out))
+	s := w.RawFileSystem.Create(cancel, in, name, out)
+	if w.again(s) {
+		s = w.RawFileSystem.Create(cancel, in, name, out)
+	}
+	return w.answer(opCreate, in.NodeId, name, -1, s)
 }
 
 func (w *Watch) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
@@ -178,7 +186,11 @@ func (w *Watch) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if writable(in.Flags) {
 		defer w.change()()
 	}
-	return w.answer(opOpen, in.NodeId, "", -1, w.RawFileSystem.Open(cancel, in, out))
+	s := w.RawFileSystem.Open(cancel, in, out)
+	if w.again(s) {
+		s = w.RawFileSystem.Open(cancel, in, out)
+	}
+	return w.answer(opOpen, in.NodeId, "", -1, s)
 }
 
 func (w *Watch) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (r fuse.ReadResult, s fuse.Status) {

@@ -378,7 +378,8 @@ func TestMadeSyncs(t *testing.T) {
 	}
 	m.SetTrace(nil)
 	r.must(r.s.Close())
-	if host > 0 || journal != 60 {
+	// Of three fsyncs two go straight to the disk; the first one finds the removal before, which is not durable yet.
+	if host > 0 || journal != 20 {
 		t.Errorf("%d syncs of the host, %d of the journal", host, journal)
 	}
 }
