@@ -95,7 +95,7 @@ func (fs *FS) chown(n *inode, in *fuse.SetAttrIn) error {
 		return err
 	}
 	if n.asMade.Load() && n.ownedBy(uid, gid) {
-		n.changes.Add(1) // sqlite3 does it, as root, to all that it makes
+		fs.attrsChange(n) // sqlite3 does it, as root, to all that it makes
 	} else {
 		fs.metaChanged(n)
 	}

@@ -196,6 +196,7 @@ func TestCtimeOfHandOver(t *testing.T) {
 				what   string
 				change func() error
 			}{
+				{"chown to who has it", func() error { return f.Chown(os.Getuid(), os.Getgid()) }},
 				{"write", func() error { _, err := f.WriteAt([]byte("data"), 100_000); return err }},
 				{"write and chmod", func() error { _, err := f.WriteAt([]byte("more"), 0); return errors.Join(err, f.Chmod(0o640)) }},
 				{"utimes", func() error { return os.Chtimes(path, time.Unix(1, 0), time.Unix(2, 0)) }},

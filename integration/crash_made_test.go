@@ -30,6 +30,19 @@ type madeRun struct {
 
 const madeRoot = fuse.FUSE_ROOT_ID
 
+// newMadeRun mounts a new vault on a disk in memory, but for the kernel.
+func newMadeRun(t *testing.T) *madeRun {
+	t.Helper()
+	base := newCrashBase(t, vault.Params{})
+	s, err := openCrash(base.disk.Root(), base.key, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &madeRun{t: t, m: base.disk, mk: base.key, s: s, k: newKernel(s.FS)}
+	t.Cleanup(func() { r.s.abandon(r.m) })
+	return r
+}
+
 func (r *madeRun) must(err error) {
 	r.t.Helper()
 	if err != nil {
@@ -311,24 +324,18 @@ func TestCrashMade(t *testing.T) {
 
 // testCrashMade does work on a new vault, and judges what each loss leaves.
 func testCrashMade(t *testing.T, work func(r *madeRun), judge func(r *madeRun) error) {
-	r := &madeRun{t: t}
-	m, mk, err := newCrashDisk(vault.Params{})
-	r.must(err)
-	defer mk.Destroy()
-	r.m, r.mk = m, mk
-	r.s, err = openCrash(m.Root(), mk, true)
-	r.must(err)
-	r.k = newKernel(r.s.FS)
+	r := newMadeRun(t)
 	r.other, r.ofh = r.make(madeRoot, "other", 8, 1)
 	r.must(r.s.Engine.Checkpoint())
 	work(r)
 	for _, loss := range crashLosses() {
 		for seed := range uint64(times(8, 40)) {
 			after := &madeRun{t: t}
-			d := m.Cut(loss, rand.New(rand.NewPCG(seed, 1)))
+			d := r.m.Cut(loss, rand.New(rand.NewPCG(seed, 1)))
 			for _, readOnly := range []bool{true, false} { // who only reads is shown the same
-				after.s, err = openCrashAs(d.Root(), mk, true, readOnly)
+				s, err := openCrashAs(d.Root(), r.mk, true, readOnly)
 				r.must(err)
+				after.s = s
 				after.k = newKernel(after.s.FS)
 				if err := judge(after); err != nil {
 					t.Errorf("%v, seed %d, read-only %v: %v\n%s", loss, seed, readOnly, err, after.s.notes.all())
@@ -340,24 +347,17 @@ func testCrashMade(t *testing.T, work func(r *madeRun), judge func(r *madeRun) e
 			}
 		}
 	}
-	r.s.abandon(m)
 }
 
 // A file that is made, synced with its directory, and removed, again and again, as a database does with its rollback journal, costs syncs of the journal only.
 func TestMadeSyncs(t *testing.T) {
-	r := &madeRun{t: t}
-	m, mk, err := newCrashDisk(vault.Params{})
-	r.must(err)
-	defer mk.Destroy()
-	r.s, err = openCrash(m.Root(), mk, true)
-	r.must(err)
-	r.k = newKernel(r.s.FS)
+	r := newMadeRun(t)
 	r.other, r.ofh = r.make(madeRoot, "other", 8, 1)
 	node, fh := r.make(madeRoot, "before", 1, 1)
 	r.must(r.k.close(node, fh, unix.O_RDWR))
 	r.unlink("before")
 	host, journal := 0, 0
-	m.SetTrace(func(op, name string, _ int64, _ int) {
+	r.m.SetTrace(func(op, name string, _ int64, _ int) {
 		switch {
 		case !strings.Contains(op, "sync"):
 		case strings.HasPrefix(name, "journal."):
@@ -376,8 +376,7 @@ func TestMadeSyncs(t *testing.T) {
 		r.must(r.k.close(node, fh, unix.O_RDWR))
 		r.unlink("scratch")
 	}
-	m.SetTrace(nil)
-	r.must(r.s.Close())
+	r.m.SetTrace(nil)
 	// Of three fsyncs two go straight to the disk; the first one finds the removal before, which is not durable yet.
 	if host > 0 || journal != 20 {
 		t.Errorf("%d syncs of the host, %d of the journal", host, journal)

@@ -10,7 +10,6 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"github.com/cofferfs/coffer/container/vault"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
 )
 
@@ -197,13 +196,7 @@ func (r *madeRun) hasXattr(name, value string) error {
 
 // The replay that makes a file is cut as well, at every operation of it, by the death of the process or the loss of power.
 func TestCrashMadeTwice(t *testing.T) {
-	r := &madeRun{t: t}
-	m, mk, err := newCrashDisk(vault.Params{})
-	r.must(err)
-	defer mk.Destroy()
-	r.s, err = openCrash(m.Root(), mk, true)
-	r.must(err)
-	r.k = newKernel(r.s.FS)
+	r := newMadeRun(t)
 	r.other, r.ofh = r.make(madeRoot, "other", 8, 1)
 	r.make(madeRoot, "gone", 7, 1)
 	r.unlink("gone")
@@ -215,18 +208,17 @@ func TestCrashMadeTwice(t *testing.T) {
 	r.must(err)
 	r.must(r.k.write(node, out.Fh, stampedPage(1), 0))
 	r.must(r.k.fsync(node, out.Fh, false))
-	defer r.s.abandon(m)
 	for _, first := range []disktest.Loss{disktest.LoseAll, disktest.Killed} {
-		d := m.Cut(first, rand.New(rand.NewPCG(1, 1)))
+		d := r.m.Cut(first, rand.New(rand.NewPCG(1, 1)))
 		d.Record()
-		again, err := openCrash(d.Root(), mk, true)
+		again, err := openCrash(d.Root(), r.mk, true)
 		r.must(err)
 		ops := d.Ops()
 		for at := range ops + 1 {
 			for _, second := range crashLosses() {
 				e := d.CutAt(at, second, rand.New(rand.NewPCG(uint64(at), 2)))
 				after := &madeRun{t: t}
-				after.s, err = openCrash(e.Root(), mk, true)
+				after.s, err = openCrash(e.Root(), r.mk, true)
 				r.must(err)
 				after.k = newKernel(after.s.FS)
 				_, a, err := after.k.lookup(madeRoot, "f")
@@ -245,19 +237,12 @@ func TestCrashMadeTwice(t *testing.T) {
 
 // A directory that the host cannot read keeps nobody from reading the rest of a vault whose journal has a file in it.
 func TestCrashMadeUnreadable(t *testing.T) {
-	r := &madeRun{t: t}
-	m, mk, err := newCrashDisk(vault.Params{})
-	r.must(err)
-	defer mk.Destroy()
-	r.s, err = openCrash(m.Root(), mk, true)
-	r.must(err)
-	r.k = newKernel(r.s.FS)
+	r := newMadeRun(t)
 	dir, _, err := r.k.mkdir(madeRoot, "dir")
 	r.must(err)
 	r.make(dir, "in", 1, 1)
 	r.make(madeRoot, "f", 2, 1)
-	defer r.s.abandon(m)
-	d := m.Cut(disktest.LoseNothing, rand.New(rand.NewPCG(1, 1)))
+	d := r.m.Cut(disktest.LoseNothing, rand.New(rand.NewPCG(1, 1)))
 	root := d.Root()
 	var host string
 	r.must(root.List(func(name string, _ uint64, typ uint8) error {
@@ -275,7 +260,7 @@ func TestCrashMadeUnreadable(t *testing.T) {
 			return nil
 		})
 		after := &madeRun{t: t}
-		after.s, err = openCrashAs(d.Root(), mk, true, true)
+		after.s, err = openCrashAs(d.Root(), r.mk, true, true)
 		if err != nil {
 			t.Fatalf("%s fails: %v", op, err)
 		}
