@@ -189,11 +189,11 @@ func endOf(id keys.ObjectID) nameNote {
 }
 
 // note appends what became of the name of a file. To remove and to move files must be possible on a full host, too: where the journal has no room just then,
-// whoever logs or promises something next appends it.
+// whoever logs or promises something next appends it. Where the journal has failed nobody can, and no name is promised any more: a replay may undo what the note tells of.
 func (a *applier) note(n nameNote) error {
 	err := a.appendNote(n)
-	if err == nil || errors.Is(err, journal.ErrFailed) {
-		return err
+	if err == nil {
+		return nil
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -201,6 +201,9 @@ func (a *applier) note(n nameNote) error {
 		delete(a.made, n.id)
 	}
 	a.owed = append(a.owed, n)
+	if errors.Is(err, journal.ErrFailed) {
+		return err
+	}
 	return nil
 }
 

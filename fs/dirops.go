@@ -236,8 +236,9 @@ func (fs *FS) remove(in *fuse.InHeader, name string, host func(*dirs.Dir, string
 		removed = fs.removing(nil, d, e)
 		_, err = host(d, name)
 	}
-	if err == nil {
-		logged, err = removed()
+	if err != nil {
+		return err
 	}
+	logged, err = removed()
 	return err
 }

@@ -113,5 +113,8 @@ func (fs *FS) removing(n *inode, d *dirs.Dir, e dirs.Entry) (removed func() (log
 		return func() (bool, error) { return false, nil }
 	}
 	path := d.HostPath(e)
-	return func() (bool, error) { return true, fs.cfg.Engine.Removed(e.ID, path) }
+	return func() (bool, error) {
+		err := fs.cfg.Engine.Removed(e.ID, path)
+		return err == nil, err
+	}
 }

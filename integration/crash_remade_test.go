@@ -13,6 +13,16 @@ import (
 	"github.com/cofferfs/coffer/internal/disk/disktest"
 )
 
+// failJournal has every call on the journal fail from now on.
+func (r *madeRun) failJournal() {
+	r.m.SetFault(func(c disktest.Call) error {
+		if strings.HasPrefix(c.Name, "journal.") {
+			return unix.EIO
+		}
+		return nil
+	})
+}
+
 // What came after a file was made by the journal, over every loss.
 func TestCrashMadeLater(t *testing.T) {
 	for _, c := range []struct {
@@ -140,6 +150,17 @@ func TestCrashMadeLater(t *testing.T) {
 			}
 			return nil
 		}},
+		{"removed, and moved, while the journal fails", func(r *madeRun) {
+			r.make(madeRoot, "f", 1, 1)
+			r.make(madeRoot, "g", 2, 1)
+			r.failJournal()
+			if r.k.unlink(madeRoot, "f") == nil || r.k.rename(madeRoot, "g", madeRoot, "h", 0) == nil {
+				r.t.Error("the journal cannot say so, and nobody learns of it")
+			}
+			if r.k.fsyncDir(madeRoot) == nil {
+				r.t.Error("names are promised that a replay undoes")
+			}
+		}, func(r *madeRun) error { return nil }},
 		{"a large one, removed, and a small one under its name", func(r *madeRun) {
 			r.make(madeRoot, "f", 1, 100)
 			r.unlink("f")
