@@ -3,10 +3,12 @@
 
     sudo apt install fuse3 fio git sqlite3 rsync dbench gocryptfs securefs
     go build -o coffer ./cmd/mount
-    sudo integration/bench/compare.py --coffer ./coffer --dir /some/disk [--reps 3] [--size 512] [--only write,sqlite] [--systems coffer,gocryptfs]
+    go build -o loopback ./integration/bench/loopback
+    sudo integration/bench/compare.py --coffer ./coffer --loopback ./loopback --dir /some/disk [--reps 3] [--size 512] [--only write,sqlite] [--systems coffer,gocryptfs]
 
 Needs root, to drop caches. Every repetition runs all systems one after the other, so that a slow moment of the machine hits all of them; the table has
-medians, and coffer's ratio to the better of gocryptfs and securefs, and to the bare filesystem (above 1 is better). Below it stand what the daemons took:
+medians, and coffer's ratio to the better of gocryptfs and securefs, to the better of two mounts that do nothing (go-fuse's loopback, with and without the
+kernel's write-back cache), and to the bare filesystem (above 1 is better). Below it stand what the daemons took:
 processor time for each GiB that fio wrote or read in a row, and the most memory. Everything is made below --dir and removed again.
 """
 
@@ -30,6 +32,8 @@ def sh(*args, **kw):
 class System:
     """One filesystem: a place for the data, and a directory to work in."""
 
+    program = ""
+
     def __init__(self, base):
         self.store, self.mnt = os.path.join(base, "store"), os.path.join(base, "mnt")
         self.passfile = os.path.join(base, "pass")
@@ -51,6 +55,14 @@ class System:
         sh("fusermount3", "-u", self.mnt)
         time.sleep(0.3)
 
+    def appear(self):
+        """Wait for a mount that somebody else makes."""
+        for _ in range(50):
+            if os.path.ismount(self.mnt):
+                return
+            time.sleep(0.1)
+        raise OSError(f"{self.name} did not mount")
+
     peak = 0
 
     def daemon(self):
@@ -61,7 +73,7 @@ class System:
                     words = f.read().split(b"\0")
             except OSError:
                 continue
-            if os.fsencode(self.mnt) in words and os.path.basename(words[0]).decode() in (self.name, os.path.basename(Coffer.program)):
+            if os.fsencode(self.mnt) in words and os.path.basename(words[0]).decode() in (self.name, os.path.basename(self.program)):
                 return pid
         return None
 
@@ -97,6 +109,21 @@ class Coffer(System):
         sh(Coffer.program, "umount", self.mnt)
 
 
+class Loopback(System):
+    name, program, flags = "loopback", "loopback", ()
+
+    def init(self):
+        os.makedirs(self.store)
+
+    def mount(self):
+        subprocess.Popen([Loopback.program, *self.flags, self.store, self.mnt])
+        self.appear()
+
+
+class LoopbackWriteback(Loopback):
+    name, flags = "loopback-wb", ("-writeback",)
+
+
 class Gocryptfs(System):
     name = "gocryptfs"
 
@@ -117,11 +144,7 @@ class Securefs(System):
 
     def mount(self):
         sh("securefs", "mount", "-b", "--pass", PASSPHRASE.strip(), "--log", self.passfile + ".log", self.store, self.mnt, stderr=subprocess.DEVNULL)
-        for _ in range(50):
-            if os.path.ismount(self.mnt):
-                return
-            time.sleep(0.1)
-        raise OSError("securefs did not mount")
+        self.appear()
 
 
 class Native(System):
@@ -274,19 +297,21 @@ def workloads(size, seconds, source):
 
 
 def report(rows, systems, results, costs):
-    peers = [s.name for s in systems if s.name not in ("coffer", "native")]
+    names = [s.name for s in systems]
+    groups = {"best peer": ["gocryptfs", "securefs"], "best loopback": ["loopback", "loopback-wb"], "native": ["native"]}
+    groups = {title: [n for n in members if n in names] for title, members in groups.items() if set(members) & set(names)}
     cells = lambda got: " | ".join(f"{got[s.name]:.3g}" if s.name in got else "" for s in systems)
     medians = lambda of: {k: statistics.median(v) for k, v in of.items() if v}
     head = " | ".join(s.name for s in systems)
-    print(f"| workload | unit | {head} | to the best peer | to native |")
-    print("|---" * (4 + len(systems)) + "|")
+    print(f"| workload | unit | {head} | {' | '.join('to ' + g for g in groups)} |")
+    print("|---" * (2 + len(systems) + len(groups)) + "|")
     for name, unit, more, _, _ in rows:
         got = medians(results[name])
         if not got:
             continue
         best = max if more else min
         ratio = lambda other: f"{got['coffer'] / other if more else other / got['coffer']:.2f}" if other and got["coffer"] else ""
-        print(f"| {name} | {unit} | {cells(got)} | {ratio(best(got[p] for p in peers)) if peers else ''} | {ratio(got['native']) if 'native' in got else ''} |")
+        print(f"| {name} | {unit} | {cells(got)} | {' | '.join(ratio(best(got[m] for m in members)) for members in groups.values())} |")
     print(f"\n| processor | unit | {head} |")
     print("|---" * (2 + len(systems)) + "|")
     for name, *_ in rows:
@@ -298,6 +323,7 @@ def report(rows, systems, results, costs):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--coffer", default="coffer")
+    p.add_argument("--loopback", default="", help="the program in integration/bench/loopback, built: measured, too, where it is given")
     p.add_argument("--dir", default=None, help="where to work: the disk that is measured")
     p.add_argument("--reps", type=int, default=3)
     p.add_argument("--size", type=int, default=512, help="MiB of the large file")
@@ -307,7 +333,8 @@ def main():
     a = p.parse_args()
     if os.geteuid() != 0:
         sys.exit("run it as root: caches are dropped between steps")
-    Coffer.program = os.path.abspath(a.coffer) if os.path.sep in a.coffer else a.coffer
+    for s, program in ((Coffer, a.coffer), (Loopback, a.loopback)):
+        s.program = os.path.abspath(program) if os.path.sep in program else program
     work = tempfile.mkdtemp(prefix="compare-", dir=a.dir)
     systems = []
     try:
@@ -315,8 +342,8 @@ def main():
         shutil.copytree(os.path.join(sh("go", "env", "GOROOT").strip(), "src", "cmd", "compile"), tree, symlinks=True)
         source = os.path.join(work, "tree.tar")
         sh("tar", "-cf", source, "-C", work, "tree")
-        for s in (Coffer, Gocryptfs, Securefs, Native):
-            if s is Coffer or s.name in a.systems.split(","):
+        for s in (Coffer, Gocryptfs, Securefs, Loopback, LoopbackWriteback, Native):
+            if s is Coffer or s.name in a.systems.split(",") or issubclass(s, Loopback) and a.loopback:
                 systems.append(s(os.path.join(work, s.name)))
         rows = workloads(a.size, a.seconds, source)
         wanted = [w for w in a.only.split(",") if w]
