@@ -132,10 +132,8 @@ func TestDaemonIsDetached(t *testing.T) {
 		}
 	}
 	b.ok("", "umount", mp)
-	if unix.Kill(pid, 0) == nil {
-		if state := readFile(t, procPath(pid, "stat")); !strings.Contains(state, ") Z ") {
-			t.Errorf("umount returned before the daemon ended: %s", state)
-		}
+	if state, err := os.ReadFile(procPath(pid, "stat")); err == nil && !strings.Contains(string(state), ") Z ") {
+		t.Errorf("umount returned before the daemon ended: %s", state)
 	}
 }
 
@@ -529,6 +527,11 @@ func TestNormalUser(t *testing.T) {
 	}
 	b.fails(exitBusy, "sleep (pid "+pid, "", "umount", mp)
 	asUser("kill " + pid)
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if _, err := os.Readlink("/proc/" + pid + "/cwd"); err != nil { // it has left the mount
+			break
+		}
+	}
 	b.ok("", "umount", mp)
 	b.ok(passphrase+"\n", "mount", v, mp)
 	if got := asUser("cat " + mp + "/file"); got != "content\n" {
