@@ -63,7 +63,7 @@ func shareVault(path string) (release func(), err error) {
 }
 
 // leavingTime is how long a daemon whose mount is gone may need to bring everything to the host before it counts as one that stays.
-const leavingTime = 5 * time.Second
+const leavingTime = 15 * time.Second
 
 // leaving reports whether the holder's mount is gone, so that it will release the vault soon: umount(8), unlike coffer umount, does not wait for that. Its
 // note goes a moment before the lock; whoever has just come has none yet, and will have one soon.

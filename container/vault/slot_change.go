@@ -159,7 +159,7 @@ func authenticConfig(dir disk.Dir, mk *keys.MasterKey) (*Config, error) {
 
 // Others hold the config lock for as long as two small files take to be synced.
 const (
-	configWait = 5 * time.Second
+	configWait = 15 * time.Second
 	configPoll = 10 * time.Millisecond
 )
 
