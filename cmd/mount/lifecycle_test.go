@@ -163,6 +163,7 @@ func TestMountAfterUnmount(t *testing.T) {
 	v, _ := b.newVault("vault")
 	for range 5 {
 		mp := b.mount(v, "plain")
+		b.status(mp) // the daemon before may have had the socket's name
 		noError(t, os.WriteFile(filepath.Join(mp, "file"), bytes.Repeat([]byte("x"), 4<<20), 0o644))
 		if out, err := exec.Command("fusermount3", "-u", mp).CombinedOutput(); err != nil {
 			t.Fatalf("fusermount3: %v: %s", err, out)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -51,20 +50,20 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 	log.Info("mounted", "mountpoint", job.Mountpoint, "pid", os.Getpid(), "device", fmt.Sprintf("%d:%d", m.major, m.minor))
 	debug.FreeOSMemory()
 	mon := &monitor{job: job, stack: s, started: time.Now()}
-	if l, err := net.ListenUnix("unix", statusAddr(m)); err != nil {
+	asks, err := listen(statusAddr(m))
+	if err != nil {
 		log.Info("there will be no status", "err", err)
 	} else {
-		defer func() { _ = l.Close() }()
-		go mon.serveStatus(l)
+		go mon.serveStatus(asks)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	control := &controller{stack: s, ctx: ctx}
-	if l, err := net.ListenUnix("unix", controlAddr(m)); err != nil {
+	orders, err := listen(controlAddr(m))
+	if err != nil {
 		log.Info("it cannot be frozen and not verified", "err", err)
 	} else {
-		defer func() { _ = l.Close() }()
-		go control.serve(l)
+		go control.serve(orders)
 	}
 	ready()
 
@@ -92,6 +91,9 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 			}
 		}
 	}
+	// Not at the end: another mount may have the device number by now, and wants the sockets' names.
+	_ = asks.Close() // of nil, too
+	_ = orders.Close()
 	cancel()
 	control.orders.Wait()
 	if err := s.Close(); err != nil {

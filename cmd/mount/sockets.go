@@ -10,6 +10,22 @@ import (
 
 // The daemon of a mount listens on two abstract sockets, one for orders (control.go) and one for who asks how it does (status.go). Each end looks at who the other one is.
 
+// Their names have the mount's device number, which the kernel gives to another mount as soon as this one is gone, perhaps before its daemon has noticed.
+const (
+	namePatience = 5 * time.Second
+	namePoll     = 5 * time.Millisecond
+)
+
+// listen opens a socket, and waits a little for who has its name and is about to give it up.
+func listen(addr *net.UnixAddr) (*net.UnixListener, error) {
+	for end := time.Now().Add(namePatience); ; time.Sleep(namePoll) {
+		l, err := net.ListenUnix("unix", addr)
+		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(end) {
+			return l, err
+		}
+	}
+}
+
 // acceptAll calls take for each connection, one after the other, until the listener is closed.
 func acceptAll(l *net.UnixListener, take func(c *net.UnixConn)) {
 	for {

@@ -214,6 +214,19 @@ func TestStatusErrors(t *testing.T) {
 	b.ok("", "umount", mp)
 }
 
+// A daemon whose mount is gone has the name of the socket for a moment longer: the next one waits for it.
+func TestSocketName(t *testing.T) {
+	addr := statusAddr(mountEntry{major: uint32(os.Getpid()), minor: 1}) // of no mount
+	first, err := listen(addr)
+	noError(t, err)
+	gone := make(chan error, 1)
+	time.AfterFunc(50*time.Millisecond, func() { gone <- first.Close() })
+	second, err := listen(addr)
+	noError(t, err)
+	noError(t, <-gone)
+	noError(t, second.Close())
+}
+
 func TestRecorder(t *testing.T) {
 	var r recorder
 	for i := range 3 * recentEvents {
