@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,16 +12,28 @@ import (
 )
 
 // How many requests everyday operations cost: each is a round trip, and the number of them is most of what metadata work costs.
-// A change that adds one shows here.
+// A change that adds one shows here, each time; a kernel that has to forget what it knew, for want of memory, asks more now and then.
 func TestRequests(t *testing.T) {
 	m := mount(t, options{})
-	const files = 1000
+	const files, tries = 1000, 3
 	m.must(os.Mkdir(m.path("d"), 0o755))
 	data := patterned(4096)
 	for i := range files {
 		m.write(fmt.Sprintf("d/%04d", i), data)
 	}
-	m.remount()
+	var more []string
+	for range tries {
+		m.remount()
+		if more = m.countRequests(t, data); len(more) == 0 {
+			return
+		}
+		m.must(os.Remove(m.path("d", "new")))
+	}
+	t.Errorf("%s", strings.Join(more, "\n"))
+}
+
+// countRequests does what people do in a directory of many files of data, and answers what cost more than it may.
+func (m *mounted) countRequests(t *testing.T, data []byte) (more []string) {
 	fd, err := unix.Open(m.path("d"), unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	m.must(err)
 	unix.Close(fd)
@@ -104,8 +117,9 @@ func TestRequests(t *testing.T) {
 		}
 		for op, n := range got {
 			if n > c.want[op] {
-				t.Errorf("%s: %d %s, want at most %d", c.what, n, op, c.want[op])
+				more = append(more, fmt.Sprintf("%s: %d %s, want at most %d", c.what, n, op, c.want[op]))
 			}
 		}
 	}
+	return more
 }
