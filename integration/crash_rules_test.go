@@ -74,7 +74,7 @@ func breaches() []breach {
 			old: "if err := c.drop(f); err != nil {", new: "if err := error(nil); err != nil {", pkg: "container/redo", run: "TestMade"},
 		{rule: "durable only once it is synced", file: "container/commit.go",
 			old: "f.hdr.durable = f.hdr.kind <= bodyInline", new: "f.hdr.durable = true"},
-		{rule: "what an unclean session had not synced becomes holes", file: "container/engine.go",
+		{rule: "what an unclean session had not synced becomes holes", file: "container/open.go",
 			old: "return f, f.salvage()", new: "return f, nil"},
 		{rule: "A1 nothing is applied before the journal is durable", file: "container/apply.go",
 			old: "if err := a.log.Load().Sync(end); err != nil {", new: "if err := error(nil); err != nil {"},

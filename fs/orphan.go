@@ -1,0 +1,130 @@
+package fs
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/dirs"
+	"github.com/cofferfs/coffer/internal/disk"
+)
+
+// What becomes of what the kernel is done with, and of files without a name: those stay on the host until their last handle is closed and the kernel forgets
+// them, and their room comes back no sooner.
+
+// discard closes everything that n has open. Data of a file without any name is dropped, other data is flushed first.
+func (fs *FS) discard(n *inode) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var errs []error
+	if n.orphan {
+		defer fs.orphans.Add(-1)
+		n.orphan = false
+	}
+	if f := n.file; f != nil {
+		if orphaned(f.Container().Host()) {
+			// Nobody can read it again: sealing what is dirty would be for nothing, and whether the close succeeds is nobody's business.
+			n.untrack()
+			_ = f.Abandon()()
+		} else {
+			fs.noteCtime(n, f.Container().Host())
+			errs = append(errs, f.Close())
+		}
+		n.file = nil
+	}
+	if n.pinned != nil {
+		errs = append(errs, n.pinned.Close())
+		n.pinned = nil
+	}
+	if d := n.dir.Swap(nil); d != nil {
+		d.Release()
+	}
+	return errors.Join(errs...)
+}
+
+// discardLeft is discard of an inode that nobody can reach any more. The directory that it was removed from does not go meanwhile.
+func (fs *FS) discardLeft(n *inode) error {
+	if len(n.left) == 1 { // with several, which two may hold in different orders, it does without
+		n.left[0].freeing.RLock()
+		defer n.left[0].freeing.RUnlock()
+	}
+	return fs.discard(n)
+}
+
+// awaitFreeing returns when the host has freed what was removed from a directory and is being forgotten. It is called before the directory goes
+// itself: the kernel spins over an rmdir while a file that was in there is still on its way out, and takes the time of those who see it out.
+func (n *inode) awaitFreeing() {
+	if n.typ == typeDir {
+		n.freeing.Lock()
+		defer n.freeing.Unlock()
+	}
+}
+
+// nameless is called when a name of n was removed. A file without any more is counted until it is gone from the host. If its data lingers, it
+// goes now: a full host must not keep what was deleted to make room.
+func (fs *FS) nameless(n *inode) {
+	n.loc.RLock()
+	last := len(n.links) == 0
+	n.loc.RUnlock()
+	if !last {
+		return
+	}
+	fs.ctimes.forget(n.id)
+	n.mu.Lock()
+	if (n.file != nil || n.pinned != nil) && n.typ == typeFile && !n.orphan {
+		n.orphan = true
+		fs.orphans.Add(1)
+	}
+	settled := n.lingers && n.opens == 0 && n.users == 0 && orphaned(n.file.Container().Host())
+	if settled {
+		fs.unlinger(n)
+		n.untrack()
+		fs.free(n.file.Container().Size(), n.file.Abandon())
+		n.file = nil
+		n.closes++
+	}
+	n.mu.Unlock()
+	if settled {
+		fs.release(n)
+	}
+}
+
+const (
+	smallFile   = 1 << 20  // to be freed in the background
+	roomyHost   = 64 << 20 // bytes that the host has left where that can wait
+	mostOrphans = 64
+)
+
+// free closes a file without a name, of so many bytes. That lasts as long as a sync where the host discards on the device what it frees, so that the caller
+// waits for it only where it matters: of a large file, or where the next write may need the room, it is not left to FORGET, or to the background.
+func (fs *FS) free(size int64, closeFile func() error) {
+	var st unix.Statfs_t
+	if size > smallFile || fs.orphans.Load() > mostOrphans || fs.cfg.Tree.Root().Statfs(&st) != nil || st.Bavail*uint64(st.Bsize) < roomyHost {
+		_ = closeFile()
+		return
+	}
+	fs.orphans.Add(1)
+	fs.closing.Go(func() {
+		_ = closeFile()
+		fs.orphans.Add(-1)
+	})
+}
+
+// reachable answers ErrStale for a file whose last name was removed between the kernel's look at it and this call, and that was given up at once: the kernel looks
+// the path up again. Without that a reader would have an open file of which nothing can be read, and whose close fails.
+func (n *inode) reachable() error {
+	n.loc.RLock()
+	defer n.loc.RUnlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.links) == 0 && n.file == nil && n.pinned == nil {
+		return dirs.ErrStale
+	}
+	return nil
+}
+
+// orphaned reports whether a host file has no name left.
+func orphaned(h disk.File) bool {
+	var st unix.Stat_t
+	return h.Stat(&st) == nil && st.Nlink == 0
+}
