@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -42,9 +41,7 @@ func (a *app) status(path string, asJSON bool) error {
 	case r.Refused != "":
 		return failf(exitPermission, "run as the one who mounted it", "%s: %s", m.mountpoint, r.Refused)
 	case asJSON:
-		enc := json.NewEncoder(a.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(r)
+		return a.printJSON(r)
 	}
 	return r.print(a.stdout)
 }

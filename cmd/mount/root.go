@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -128,4 +129,11 @@ func (a *app) secrets() *secrets { return &secrets{ctx: a.ctx, stdin: a.stdin, s
 // say prints a line about what was done, for people.
 func (a *app) say(format string, args ...any) {
 	fmt.Fprintf(a.stderr, "coffer: "+format+"\n", args...)
+}
+
+// printJSON prints one JSON value, for people as well.
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
 }

@@ -14,6 +14,22 @@ import (
 	"github.com/cofferfs/coffer/container/vault"
 )
 
+// loadConfig reads a vault's config after saying plainly what is wrong with its directory.
+func (a *app) loadConfig(path string) (*vault.Config, error) {
+	if err := checkVaultDir(path); err != nil {
+		return nil, err
+	}
+	cfg, err := vault.ReadConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	if w := cfg.Warning(); w != nil {
+		a.say("warning: %s", oneLine(w.Error()))
+	}
+	cfg.Derive = deriver()
+	return cfg, nil
+}
+
 // unlockFlags say what opens an existing vault: a passphrase, a key file or an age identity.
 type unlockFlags struct {
 	secretFlags
