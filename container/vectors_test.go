@@ -3,7 +3,6 @@ package container
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -28,7 +27,7 @@ var (
 )
 
 var expectations = map[string]error{
-	"auth": ErrAuth, "corrupt": ErrCorrupt, "truncated": ErrTruncated, "no_header": ErrNoHeader, "key": ErrKey, "identity": ErrIdentity,
+	"ok": nil, "auth": ErrAuth, "corrupt": ErrCorrupt, "truncated": ErrTruncated, "no_header": ErrNoHeader, "key": ErrKey, "identity": ErrIdentity,
 	"version": ErrVersion, "feature": ErrFeature, "geometry": ErrGeometry,
 }
 
@@ -134,32 +133,18 @@ func TestVectors(t *testing.T) {
 	if *update {
 		writeVectors(t)
 	}
-	count := map[string]int{}
-	for kind, check := range map[string]func(*testing.T, *vectors.Vector) error{
-		"geometry": checkGeometryVector, "frame": checkFrameVector, "record": checkRecordVector, "node": checkNodeVector, "pin": checkPinVector, "header": checkHeaderVector,
+	for kind, k := range map[string]struct {
+		least int
+		check func(*testing.T, *vectors.Vector) error
+	}{
+		"geometry": {9, checkGeometryVector}, "frame": {5, checkFrameVector}, "record": {12, checkRecordVector},
+		"node": {4, checkNodeVector}, "pin": {4, checkPinVector}, "header": {40, checkHeaderVector},
 	} {
 		paths, err := filepath.Glob(filepath.Join(vectorDir, kind+"_*"))
-		if err != nil {
-			t.Fatal(err)
+		if err != nil || len(paths) < k.least {
+			t.Errorf("%d vectors of kind %s, want at least %d; %v", len(paths), kind, k.least, err)
 		}
-		for _, path := range paths {
-			t.Run(filepath.Base(path), func(t *testing.T) {
-				v, err := vectors.Read(path)
-				if err != nil {
-					t.Fatal(err)
-				}
-				err = check(t, v)
-				if want := v.Get("expect"); want == "ok" && err != nil || want != "ok" && !errors.Is(err, expectations[want]) {
-					t.Errorf("%v, want %s", err, want)
-				}
-				count[kind]++
-			})
-		}
-	}
-	for kind, least := range map[string]int{"geometry": 9, "frame": 5, "record": 12, "node": 4, "pin": 4, "header": 40} {
-		if count[kind] < least {
-			t.Errorf("%d vectors of kind %s, want at least %d", count[kind], kind, least)
-		}
+		vectors.Run(t, paths, expectations, k.check)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"hash/crc32"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -240,15 +239,7 @@ func recycledVectors(t testing.TB, all vectorBuilder) {
 }
 
 func TestVectors(t *testing.T) {
-	all := buildVectors(t)
-	vectors.Sync(t, vectorDir, "journal_", all, *update)
-	for name := range all {
-		t.Run(name, func(t *testing.T) {
-			v, err := vectors.Read(filepath.Join(vectorDir, name))
-			ok(t, err)
-			runVector(t, v)
-		})
-	}
+	vectors.Run(t, vectors.Sync(t, vectorDir, "journal_", buildVectors(t), *update), expectations, runVector)
 }
 
 // vectorDisk puts the pieces of a vector on a disk.
@@ -270,19 +261,13 @@ func vectorDisk(t testing.TB, v *vectors.Vector) *memDisk {
 	return d
 }
 
-func runVector(t *testing.T, v *vectors.Vector) {
-	want, known := expectations[v.Get("expect")]
-	if !known {
-		t.Fatalf("unknown expectation %q", v.Get("expect"))
-	}
+func runVector(t *testing.T, v *vectors.Vector) error {
 	c := vectorConfig(vectorDisk(t, v))
 	copy(c.ID[:], v.Hex("id"))
 	copy(c.Vault[:], v.Hex("vault"))
-	if want != nil {
-		if _, err := Open(c); !errors.Is(err, want) {
-			t.Fatalf("%v, want %v", err, want)
-		}
-		return
+	if !v.Has("transactions") {
+		_, err := Open(c)
+		return err
 	}
 	got, log := replay(t, c)
 	var txs []tx
@@ -293,4 +278,5 @@ func runVector(t *testing.T, v *vectors.Vector) {
 	if fmt.Sprint(log.Torn) != v.Get("torn") || fmt.Sprint(log.Lost) != v.Get("lost") {
 		t.Errorf("%+v, want torn %s, lost %s", log, v.Get("torn"), v.Get("lost"))
 	}
+	return nil
 }

@@ -3,7 +3,6 @@ package redo
 import (
 	"bytes"
 	"errors"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -40,33 +39,20 @@ func endVectors() map[string]*vectors.Vector {
 }
 
 func TestEndVectors(t *testing.T) {
-	all := endVectors()
-	vectors.Sync(t, vectorDir, "end_", all, *update)
-	for name := range all {
-		t.Run(name, func(t *testing.T) {
-			v, err := vectors.Read(filepath.Join(vectorDir, name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			want, known := expectations[v.Get("expect")]
-			if !known {
-				t.Fatal("unknown expectation")
-			}
-			e, err := ParseEnd(v.Hex("head"))
-			if !errors.Is(err, want) || (err == nil) != (want == nil) {
-				t.Fatalf("%v, want %v", err, want)
-			}
-			if err != nil {
-				return
-			}
-			if e.ID != keys.ObjectID(v.Hex("id")) || strings.Join(e.Path, "/") != v.Get("path") || e.Removed != (v.Get("removed") == "true") {
-				t.Errorf("parsed %+v", e)
-			}
-			if again := e.Append([]byte{9}); !bytes.Equal(again[1:], v.Hex("head")) {
-				t.Errorf("re-encoded %x", again)
-			}
-		})
-	}
+	paths := vectors.Sync(t, vectorDir, "end_", endVectors(), *update)
+	vectors.Run(t, paths, expectations, func(t *testing.T, v *vectors.Vector) error {
+		e, err := ParseEnd(v.Hex("head"))
+		if err != nil {
+			return err
+		}
+		if e.ID != keys.ObjectID(v.Hex("id")) || strings.Join(e.Path, "/") != v.Get("path") || e.Removed != (v.Get("removed") == "true") {
+			t.Errorf("parsed %+v", e)
+		}
+		if again := e.Append([]byte{9}); !bytes.Equal(again[1:], v.Hex("head")) {
+			t.Errorf("re-encoded %x", again)
+		}
+		return nil
+	})
 }
 
 // FuzzParseEnd: nothing panics, and what parses is written back byte for byte.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -65,35 +64,24 @@ func stepsText(x *Exchange) string {
 }
 
 func TestExchangeVectors(t *testing.T) {
-	all := exchangeVectors()
-	vectors.Sync(t, vectorDir, "exchange_", all, *update)
-	for name := range all {
-		t.Run(name, func(t *testing.T) {
-			v, err := vectors.Read(filepath.Join(vectorDir, name))
-			ok(t, err)
-			want, known := expectations[v.Get("expect")]
-			if !known {
-				t.Fatal("unknown expectation")
-			}
-			x, err := ParseExchange(v.Hex("head"))
-			if !errors.Is(err, want) || (err == nil) != (want == nil) {
-				t.Fatalf("%v, want %v", err, want)
-			}
-			if err != nil {
-				return
-			}
-			if x.ID != v.Uint("id") || fmt.Sprint(x.Over) != v.Get("over") || stepsText(x) != v.Get("steps") {
-				t.Errorf("parsed %+v", x)
-			}
-			if again := x.Append([]byte{9}); !bytes.Equal(again[1:], v.Hex("head")) {
-				t.Errorf("re-encoded %x", again)
-			}
-			b, err := Over(v.Hex("head"))
-			if o, perr := ParseExchange(b); err != nil || perr != nil || !o.Over || o.ID != x.ID {
-				t.Errorf("over: %+v, %v, %v", o, err, perr)
-			}
-		})
-	}
+	paths := vectors.Sync(t, vectorDir, "exchange_", exchangeVectors(), *update)
+	vectors.Run(t, paths, expectations, func(t *testing.T, v *vectors.Vector) error {
+		x, err := ParseExchange(v.Hex("head"))
+		if err != nil {
+			return err
+		}
+		if x.ID != v.Uint("id") || fmt.Sprint(x.Over) != v.Get("over") || stepsText(x) != v.Get("steps") {
+			t.Errorf("parsed %+v", x)
+		}
+		if again := x.Append([]byte{9}); !bytes.Equal(again[1:], v.Hex("head")) {
+			t.Errorf("re-encoded %x", again)
+		}
+		b, err := Over(v.Hex("head"))
+		if o, perr := ParseExchange(b); err != nil || perr != nil || !o.Over || o.ID != x.ID {
+			t.Errorf("over: %+v, %v, %v", o, err, perr)
+		}
+		return nil
+	})
 }
 
 // FuzzParseExchange: nothing panics, and what parses is written back byte for byte.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -159,27 +158,14 @@ func headVectors() map[string]*vectors.Vector {
 }
 
 func TestHeadVectors(t *testing.T) {
-	all := headVectors()
-	vectors.Sync(t, vectorDir, "head_", all, *update)
-	for name := range all {
-		t.Run(name, func(t *testing.T) {
-			v, err := vectors.Read(filepath.Join(vectorDir, name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			want, known := expectations[v.Get("expect")]
-			if !known {
-				t.Fatal("unknown expectation")
-			}
-			h, err := Parse(v.Hex("head"))
-			if !errors.Is(err, want) || (err == nil) != (want == nil) {
-				t.Fatalf("%v, want %v", err, want)
-			}
-			if err == nil {
-				checkHead(t, v, h)
-			}
-		})
-	}
+	paths := vectors.Sync(t, vectorDir, "head_", headVectors(), *update)
+	vectors.Run(t, paths, expectations, func(t *testing.T, v *vectors.Vector) error {
+		h, err := Parse(v.Hex("head"))
+		if err == nil {
+			checkHead(t, v, h)
+		}
+		return err
+	})
 }
 
 func checkHead(t *testing.T, v *vectors.Vector, h *Head) {

@@ -41,33 +41,21 @@ func TestVectors(t *testing.T) {
 	if err != nil || len(paths) < 20 {
 		t.Fatalf("%d vectors, %v", len(paths), err)
 	}
-	for _, path := range paths {
-		t.Run(filepath.Base(path), func(t *testing.T) {
-			v, err := vectors.Read(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			want, known := expectations[v.Get("expect")]
-			if !known {
-				t.Fatalf("expects %s", v.Get("expect"))
-			}
-			secret := vault.KeyFile(v.Hex("key_file"))
-			if v.Has("passphrase") {
-				secret = vault.Passphrase(v.Hex("passphrase"))
-			}
-			got, err := readAll(v.Hex("stream"), secret)
-			if !errors.Is(err, want) || (err == nil) != (want == nil) {
-				t.Errorf("%v, want %v", err, want)
-			}
-			var e *Error
-			if errors.As(err, &e) && uint64(e.Offset) != v.Uint("at_byte") {
-				t.Errorf("at byte %d, want %d", e.Offset, v.Uint("at_byte"))
-			}
-			if plain := pattern(int(v.Uint("plain_length"))); !bytes.Equal(got, plain) {
-				t.Errorf("%d bytes, want %d", len(got), len(plain))
-			}
-		})
-	}
+	vectors.Run(t, paths, expectations, func(t *testing.T, v *vectors.Vector) error {
+		secret := vault.KeyFile(v.Hex("key_file"))
+		if v.Has("passphrase") {
+			secret = vault.Passphrase(v.Hex("passphrase"))
+		}
+		got, err := readAll(v.Hex("stream"), secret)
+		var e *Error
+		if errors.As(err, &e) && uint64(e.Offset) != v.Uint("at_byte") {
+			t.Errorf("at byte %d, want %d", e.Offset, v.Uint("at_byte"))
+		}
+		if plain := pattern(int(v.Uint("plain_length"))); !bytes.Equal(got, plain) {
+			t.Errorf("%d bytes, want %d", len(got), len(plain))
+		}
+		return err
+	})
 }
 
 func readAll(b []byte, secret vault.Secret) ([]byte, error) {

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -125,51 +123,15 @@ func TestSlotVectors(t *testing.T) {
 	byFile("keyfile_with_time", "malformed", "a key of another kind", resealed(`"kdf": "hkdf-sha256"`, `"kdf": "hkdf-sha256", "time": 1`))
 	byFile("kind_as_age", "malformed", "a key file's slot said to be age's", resealed(`"kind": "keyfile"`, `"kind": "age"`))
 	byFile("no_slots", "malformed", "a slot is required", resealed(text[strings.Index(text, `"slots": [`):strings.Index(text, "}\n#")], "\"slots\": []\n"))
-	vectors.Sync(t, vectorDir, "slot_", all, *update)
-
-	for name := range all {
-		t.Run(name, func(t *testing.T) { checkSlotVector(t, name) })
-	}
-}
-
-func checkSlotVector(t *testing.T, name string) {
-	v, err := vectors.Read(filepath.Join(vectorDir, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, known := map[string]error{
-		"success": nil, "malformed": ErrConfig, "not authentic": ErrTampered, "unknown feature": ErrFeature,
-		"wrong key file": ErrKeyFile, "length of key file": ErrKeyFileSize, "wrong identity": ErrIdentity,
-	}[v.Get("expect")]
-	if !known {
-		t.Fatalf("unknown expectation %q", v.Get("expect"))
-	}
-	var secret Secret
-	if v.Has("identity") {
+	paths := vectors.Sync(t, vectorDir, "slot_", all, *update)
+	vectors.Run(t, paths, expectations, func(t *testing.T, v *vectors.Vector) error {
+		if v.Has("keyfile") {
+			return checkConfigVector(t, v, KeyFile(v.Hex("keyfile")))
+		}
 		id, err := age.ParseX25519Identity(v.Get("identity"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		secret = Identities(id)
-	} else {
-		secret = KeyFile(v.Hex("keyfile"))
-	}
-	c, err := parseConfig(v.Hex("config"))
-	var mk *keys.MasterKey
-	if err == nil {
-		mk, _, err = c.UnlockWith(secret)
-	}
-	if !errors.Is(err, want) {
-		t.Fatalf("error %v, want %v", err, want)
-	}
-	if want == ErrConfig && errors.Is(err, ErrTampered) {
-		t.Fatalf("error %v, want malformed", err)
-	}
-	if err != nil {
-		return
-	}
-	defer mk.Destroy()
-	if !bytes.Equal(mk.Bytes(), v.Hex("vmk")) {
-		t.Error("another master key")
-	}
+		return checkConfigVector(t, v, Identities(id))
+	})
 }

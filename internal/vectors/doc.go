@@ -18,9 +18,9 @@
 // it, without the space. Names do not repeat, their order is kept, and there is
 // one spelling only: what Read accepts, Write writes back byte for byte.
 //
-// The vectors of this project lie in container/testdata/vectors,
-// container/redo/testdata/vectors and journal/testdata/vectors. A test builds
-// them deterministically, calls Sync, and then reads each one back with Read and
-// runs it; with the flag -update, which the test defines, Sync writes them.
+// The vectors of this project lie in the folders testdata/vectors of container,
+// container/redo, container/stream, journal and cmd/mount/bulk. A test builds
+// them deterministically, calls Sync, and gives what is committed to Run, which
+// checks each; with the flag -update, which the test defines, Sync writes them.
 // Changing a committed vector of a released format is a change of the format.
 package vectors

@@ -13,8 +13,8 @@ import (
 // exactly the vectors in want, by file name. With update it writes them and
 // removes the others; without, it fails the test for each that is missing,
 // superfluous or different, because what was built no longer is what was
-// committed.
-func Sync(t testing.TB, dir, prefix string, want map[string]*Vector, update bool) {
+// committed. It returns the paths of the vectors, for Run.
+func Sync(t testing.TB, dir, prefix string, want map[string]*Vector, update bool) (paths []string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, prefix+"*"))
 	if err != nil {
@@ -35,6 +35,7 @@ func Sync(t testing.TB, dir, prefix string, want map[string]*Vector, update bool
 			t.Fatalf("vector %s does not start with %s", name, prefix)
 		}
 		path := filepath.Join(dir, name)
+		paths = append(paths, path)
 		if update {
 			if err := Write(path, want[name]); err != nil {
 				t.Fatal(err)
@@ -50,4 +51,5 @@ func Sync(t testing.TB, dir, prefix string, want map[string]*Vector, update bool
 			t.Errorf("%s differs from what is built now (%v); if that is meant, run the test with -update", path, err)
 		}
 	}
+	return paths
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"testing"
 )
 
 // foldAt is the length in bytes at which a value continues on the next line.
@@ -18,7 +19,8 @@ var ErrSyntax = errors.New("malformed vector")
 // A Vector is an ordered list of fields. The zero value is empty. Not for
 // concurrent changes.
 type Vector struct {
-	file   string // for messages; "" when not read from one
+	file   string     // for messages; "" when not read from one
+	t      testing.TB // fails where a field is missed; nil: that panics
 	names  []string
 	values map[string]string
 }
@@ -57,34 +59,43 @@ func (v *Vector) Has(name string) bool {
 	return ok
 }
 
-// Get returns the value of a field. It panics when there is none: a test that
-// misses a field must not pass.
+// Get returns the value of a field. When there is none it fails the test that Run
+// has given v to, and panics otherwise: a test that misses a field must not pass.
 func (v *Vector) Get(name string) string {
 	s, ok := v.values[name]
 	if !ok {
-		panic(fmt.Sprintf("vectors: %s: no field %q", v.file, name))
+		v.miss("no field %q", name)
 	}
 	return s
 }
 
 // Hex returns the bytes of a field in hex, empty and not nil for an empty one. It
-// panics when there is none or it is not hex.
+// ends as Get does when there is none or it is not hex.
 func (v *Vector) Hex(name string) []byte {
 	b, err := hex.DecodeString(v.Get(name))
 	if err != nil {
-		panic(fmt.Sprintf("vectors: %s: field %q is not hex", v.file, name))
+		v.miss("field %q is not hex", name)
 	}
 	return b
 }
 
-// Uint returns the number in a field, decimal or with 0x in front. It panics when
-// there is none or it is no number of 64 bits.
+// Uint returns the number in a field, decimal or with 0x in front. It ends as Get
+// does when there is none or it is no number of 64 bits.
 func (v *Vector) Uint(name string) uint64 {
 	n, err := strconv.ParseUint(v.Get(name), 0, 64)
 	if err != nil {
-		panic(fmt.Sprintf("vectors: %s: field %q is not a number", v.file, name))
+		v.miss("field %q is not a number", name)
 	}
 	return n
+}
+
+func (v *Vector) miss(format, name string) {
+	s := fmt.Sprintf("vectors: %s, which expects %q: "+format, v.file, v.values["expect"], name)
+	if v.t != nil {
+		v.t.Helper()
+		v.t.Fatal(s)
+	}
+	panic(s)
 }
 
 // Set sets a field to a text without line breaks, at the end when it is new. It
