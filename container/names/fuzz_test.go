@@ -124,7 +124,7 @@ func FuzzOpenTarget(f *testing.F) {
 			t.Fatalf("%q, %v", got, err)
 		}
 		sealed := c.SealTarget(id, target)
-		if sealed == "" || len(sealed) > MaxHostTarget {
+		if sealed == "" || len(sealed) > maxHostTarget {
 			return
 		}
 		if got, err := c.OpenTarget(id, sealed); err != nil || got != target {

@@ -47,7 +47,7 @@ func roundTrip(t *testing.T, c *Codec, l Link) (Link, string) {
 		t.Fatalf("name of %d bytes: long %v, sidecar %v", len(l.Name), got.IsLong(), sidecar != nil)
 	}
 	if sidecar != nil {
-		if got.Name != "" || len(sidecar) != len(l.Name)+SidecarOverhead {
+		if got.Name != "" || len(sidecar) != len(l.Name)+sidecarOverhead {
 			t.Fatalf("name of %d bytes: %q, sidecar of %d bytes", len(l.Name), got.Name, len(sidecar))
 		}
 		if err := c.OpenLong(parentID, &got, sidecar); err != nil {
@@ -289,7 +289,7 @@ func TestTargets(t *testing.T) {
 		if got, err := c.OpenTarget(objectID, host); err != nil || got != target {
 			t.Fatalf("target of %d bytes: %v", n, err)
 		}
-		if len(host) > MaxHostTarget || TargetLen(int64(len(host))) != int64(n) {
+		if len(host) > maxHostTarget || TargetLen(int64(len(host))) != int64(n) {
 			t.Errorf("target of %d bytes: host target of %d, which says %d", n, len(host), TargetLen(int64(len(host))))
 		}
 		if _, err := c.OpenTarget(otherID, host); !errors.Is(err, ErrForeign) {
@@ -307,7 +307,7 @@ func TestTargets(t *testing.T) {
 			}
 		}
 	}
-	if n := len(c.SealTarget(objectID, strings.Repeat("t", MaxTarget+1))); n <= MaxHostTarget {
+	if n := len(c.SealTarget(objectID, strings.Repeat("t", MaxTarget+1))); n <= maxHostTarget {
 		t.Errorf("a target beyond MaxTarget fits: %d bytes", n)
 	}
 	for _, target := range []string{"", "a\x00b"} {

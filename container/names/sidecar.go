@@ -13,8 +13,8 @@ import (
 	"github.com/cofferfs/coffer/internal/disk"
 )
 
-// SidecarOverhead is how much longer a sidecar is than the plain name in it.
-const SidecarOverhead = siv.Overhead
+// sidecarOverhead is how much longer a sidecar is than the plain name in it.
+const sidecarOverhead = siv.Overhead
 
 // SidecarName returns the host name of the sidecar of a long name's host name.
 func SidecarName(host string) string { return host + sidecarSuffix }
@@ -56,7 +56,7 @@ func readSidecar(fd disk.Dir, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b := make([]byte, MaxName+SidecarOverhead+1)
+	b := make([]byte, MaxName+sidecarOverhead+1)
 	n, err := f.ReadAt(b, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err

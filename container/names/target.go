@@ -7,16 +7,16 @@ import (
 	"github.com/cofferfs/coffer/container/siv"
 )
 
-// MaxHostTarget is the length of the longest target that a host symlink holds,
+// maxHostTarget is the length of the longest target that a host symlink holds,
 // in bytes. A sealed target beyond it needs a container symlink.
-const MaxHostTarget = 4095
+const maxHostTarget = 4095
 
 // MaxTarget is the length of the longest plain target that fits a host symlink,
 // in bytes.
-const MaxTarget = MaxHostTarget*3/4 - siv.Overhead
+const MaxTarget = maxHostTarget*3/4 - siv.Overhead
 
 // SealTarget returns the host target of the symlink id with the plain target.
-// It is longer than MaxHostTarget when target is longer than MaxTarget. Equal
+// It is longer than maxHostTarget when target is longer than MaxTarget. Equal
 // arguments give equal results. An empty target, which no system has, and one
 // with a NUL give an empty host target, which the host's calls refuse.
 func (c *Codec) SealTarget(id keys.ObjectID, target string) string {
@@ -31,7 +31,7 @@ func (c *Codec) SealTarget(id keys.ObjectID, target string) string {
 // The error is ErrForeign when it was not sealed for this symlink, and
 // ErrBadName when it was and can be no target.
 func (c *Codec) OpenTarget(id keys.ObjectID, host string) (string, error) {
-	if len(host) > MaxHostTarget || strings.ContainsAny(host, "\r\n") {
+	if len(host) > maxHostTarget || strings.ContainsAny(host, "\r\n") {
 		return "", ErrForeign
 	}
 	sealed, err := encoding.DecodeString(host)
