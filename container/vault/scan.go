@@ -3,7 +3,6 @@ package vault
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -77,7 +76,7 @@ func scanNames(root disk.Dir, ring *keys.Ring) (highest uint64, err error) {
 		}
 		l, err := codec.Open(up.id, name)
 		if err != nil {
-			if parent == root && looksSealed(name) {
+			if parent == root && names.HasForm(name) {
 				sealed++
 			}
 			return dir{foreign: true}, nil
@@ -90,11 +89,4 @@ func scanNames(root disk.Dir, ring *keys.Ring) (highest uint64, err error) {
 		err = fmt.Errorf("no name in the vault is of its config: %w", ErrState)
 	}
 	return highest, errors.Join(err, unread)
-}
-
-// looksSealed tells names that Coffer may have made from what people put beside them: base64url of at least an SIV and the
-// smallest padded name, 16 + 32 bytes.
-func looksSealed(name string) bool {
-	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-	return len(name) >= 64 && strings.Trim(name, alphabet) == ""
 }
