@@ -72,7 +72,7 @@ func (r *repairer) finish(ctx context.Context, o *object) (Action, error) {
 	if err != nil {
 		return Action{}, err
 	}
-	f, err := r.Engine.Open(h, o.link.ID, container.OpenOptions{MayLackHeader: o.link.Flags.MayLackHeader(o.link.Seq, r.UncleanSeq), Object: objectKind(o.link.Type)})
+	f, err := r.Engine.Open(h, o.link.ID, container.OpenOptions{MayLackHeader: r.mayLackHeader(o), Object: objectKind(o.link.Type)})
 	if err != nil {
 		return Action{}, err
 	}

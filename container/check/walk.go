@@ -210,6 +210,7 @@ func (c *checker) winner(fd disk.Dir, all []*object) *object {
 	return win
 }
 
-func (c *checker) mayLackHeader(o *object) bool {
+// mayLackHeader reports whether an unclean session may have left the container of o without its header.
+func (c *Config) mayLackHeader(o *object) bool {
 	return o.link.Flags.MayLackHeader(o.link.Seq, c.UncleanSeq)
 }
