@@ -12,7 +12,7 @@ func TestRestoreConfig(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, path string){
 		"as it is": func(*testing.T, string) {},
 		"passphrase changed": func(t *testing.T, path string) {
-			if err := ChangePassphrase(path, testPass, newPass, testKDF, nil); err != nil {
+			if err := changePassphrase(path, testPass, newPass, testKDF); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -264,7 +264,7 @@ func TestPassphrase(t *testing.T) {
 	wantErr(t, err, ErrPassphrase)
 	_, err = Create(t.TempDir(), Options{KDF: testKDF}, []byte{})
 	wantErr(t, err, ErrEmptyPassphrase)
-	wantErr(t, ChangePassphrase(path, testPass, nil, testKDF, nil), ErrEmptyPassphrase)
+	wantErr(t, changePassphrase(path, testPass, nil, testKDF), ErrEmptyPassphrase)
 }
 
 // Two vaults with the same passphrase: one's config does not open the other, state and tree or not.

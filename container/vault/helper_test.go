@@ -23,6 +23,23 @@ var testKDF = KDF{Time: 1, MemoryKiB: 8, Threads: 1}
 
 var testPass = []byte("correct horse battery staple")
 
+// changePassphrase does what coffer passwd does.
+func changePassphrase(path string, old, fresh []byte, k KDF) error {
+	c, err := ReadConfig(path)
+	if err != nil {
+		return err
+	}
+	mk, s, err := c.UnlockWith(Passphrase(old))
+	if err != nil {
+		return err
+	}
+	defer mk.Destroy()
+	if s, err = c.NewPassphrase(mk, s, fresh, k); err != nil {
+		return err
+	}
+	return ReplaceSlot(path, mk, s)
+}
+
 // TestMain lets the test binary stand in for the program: as a key derivation process, and as a mount that is killed.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {

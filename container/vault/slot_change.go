@@ -173,30 +173,11 @@ func waitConfig(path string, dir disk.Dir) (*lockFile, error) {
 	}
 }
 
-// ChangePassphrase rewraps the passphrase slot that the old passphrase opens; a zero KDF keeps the slot's. All else is as in
-// ReplaceSlot, and other slots stay. Errors: those of ReadConfig, UnlockWith and ReplaceSlot.
-func ChangePassphrase(path string, old, fresh []byte, k KDF, derive Deriver) error {
-	if len(fresh) == 0 || len(old) == 0 {
-		return ErrEmptyPassphrase
-	}
-	c, err := ReadConfig(path)
-	if err != nil {
-		return err
-	}
-	c.Derive = derive
-	mk, s, err := c.UnlockWith(Passphrase(old))
-	if err != nil {
-		return err
-	}
-	defer mk.Destroy()
-	if s, err = c.NewPassphrase(mk, s, fresh, k); err != nil {
-		return err
-	}
-	return ReplaceSlot(path, mk, s)
-}
-
-// NewPassphrase returns s, a passphrase slot of c, wrapped anew under another passphrase; a zero KDF keeps the slot's.
+// NewPassphrase returns s, a passphrase slot of c, wrapped anew under another passphrase, which is not empty (ErrEmptyPassphrase); a zero KDF keeps the slot's.
 func (c *Config) NewPassphrase(mk *keys.MasterKey, s Slot, fresh []byte, k KDF) (Slot, error) {
+	if err := Passphrase(fresh).check(); err != nil {
+		return s, err
+	}
 	if k != (KDF{}) {
 		s.KDF = k
 	}

@@ -100,7 +100,7 @@ func TestOtherSlotsStay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := ChangePassphrase(path, []byte("second"), []byte("changed"), KDF{}, nil); err != nil {
+	if err := changePassphrase(path, []byte("second"), []byte("changed"), KDF{}); err != nil {
 		t.Fatal(err)
 	}
 	cfg, _ := unlock(t, path, []byte("changed"))

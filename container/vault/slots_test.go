@@ -116,8 +116,8 @@ func TestChangePassphrase(t *testing.T) {
 	before := string(read(t, coffer(path, configName)))
 	v := open(t, path, OpenOptions{}) // while mounted
 	later := []byte("another one")
-	wantErr(t, ChangePassphrase(path, []byte("wrong"), later, KDF{}, nil), ErrPassphrase)
-	if err := ChangePassphrase(path, testPass, later, KDF{}, nil); err != nil {
+	wantErr(t, changePassphrase(path, []byte("wrong"), later, KDF{}), ErrPassphrase)
+	if err := changePassphrase(path, testPass, later, KDF{}); err != nil {
 		t.Fatal(err)
 	}
 	closeVault(t, v)
@@ -151,9 +151,9 @@ func TestChangePassphrase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantErr(t, ChangePassphrase(path, testPass, later, KDF{}, nil), ErrInUse)
+	wantErr(t, changePassphrase(path, testPass, later, KDF{}), ErrInUse)
 	l.close()
-	if err := ChangePassphrase(path, testPass, later, KDF{2, 16, 2}, nil); err != nil {
+	if err := changePassphrase(path, testPass, later, KDF{2, 16, 2}); err != nil {
 		t.Fatal(err)
 	}
 	if cfg, _ = unlock(t, path, later); cfg.Slots[0].KDF != (KDF{2, 16, 2}) {
