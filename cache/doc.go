@@ -11,8 +11,9 @@
 //	                                             container.File: ReadAt, WriteFrames, SetSize, …
 //
 // The kernel keeps plaintext pages itself, so whole frames that nobody wrote are not kept here: they are opened straight into the
-// reply; and those that it writes back in large pieces are sealed straight from the request (WriteThrough). What stays is what a request covers in part. A segment with dirty frames is in its file's dirty map and cannot be
-// evicted; clean ones are in one LRU for all files, evicted by bytes (Config.Clean), whole segments at a time.
+// reply; and those that it writes back in large pieces are sealed straight from the request (WriteThrough). What stays is what a request
+// covers in part. A segment with dirty frames is in its file's dirty map and cannot be evicted; clean ones are in one LRU for all files,
+// evicted by bytes (Config.Clean), whole segments at a time.
 //
 // # What is promised
 //
@@ -21,8 +22,8 @@
 //     cached frame holds zeros beyond the size, always.
 //   - After Flush everything written before it is in the host's files; after Sync it is durable there. A frame that could not be
 //     written stays dirty and is tried again. A failure in the background is returned by the next Flush, Sync or Close.
-//   - Dirty memory is bounded: per file by Config.Window, in all by Config.Dirty (what WriteThrough passes on is its caller's). Data is handed over no later than
-//     Config.MaxAge after it was written.
+//   - Dirty memory is bounded: per file by Config.Window, in all by Config.Dirty (what WriteThrough passes on is its caller's). Data is
+//     handed over no later than Config.MaxAge after it was written.
 //
 // Not promised: that one WriteAt is seen by a concurrent ReadAt as a whole (within one segment it is, as far as the read is
 // served from the cache), that Flush survives a power cut (Sync does), or any order between files.
@@ -43,6 +44,15 @@
 // While WriteFrames reads a frame, its buffer does not change: a writer that comes puts a copy in its place (segment.inflight).
 // The other way, holding the segment's lock over the host, would stop readers of its other frames behind the disk. The
 // price is at most one batch (1 MiB) of extra buffers per file, and it counts as dirty.
+//
+// # The files, in reading order
+//
+//	cache.go file.go store.go       the cache, an open file in it, and what it needs of a container
+//	segment.go shelf.go             frames of a segment, and the buffers that they lie in
+//	read.go seek.go                 the way out
+//	write.go through.go copy.go     the way in
+//	flush.go pressure.go            down to the container: on demand, by age, where room is short
+//	truncate.go                     what changes the shape of a file
 //
 // Read next: container, for what is below; fs for who calls.
 package cache

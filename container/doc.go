@@ -15,7 +15,7 @@
 //
 //	WriteFrames   C1 seal   C2 fresh slots: write   else: keep in the transaction and the overlay   C3 enter into records
 //	Flush         C4 digests, pins, nodes   C5 sync fresh frames if need be   C6 append one transaction to the journal (log.go)
-//	Sync          C7 sync the journal; of a new file, the host file
+//	Sync          C7 sync the journal; of a new file, the host file      SyncNew   C8 all of a small new file into the journal instead (made.go)
 //	applier       A1 journal durable   A2 images to their places, length, holes   A3 sync   A4 recycle (apply.go, place.go, checkpoint.go)
 //
 // What is stored is never overwritten before its new image is durable in the journal, so that after a power cut every page is the old or the new one;
@@ -29,5 +29,18 @@
 // In this order: File.commit, File.hostMu, File.slots, File.load, File.mu, applier.mu, Engine.metaMu. File.mu is never held over a host call. The
 // applier never takes commit, which is held over an append that may wait for room.
 //
-// Read next: geometry.go for where everything lies, then read.go, commit.go, log.go and apply.go.
+// # The files, in reading order
+//
+//	geometry.go frame.go record.go node.go header.go         the format: where everything lies, and how its bytes are written
+//	digest.go errors.go                                      leaves and digests; the classes of errors
+//	engine.go open.go file.go                                the containers of a vault, and one that is open
+//	read.go meta.go pool.go fetch.go seek.go                 the way out
+//	commit.go shape.go allocate.go                           the way in, step by step
+//	log.go pending.go patch.go made.go                       what is logged: transactions, their images, and what is cut from these
+//	apply.go place.go checkpoint.go                          from the journal to the host, in the background
+//	salvage.go                                               a file that a power cut left without its parts
+//	verify.go scrub.go survey.go wreck.go worth.go edge.go   looking at all of a container, and saving what is left of one
+//	segment.go segment_open.go                               one segment in wire form, for package stream
+//
+// Read next: those of the first line, then read.go and commit.go; package journal for what is below.
 package container

@@ -47,5 +47,13 @@
 // In this order: Journal.appending (one Append at a time, held over its host calls and its wait for room), Journal.mu (short, never over
 // a host call or a callback). Whoever leads a Sync holds neither over fdatasync, so that transactions gather for the next one.
 //
-// Read next: format.go for the bytes, append.go and sync.go for the way in, reader.go for the way back.
+// # The files, in reading order
+//
+//	format.go record.go piece.go             the bytes: headers, records, the file of a piece
+//	journal.go append.go gather.go sync.go   the way in
+//	reader.go scan.go each.go                the way back: the pieces, what of them is whole, and that transaction by transaction
+//	salvage.go                               what can be had of a journal that is damaged
+//	errors.go                                the classes of errors
+//
+// Read next: package container/redo, for what the transactions of a vault say.
 package journal

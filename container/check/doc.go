@@ -14,5 +14,12 @@
 // Verify and Scrub write nothing. One goroutine walks, a few others look at contents; findings come one at a time, in no order between files.
 // For each object about 150 bytes are kept, to find two of one id. Nobody else may write to the vault, but for Verify with Config.Live (live.go).
 //
+// # The files, in reading order
+//
+//	finding.go verify.go walk.go live.go                 the walk, and what it finds; of a vault that is in use
+//	scrub.go                                             the same without a key
+//	trouble.go repair.go                                 what a repair takes on, in which order
+//	rebuild.go relink.go salvage.go strip.go merge.go    what it does about each kind
+//
 // Read container/verify.go next, for one file.
 package check

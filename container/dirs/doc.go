@@ -46,4 +46,15 @@
 //
 // Dir.mu is held during the host calls of its own names; a Dir.mu taken out of order is only ever tried (trim). Callbacks of Config
 // run under Dir.mu and must not call into the Tree.
+//
+// # The files, in reading order
+//
+//	tree.go dir.go descriptors.go                the registry, one directory, and which descriptors are open
+//	load.go                                      from the host's names to a map
+//	attr.go birthtime.go                         looking up, listing, opening; attributes by name
+//	create.go tmpfile.go                         what is new
+//	remove.go rename.go exchange.go              what goes and what moves
+//	supersede.go adopt.go                        what only repairs and imports do
+//
+// Read next: package names, for what a host name says.
 package dirs

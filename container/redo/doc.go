@@ -12,6 +12,6 @@
 // Replay writes the last state of every file and removes the journal; a View shows it to a mount that writes nothing. Both read the same index: of each block
 // of 4 KiB the place of its last image in the journal.
 //
-// Read next: head.go, end.go and exchange.go for the bytes, FORMAT.md section 13.2 for the rules, then index.go, find.go, finish.go, made.go, replay.go in the order of its
-// steps, and view.go and show.go.
+// Read next: head.go, end.go and exchange.go for the bytes, FORMAT.md section 13.2 for the rules, then index.go, find.go, owner.go, finish.go, made.go and
+// replay.go in the order of its steps; view.go and show.go show the same without writing; damage.go is for a journal that lost something.
 package redo

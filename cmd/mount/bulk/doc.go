@@ -14,4 +14,12 @@
 // is. So what was interrupted is done again by the same call, which leaves alone what it finds finished. At a destination on the host it works on directory
 // descriptors, so that a deep tree is no limit and no symlink is followed. It stops at nothing but a destination that takes no more: what fails is reported, and
 // the rest copied.
+//
+// # The files, in reading order
+//
+//	export.go exportfile.go exportpart.go dest.go links.go    out: the walk, one file, a large one, the destination, names of one file
+//	import.go importtree.go importfile.go partial.go          in: the same, and what an interrupted import left
+//	copy.go fill.go segments.go                               the bytes
+//	landing.go settle.go checkpoint.go                        what becomes durable together; resume points
+//	plan.go count.go remove.go summary.go                     before and after
 package bulk
