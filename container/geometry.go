@@ -117,8 +117,11 @@ func GeometryFor(segment, frame int) (*Geometry, error) {
 	for i, g := range geometries {
 		pairs[i] = g.String()
 	}
-	return nil, fmt.Errorf("segment size %d with frame size %d does not exist; segment/frame may be %s: %w",
-		segment, frame, strings.Join(pairs, ", "), ErrGeometry)
+	with := ""
+	if frame != 0 {
+		with = fmt.Sprintf(" with frame size %d", frame)
+	}
+	return nil, fmt.Errorf("segment size %d%s: %w; segment/frame may be %s", segment, with, ErrGeometry, strings.Join(pairs, ", "))
 }
 
 // OptimalFrameSize is the frame size, in bytes, that the size table pairs with a segment size: 4 to 64 frames per segment. It is 0

@@ -260,17 +260,18 @@ func userAllowOther(conf string) bool {
 	return false
 }
 
-// checkHost says early that the vault's host cannot be written to; what only shows when writing (a full host) comes from the vault.
-func checkHost(vault string, readOnly bool) error {
-	if readOnly {
-		return nil
-	}
+// orReadOnly is what a mount can do where the vault cannot be written to.
+const orReadOnly = ", or mount for reading only: -o ro"
+
+// checkWritable says early that the vault's host cannot be written to; what only shows when writing (a full host) comes from the vault. or goes on from the
+// hint with what else helps.
+func checkWritable(vault, or string) error {
 	for _, p := range []string{vault, filepath.Join(vault, ".coffer")} {
 		switch err := unix.Access(p, unix.W_OK); {
 		case errors.Is(err, unix.EROFS):
-			return failf(exitReadOnly, "mount for reading only: -o ro", "the vault's host is read-only: %s", p)
+			return failf(exitReadOnly, "have the host mounted for writing"+or, "the vault's host is read-only: %s", p)
 		case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-			return failf(exitPermission, "run as the vault's owner, or mount for reading only: -o ro", "the vault is not writable: %s", p)
+			return failf(exitPermission, "run as the vault's owner"+or, "the vault is not writable: %s", p)
 		}
 	}
 	return nil

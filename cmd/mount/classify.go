@@ -36,6 +36,15 @@ func classify(err error) error {
 	return &exitError{code: exitOther, err: err}
 }
 
+// elsewhere is classify of an error of a place that is not the vault's host, for which the hints of errorTable are wrong.
+func elsewhere(hint string, err error) error {
+	var e *exitError
+	if !errors.As(classify(err), &e) {
+		return nil
+	}
+	return &exitError{code: e.code, hint: hint, err: err}
+}
+
 // journalHint is for a journal that cannot be replayed as it is.
 const journalHint = "see what it lost: coffer verify VAULT; coffer verify --repair VAULT replays what is whole and puts it aside; mount -o ro shows what is whole"
 

@@ -65,7 +65,7 @@ func (a *app) backupConfig(path, file string) error {
 		return failf(exitUsage, "choose another name, or remove it first", "%s exists already", file)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot write the backup: %w", err)
+		return backupFailed(err)
 	}
 	_, err = f.Write(cfg.File())
 	if err == nil {
@@ -75,10 +75,14 @@ func (a *app) backupConfig(path, file string) error {
 		err = cerr
 	}
 	if err != nil {
-		return fmt.Errorf("cannot write the backup: %w", errors.Join(err, os.Remove(file)))
+		return backupFailed(errors.Join(err, os.Remove(file)))
 	}
 	a.say("the config is in %s; keep it as safe as the vault", file)
 	return nil
+}
+
+func backupFailed(err error) error {
+	return elsewhere("choose a directory that is there and can be written to", fmt.Errorf("cannot write the backup: %w", err))
 }
 
 // maxConfig is more than a config can have, in bytes.
@@ -92,7 +96,7 @@ func (a *app) restoreConfig(path, file string, from unlockFlags) error {
 	if err := checkVaultDir(path); err != nil {
 		return err
 	}
-	if err := checkHost(path, false); err != nil {
+	if err := checkWritable(path, ""); err != nil {
 		return err
 	}
 	cfg, err := readBackup(file)

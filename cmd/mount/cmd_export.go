@@ -39,12 +39,7 @@ A damaged file is not copied, and the others are. With --salvage it is, with hol
 time of its making.
 
 A mounted vault is read through its mount.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) < 3 {
-				return exactArgs("VAULT", "PATH...", "DEST")(cmd, args)
-			}
-			return nil
-		},
+		Args: rangeArgs(3, 0, "VAULT", "PATH...", "DEST"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.export(args[0], args[1:len(args)-1], args[len(args)-1], f)
 		},
@@ -132,7 +127,7 @@ func exportDir(dest string, jobs []bulk.Job) (string, error) {
 	if _, err := existingDir(filepath.Dir(dest)); err != nil {
 		return "", err
 	}
-	return dest, os.Mkdir(dest, 0o777)
+	return dest, elsewhere("export to another directory", os.Mkdir(dest, 0o777))
 }
 
 func isFile(n plain.Node) bool {
@@ -142,7 +137,10 @@ func isFile(n plain.Node) bool {
 
 func existingDir(dir string) (string, error) {
 	st, err := os.Stat(dir)
-	if err != nil || !st.IsDir() {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "", failf(exitPermission, "export to a directory of your own", "cannot export to %s: %w", dir, err)
+	case err != nil || !st.IsDir():
 		return "", failf(exitUsage, "make it with: mkdir -p "+quote(dir), "the directory %s does not exist", dir)
 	}
 	return dir, nil

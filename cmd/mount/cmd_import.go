@@ -30,7 +30,7 @@ type importFlags struct {
 func (a *app) importCmd() *cobra.Command {
 	var f importFlags
 	cmd := &cobra.Command{
-		Use:   "import VAULT SRC... DEST",
+		Use:   "import VAULT SRC... [DEST]",
 		Short: "Copy files and trees into a vault, mounted or not",
 		Long: `Copy each SRC into the vault: into the directory DEST, which is counted from the root of the vault, or under that name where there is no such thing yet and one
 SRC. Without DEST, one SRC goes to the root. A SRC that ends in /. stands for what is in it. Modes, times, symlinks, hard links, user attributes and
@@ -48,12 +48,7 @@ random places, as databases and disk images are, are better off with --segment-s
 
 A mounted vault is written through its mount, as its other users do, and its files have the vault's sizes; each file shows there when it is whole and durable. The
 beginning of a large one is .coffer-export-*.part in its directory until then.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) < 2 {
-				return exactArgs("VAULT", "SRC...", "DEST")(cmd, args)
-			}
-			return nil
-		},
+		Args: rangeArgs(2, 0, "VAULT", "SRC...", "[DEST]"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			dest := "/"
 			sources := args[1:]

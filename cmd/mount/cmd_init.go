@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/suite"
@@ -150,12 +151,15 @@ func (a *app) createVault(path string, create createFlags, secret secretFlags, f
 	made, err := makeDirs(path)
 	if err != nil {
 		wipe(pass)
-		return nil, err
+		return nil, elsewhere("choose another place for the vault", err)
 	}
 	recovery, err := vault.Create(path, vault.Options{Params: params, KDF: kdf, Derive: deriver()}, pass)
 	if err != nil {
 		wipe(pass)
 		removeDirs(made)
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+			return nil, elsewhere("make room there, or choose another place for the vault", err)
+		}
 		return nil, kdfUsage(err)
 	}
 	if cfg, err := vault.ReadConfig(path); err == nil {
@@ -172,7 +176,7 @@ func (a *app) createVault(path string, create createFlags, secret secretFlags, f
 func checkNewVault(path string) error {
 	switch _, err := os.Lstat(filepath.Join(path, ".coffer")); {
 	case err == nil:
-		return failf(exitVaultDir, "mount it with: coffer mount VAULT MOUNTPOINT", "%s is a vault already", path)
+		return failf(exitVaultDir, fmt.Sprintf("mount it with: coffer mount %s MOUNTPOINT; or choose another directory", quote(path)), "%s is a vault already", path)
 	case errors.Is(err, fs.ErrPermission):
 		return failf(exitPermission, "choose a directory of your own", "vault directory: %w", err)
 	}
@@ -194,7 +198,7 @@ func checkNewVault(path string) error {
 	case !empty:
 		return failf(exitVaultDir, "choose an empty directory, or one that does not exist yet", "%s is not empty", path)
 	}
-	return checkHost(path, false)
+	return checkWritable(path, ", or choose another place")
 }
 
 // makeDirs makes path and the directories above it that are missing, private to the user, and returns those it made, the

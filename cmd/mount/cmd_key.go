@@ -135,7 +135,7 @@ func (a *app) loadForChange(path string) (string, *vault.Config, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	return path, cfg, checkHost(path, false)
+	return path, cfg, checkWritable(path, "")
 }
 
 func (a *app) passphraseSlot(cfg *vault.Config, mk *keys.MasterKey, from secretFlags, kdf vault.KDF) (vault.Slot, error) {

@@ -152,8 +152,10 @@ func (a *app) openKey(job mountJob, missing bool, f mountFlags) (*keys.MasterKey
 	if err != nil {
 		return nil, err
 	}
-	if err := checkHost(job.Vault, job.Words.ReadOnly); err != nil {
-		return nil, err
+	if !job.Words.ReadOnly {
+		if err := checkWritable(job.Vault, orReadOnly); err != nil {
+			return nil, err
+		}
 	}
 	if err := checkUnused(job.Vault, job.Words.ReadOnly); err != nil {
 		return nil, err
@@ -199,7 +201,7 @@ func (a *app) prepareMountpoint(vaultPath, mountpoint string, create bool) (made
 	if create {
 		if _, err := os.Lstat(mountpoint); errors.Is(err, fs.ErrNotExist) {
 			if made, err = makeDirs(mountpoint); err != nil {
-				return nil, err
+				return nil, elsewhere("choose another mount point", err)
 			}
 		}
 	}

@@ -78,7 +78,7 @@ func (a *app) recover(path, file string, secret secretFlags, mib, time uint32) e
 	if err := checkVaultDir(path); err != nil {
 		return err
 	}
-	if err := checkHost(path, false); err != nil {
+	if err := checkWritable(path, ""); err != nil {
 		return err
 	}
 	s := a.secrets()

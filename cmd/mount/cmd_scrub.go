@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -57,11 +58,14 @@ func (a *app) scrub(path string, asJSON bool, mode string) error {
 		return err
 	}
 	defer root.Close()
+	cfg, err := vault.ReadConfigDir(root)
+	if errors.Is(err, vault.ErrVersion) || errors.Is(err, vault.ErrFeature) {
+		return fmt.Errorf("%s: %w", path, err)
+	}
 	out := &findings{w: a.stdout, json: asJSON}
 	c := check.ScrubConfig{Root: root, Found: out.add}
 	c.Pending = out.scrubCoffer(path)
 	// A config that cannot be read is a finding, and no reason to leave the rest.
-	cfg, err := vault.ReadConfigDir(root)
 	if err == nil {
 		c.Vault = &cfg.VaultID
 		out.config(cfg)

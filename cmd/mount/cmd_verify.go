@@ -121,7 +121,7 @@ func (a *app) verify(path string, from unlockFlags, o verifyOptions) error {
 		return err
 	}
 	if o.writes() {
-		if err := checkHost(path, false); err != nil {
+		if err := checkWritable(path, ""); err != nil {
 			return err
 		}
 	}

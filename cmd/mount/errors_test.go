@@ -21,9 +21,13 @@ func TestUsageErrors(t *testing.T) {
 	}
 	b.fails(exitUsage, "unknown flag", "", "mount", "--nope")
 	b.fails(exitUsage, "takes 2 arguments and got 1", "", "mount", "x")
-	b.fails(exitUsage, "takes 1 arguments", "", "umount")
+	b.fails(exitUsage, "takes 1 argument and got 0", "", "umount")
 	b.fails(exitUsage, "path is empty", "", "mount", "", "x")
 	b.fails(exitUsage, "coffer's own use", "", "serve", "a", "b")
+	b.fails(exitUsage, "a whole number from 0 on", "", "init", "--kdf-memory=-1", b.path("v"))
+	b.fails(exitUsage, "too large", "", "init", "--kdf-memory=99999999999", b.path("v"))
+	b.fails(exitUsage, "no help on", "", "help", "frobnicate")
+	b.fails(exitUsage, "no help on", "", "help", "mount", "x")
 	for _, word := range []string{"nope", "fsname", "fsname=", "ro=1", "user=me"} {
 		b.fails(exitUsage, "mount option", "x\n", "mount", "-o", "rw,"+word, b.path("v"), b.path("m"))
 	}
@@ -90,7 +94,7 @@ func TestMountErrors(t *testing.T) {
 	}{
 		{"vault missing", exitVaultDir, "does not exist", "x\n", b.path("nope"), mp},
 		{"vault is a file", exitVaultDir, "not a directory", "x\n", file, mp},
-		{"no vault", exitVaultDir, "not a coffer vault", "x\n", b.path("empty"), mp},
+		{"no vault", exitVaultDir, b.path("empty") + " is not a coffer vault", "x\n", b.path("empty"), mp},
 		{"wrong passphrase", exitPassphrase, "wrong passphrase", "wrong\n", v, mp},
 		{"empty passphrase", exitEmpty, "passphrase is empty", "\n", v, mp},
 		{"no input", exitEmpty, "passphrase is empty", "", v, mp},
@@ -163,7 +167,13 @@ func TestConfigErrors(t *testing.T) {
 				}
 			}
 			unchangedBut := snapshotWithoutLock(t, spoilt)
-			sub.fails(test.code, test.want, passphrase+"\n", "mount", spoilt, mp)
+			r := sub.fails(test.code, test.want, passphrase+"\n", "mount", spoilt, mp)
+			if test.want != "not authentic" && !strings.Contains(r.stderr, spoilt) { // what only the key shows comes later
+				t.Errorf("does not say which vault: %s", r.stderr)
+			}
+			if test.name == "version" || test.name == "feature" { // no damage: no repair must be tried
+				sub.fails(exitConfig, test.want, "", "scrub", spoilt)
+			}
 			if after := snapshotWithoutLock(t, spoilt); after != unchangedBut {
 				t.Errorf("something changed on disk:\n%s\n%s", unchangedBut, after)
 			}
@@ -311,6 +321,9 @@ func TestHostErrors(t *testing.T) {
 	second := filepath.Join(host, "second")
 	r := b.run(passphrase+"\n", append([]string{"init", second}, cheap...)...)
 	b.checkFailure(r, exitHostFull, "no space left", "init on a full host")
+	if strings.Contains(r.stderr, "-o ro") {
+		t.Errorf("advises to mount what could not be made: %s", r.stderr)
+	}
 	if _, err := os.Stat(second); err == nil {
 		t.Error("a part of a vault was left behind on a full host")
 	}
@@ -337,8 +350,15 @@ func TestHostErrors(t *testing.T) {
 		if !strings.Contains(r.stderr, "-o ro") {
 			t.Errorf("does not suggest -o ro: %s", r.stderr)
 		}
-		b.fails(exitReadOnly, "read-only", passphrase+"\n", "init", second)
-		b.fails(exitReadOnly, "read-only", passphrase+"\nnew\n", "passwd", v)
+		source := b.write("source", "x")
+		for _, args := range [][]string{
+			{"init", second}, {"passwd", v}, {"key", "add", v}, {"recover", v}, {"config", "restore", v, source}, {"import", v, source}, {"verify", "--repair", v},
+			{"config", "backup", v, filepath.Join(host, "backup")}, {"export", v, "/", filepath.Join(host, "copy")},
+		} {
+			if r := b.fails(exitReadOnly, "read-only", passphrase+"\nnew\n", args...); strings.Contains(r.stderr, "-o ro") {
+				t.Errorf("%v advises a mount: %s", args, r.stderr)
+			}
+		}
 		b.mount(v, "plain", "-o", "ro")
 		b.ok("", "umount", mp)
 	}, v)

@@ -194,7 +194,7 @@ func TestExportErrors(t *testing.T) {
 	b := newBox(t)
 	v, _ := b.filledVault()
 	in := passphrase + "\n"
-	b.fails(exitUsage, "takes 3 arguments", "", "export", v, "x")
+	b.fails(exitUsage, "takes at least 3 arguments and got 2", "", "export", v, "x")
 	b.fails(exitUsage, "inside the vault", "", "export", v, "/", filepath.Join(v, "sub"))
 	b.fails(exitUsage, "does not exist", in, "export", v, "/", b.path("a/b"))
 	b.fails(exitUsage, "does not exist", in, "export", v, "small", b.path("a/b"))

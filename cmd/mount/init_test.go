@@ -145,13 +145,13 @@ func TestInitErrors(t *testing.T) {
 		stdin string
 		args  []string
 	}{
-		{"no argument", exitUsage, "takes 1 arguments", "", []string{"init"}},
+		{"no argument", exitUsage, "takes 1 argument and got 0", "", []string{"init"}},
 		{"unknown flag", exitUsage, "unknown flag", "", []string{"init", "--nope", b.path("new")}},
 		{"suite", exitUsage, "unknown suite", "x\n", []string{"init", "--suite", "aes-128", b.path("new")}},
 		{"digest", exitUsage, "unknown digest", "x\n", []string{"init", "--digest", "md5", b.path("new")}},
 		{"sizes", exitUsage, "64K/4K", "x\n", []string{"init", "--segment-size", "64K", "--frame-size", "64K", b.path("new")}},
 		{"size", exitUsage, "is no size", "x\n", []string{"init", "--segment-size", "many", b.path("new")}},
-		{"segment size", exitUsage, "does not exist", "x\n", []string{"init", "--segment-size", "17K", b.path("new")}},
+		{"segment size", exitUsage, "no such geometry", "x\n", []string{"init", "--segment-size", "17K", b.path("new")}},
 		{"kdf memory", exitUsage, "--kdf-memory", "x\n", []string{"init", "--kdf-memory", "99999999", b.path("new")}},
 		{"kdf time", exitUsage, "--kdf-time", "x\n", []string{"init", "--kdf-time", "1000", b.path("new")}},
 		{"a vault already", exitVaultDir, "is a vault already", "x\n", []string{"init", v}},

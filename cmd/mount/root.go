@@ -8,9 +8,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container/vault"
@@ -87,22 +89,56 @@ First use: coffer mount --create ~/vault ~/plain
 	}
 	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return failf(exitUsage, "see: "+cmd.CommandPath()+" --help", "%w", err)
+		return failf(exitUsage, "see: "+cmd.CommandPath()+" --help", "%w", flagError(err))
 	})
 	root.AddCommand(a.initCmd(), a.mountCmd(), a.umountCmd(), a.passwdCmd(), a.keyCmd(), a.recoverCmd(), a.configCmd(), a.infoCmd(), a.verifyCmd(), a.scrubCmd(), a.statusCmd(), a.freezeCmd(), a.thawCmd(),
 		a.lsCmd(), a.catCmd(), a.statCmd(), a.exportCmd(), a.importCmd(), a.sealCmd(), a.openCmd(), a.speedCmd(), a.debugCmd(), a.versionCmd(),
 		a.fstabTopic(), a.serveCmd(), a.kdfCmd(), a.manCmd())
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Args = func(cmd *cobra.Command, args []string) error {
+			if _, rest, err := root.Find(args); err != nil || len(rest) > 0 {
+				return failf(exitUsage, "see: coffer help", "there is no help on %q", strings.Join(args, " "))
+			}
+			return nil
+		}
+	}
 	return root
+}
+
+// flagError says what is wrong with a number in words of its own: those of strconv are for programmers.
+func flagError(err error) error {
+	var value *pflag.InvalidValueError
+	var number *strconv.NumError
+	if !errors.As(err, &value) || !errors.As(err, &number) {
+		return err
+	}
+	what := "it takes a whole number from 0 on"
+	if errors.Is(number, strconv.ErrRange) {
+		what = "the number is too large"
+	}
+	return fmt.Errorf("invalid argument %q for \"--%s\" flag: %s", value.GetValue(), value.GetFlag().Name, what)
 }
 
 // exactArgs is cobra.ExactArgs with an error that says what is expected.
 func exactArgs(names ...string) cobra.PositionalArgs {
+	return rangeArgs(len(names), len(names), names...)
+}
+
+// rangeArgs is cobra.RangeArgs likewise. A most that is less than least is no bound.
+func rangeArgs(least, most int, names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) == len(names) {
+		takes := count(least, "argument")
+		switch {
+		case len(args) >= least && (len(args) <= most || most < least):
 			return nil
+		case most < least:
+			takes = "at least " + takes
+		case most > least:
+			takes = fmt.Sprintf("%d or %s", least, count(most, "argument"))
 		}
-		return failf(exitUsage, "usage: "+cmd.CommandPath()+" "+strings.Join(names, " "),
-			"%s takes %d arguments and got %d", cmd.CommandPath(), len(names), len(args))
+		usage := strings.Join(append([]string{"usage:", cmd.CommandPath()}, names...), " ")
+		return failf(exitUsage, usage, "%s takes %s and got %d", cmd.CommandPath(), takes, len(args))
 	}
 }
 

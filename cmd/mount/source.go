@@ -53,8 +53,10 @@ func (a *app) openOffline(path string, f unlockFlags, write bool) (*offline, err
 	if err != nil {
 		return nil, err
 	}
-	if err := checkHost(path, !write); err != nil {
-		return nil, err
+	if write {
+		if err := checkWritable(path, ""); err != nil {
+			return nil, err
+		}
 	}
 	if err := checkUnused(path, !write); err != nil {
 		return nil, err

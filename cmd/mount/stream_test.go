@@ -149,7 +149,7 @@ func TestSealUsage(t *testing.T) {
 	b.fails(exitReadSecret, "no terminal", string(sealed), "open")
 	b.fails(exitUsage, "unknown suite", "", "seal", "--suite", "rot13", "--keyfile", key)
 	b.fails(exitUsage, "unknown digest", "", "seal", "--digest", "md5", "--keyfile", key)
-	b.fails(exitUsage, "does not exist", "", "seal", "--segment-size", "3M", "--keyfile", key)
+	b.fails(exitUsage, "no such geometry", "", "seal", "--segment-size", "3M", "--keyfile", key)
 	b.fails(exitUsage, "malformed recipient", "", "seal", "--recipient", "age1nonsense")
 	b.fails(exitReadSecret, "cannot read the key file", "", "seal", "--keyfile", b.path("nope"))
 	b.fails(exitReadSecret, "key file", "", "seal", "--keyfile", b.write("short", "short"))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -20,8 +21,12 @@ func (a *app) loadConfig(path string) (*vault.Config, error) {
 		return nil, err
 	}
 	cfg, err := vault.ReadConfig(path)
-	if err != nil {
-		return nil, err
+	switch {
+	case errors.Is(err, vault.ErrNotVault) && errors.Is(err, fs.ErrNotExist):
+		return nil, failf(exitVaultDir, fmt.Sprintf("check the path; a new vault is made with: coffer init %s; one whose .coffer is lost opens with: coffer recover %[1]s", quote(path)),
+			"%s is not a coffer vault: it has no .coffer", path)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if w := cfg.Warning(); w != nil {
 		a.say("warning: %s", oneLine(w.Error()))

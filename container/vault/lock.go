@@ -36,7 +36,7 @@ type InUseError struct {
 }
 
 func (e *InUseError) Error() string {
-	s := "vault: " + ErrInUse.Error() + ": " + e.Reason
+	s := ErrInUse.Error() + ": " + e.Reason
 	if e.Holder.PID != 0 {
 		at := ""
 		if e.Holder.Mountpoint != "" {
