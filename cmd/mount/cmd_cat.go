@@ -29,7 +29,7 @@ decrypted. A mounted vault is read through its mount.`,
 			if !cmd.Flags().Changed("length") {
 				length = -1
 			}
-			return a.cat(args[0], args[1], f, offset, length)
+			return a.lookAt(args[0], args[1], true, f, func(_ *source, n plain.Node) error { return a.cat(n, args[1], offset, length) })
 		},
 	}
 	f.register(cmd.Flags())
@@ -38,17 +38,8 @@ decrypted. A mounted vault is read through its mount.`,
 	return cmd
 }
 
-func (a *app) cat(vaultPath, name string, f unlockFlags, offset, length int64) (err error) {
-	s, err := a.openSource(vaultPath, f)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.close()) }()
-	n, err := s.find(name, true)
-	if err != nil {
-		return asDamage(err)
-	}
-	defer n.Release()
+// cat writes a range of the file n, which name says.
+func (a *app) cat(n plain.Node, name string, offset, length int64) (err error) {
 	file, err := n.Open()
 	if err != nil {
 		return asDamage(pathFailed(name, err))

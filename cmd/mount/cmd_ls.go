@@ -48,21 +48,19 @@ func (a *app) lsCmd() *cobra.Command {
 		Short: "List a directory of a vault, without a mount",
 		Long: `List the directory at PATH, which is counted from the root of the vault, or that root. A mounted vault is read through its mount. Names that damage hides
 are reported, with exit code ` + fmt.Sprint(int(exitDamage)) + `.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				return nil
-			}
-			return exactArgs("VAULT", "PATH")(cmd, args)
-		},
+		Args: rangeArgs(1, 2, "VAULT", "[PATH]"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return a.ls(args[0], append(args, "/")[1], f, func(w io.Writer, all []objectInfo) error {
-				switch {
-				case asJSON:
-					return a.printJSON(all)
-				case long:
-					return printLong(w, all, isTerminalOut(w))
-				}
-				return printNames(w, all, isTerminalOut(w))
+			name := append(args, "/")[1]
+			return a.lookAt(args[0], name, true, f, func(s *source, n plain.Node) error {
+				return a.ls(s, n, name, func(w io.Writer, all []objectInfo) error {
+					switch {
+					case asJSON:
+						return a.printJSON(all)
+					case long:
+						return printLong(w, all, isTerminalOut(w))
+					}
+					return printNames(w, all, isTerminalOut(w))
+				})
 			})
 		},
 	}
@@ -72,17 +70,8 @@ are reported, with exit code ` + fmt.Sprint(int(exitDamage)) + `.`,
 	return cmd
 }
 
-func (a *app) ls(vaultPath, name string, f unlockFlags, show func(io.Writer, []objectInfo) error) (err error) {
-	s, err := a.openSource(vaultPath, f)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.close()) }()
-	n, err := s.find(name, true)
-	if err != nil {
-		return asDamage(err)
-	}
-	defer n.Release()
+// ls shows what n holds, or n itself where that is no directory.
+func (a *app) ls(s *source, n plain.Node, name string, show func(io.Writer, []objectInfo) error) error {
 	nodes, err := n.Children()
 	if errors.Is(err, unix.ENOTDIR) {
 		return errors.Join(show(a.stdout, []objectInfo{describeNode(n)}), s.damage())
@@ -201,25 +190,17 @@ func (a *app) statCmd() *cobra.Command {
 		Short: "Show the attributes of a file of a vault, without a mount",
 		Long:  `Show what is known of the object at PATH, which is counted from the root of the vault; of a symlink, of itself. A mounted vault is read through its mount.`,
 		Args:  exactArgs("VAULT", "PATH"),
-		RunE: func(_ *cobra.Command, args []string) (err error) {
-			s, err := a.openSource(args[0], f)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, s.close()) }()
-			n, err := s.find(args[1], false)
-			if err != nil {
-				return asDamage(err)
-			}
-			defer n.Release()
-			if _, err := n.Stat(); err != nil {
-				return asDamage(pathFailed(args[1], err))
-			}
-			o := describeNode(n)
-			if asJSON {
-				return a.printJSON(o)
-			}
-			return o.print(a.stdout)
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.lookAt(args[0], args[1], false, f, func(_ *source, n plain.Node) error {
+				if _, err := n.Stat(); err != nil {
+					return asDamage(pathFailed(args[1], err))
+				}
+				o := describeNode(n)
+				if asJSON {
+					return a.printJSON(o)
+				}
+				return o.print(a.stdout)
+			})
 		},
 	}
 	f.register(cmd.Flags())

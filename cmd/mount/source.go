@@ -111,6 +111,21 @@ func (a *app) openSource(path string, f unlockFlags) (*source, error) {
 	return &source{root: o.view().Root(), vault: o}, nil
 }
 
+// lookAt calls show with what is at a path of the vault at vaultPath.
+func (a *app) lookAt(vaultPath, name string, follow bool, f unlockFlags, show func(s *source, n plain.Node) error) (err error) {
+	s, err := a.openSource(vaultPath, f)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	n, err := s.find(name, follow)
+	if err != nil {
+		return asDamage(err)
+	}
+	defer n.Release()
+	return show(s, n)
+}
+
 // writersMount is where a writer of this host has a vault mounted: "" where there is none. One that this user cannot use, for whatever reason, is an error.
 func writersMount(path string) (string, error) {
 	s := peekLock(path)

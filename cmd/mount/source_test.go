@@ -154,6 +154,7 @@ func TestLookInside(t *testing.T) {
 	unchanged(t, func() { looks(passphrase + "\n") }, v)
 	b.fails(exitPassphrase, "wrong passphrase", "wrong\n", "ls", v)
 	b.fails(exitUsage, "takes 2 arguments", "", "cat", v)
+	b.fails(exitUsage, "takes 1 or 2 arguments and got 0", "", "ls")
 	b.fails(exitVaultDir, "does not exist", "", "ls", b.path("nope"))
 
 	// Mounted, no passphrase is asked for. Following a symlink out of the mount is refused there too.
