@@ -20,7 +20,7 @@ import (
 func (a *app) debugCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "debug",
-		Short: "Look into a vault",
+		Short: "Show what lies below the files of a vault",
 		Long:  "Show what a vault holds below its files. Nothing is changed.",
 		Args:  cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, args []string) error {

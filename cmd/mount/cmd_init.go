@@ -35,8 +35,8 @@ type createFlags struct {
 
 func (f *createFlags) register(fs *pflag.FlagSet) {
 	f.segment, f.frame = 64<<10, 4<<10
-	fs.StringVar(&f.suite, "suite", suite.XAES256GCM.String(), "cipher: xaes-256-gcm or xchacha20-poly1305")
-	fs.StringVar(&f.digest, "digest", container.DefaultDigest.String(), "digest that finds rot without a key: crc32c, blake3, sha256 or none")
+	fs.StringVar(&f.suite, "suite", suite.XAES256GCM.String(), "`CIPHER`: xaes-256-gcm or xchacha20-poly1305")
+	fs.StringVar(&f.digest, "digest", container.DefaultDigest.String(), "`DIGEST` that finds rot without a key: crc32c, blake3, sha256 or none")
 	fs.Var(&f.segment, "segment-size", "bytes that are cached and digested together; auto: 64K")
 	fs.Var(&f.frame, "frame-size", "bytes that are encrypted together; auto: what suits the segment size")
 	registerKDF(fs, &f.kdfMiB, &f.kdfTime)
@@ -45,7 +45,7 @@ func (f *createFlags) register(fs *pflag.FlagSet) {
 
 func registerKDF(fs *pflag.FlagSet, mib, time *uint32) {
 	fs.Uint32Var(mib, "kdf-memory", 0, "memory that a guess at the passphrase costs, in `MIB` (default: 256, at most a quarter of this machine's)")
-	fs.Uint32Var(time, "kdf-time", 0, "passes over that memory (default: 3)")
+	fs.Uint32Var(time, "kdf-time", 0, "`PASSES` over that memory (default: 3)")
 }
 
 func (f *secretFlags) register(fs *pflag.FlagSet) {

@@ -67,7 +67,7 @@ passphrase is the first line of standard input and the new one the next.`,
 	from.registerIdentity(fl)
 	fl.StringVar(&n.keyfile, "keyfile", "", "add the key file `FILE`; it is made where it does not exist")
 	fl.StringVar(&n.recipient, "recipient", "", "add the age recipient `RECIPIENT`")
-	fl.StringVar(&n.label, "label", "", "a name for the new slot; everybody can read it")
+	fl.StringVar(&n.label, "label", "", "`NAME` of the new slot; everybody can read it")
 	registerNew(cmd, &n.pass)
 	registerKDF(fl, &n.kdfMiB, &n.kdfTime)
 	fl.BoolVar(&asJSON, "json", false, "print the new slot as JSON")

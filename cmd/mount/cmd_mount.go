@@ -35,7 +35,8 @@ func (a *app) mountCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mount VAULT MOUNTPOINT",
 		Short: "Mount a vault",
-		Long: `Mount VAULT on MOUNTPOINT, an empty directory. With --create the directories and the vault are made where they are missing.
+		Long: `Mount VAULT on MOUNTPOINT, an empty directory. With --create the directories and the vault are made where they are missing, the vault as coffer init
+makes it; the flags of coffer init are for that.
 
 The command returns when the mount can be used; a daemon serves it until ` + "`coffer umount`" + `, SIGTERM or SIGINT, or until it was idle for as
 long as --idle says. With --foreground readiness is told to systemd (sd_notify(3), Type=notify).

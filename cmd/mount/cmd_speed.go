@@ -56,7 +56,7 @@ another suite is faster here. No disk takes part in it.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().DurationVar(&each, "time", 50*time.Millisecond, "how long to measure each of 40 rates")
+	cmd.Flags().DurationVar(&each, "time", 50*time.Millisecond, "measure for `DURATION` each of 40 rates")
 	return cmd
 }
 

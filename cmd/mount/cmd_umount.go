@@ -32,7 +32,7 @@ What a killed daemon left mounted is cleared.`,
 			return a.umount(args[0], timeout, lazy)
 		},
 	}
-	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "how long to wait for the daemon after the mount is gone")
+	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "wait no longer than `DURATION` for the daemon after the mount is gone")
 	cmd.Flags().BoolVar(&lazy, "lazy", false, "detach a mount that is busy, and let its daemon end when the last user is gone")
 	return cmd
 }

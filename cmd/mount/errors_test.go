@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,6 +51,27 @@ func TestHelp(t *testing.T) {
 		if strings.Contains(help, "\n  "+hidden+" ") {
 			t.Errorf("help shows the hidden command %s", hidden)
 		}
+	}
+}
+
+// Help names what a flag takes by what it is, in capitals, and not by its type in Go.
+func TestFlagNames(t *testing.T) {
+	flags := 0
+	var visit func(c *cobra.Command)
+	visit = func(c *cobra.Command) {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			flags++
+			if name, _ := pflag.UnquoteUsage(f); name != strings.ToUpper(name) {
+				t.Errorf("%s --%s takes a %s", c.CommandPath(), f.Name, name)
+			}
+		})
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
+	}
+	visit((&app{}).rootCmd())
+	if flags < 100 {
+		t.Errorf("%d flags were looked at", flags)
 	}
 }
 

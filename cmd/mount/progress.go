@@ -40,7 +40,7 @@ type progressReport struct {
 }
 
 func registerProgress(fs *pflag.FlagSet, mode *string) {
-	fs.StringVar(mode, "progress", progressAuto, "show how far it is on standard error: auto (a bar on a terminal, else lines), plain, json or none")
+	fs.StringVar(mode, "progress", progressAuto, "show how far it is on standard error, as `KIND` says: auto (a bar on a terminal, else lines), plain, json or none")
 }
 
 func checkProgress(mode string) error {
