@@ -235,5 +235,6 @@ func (fs *FS) hasHeader(n *inode) bool {
 	if n.typ != typeFile || n.found.Flags&noHeader == 0 || n.headerSynced.Load() {
 		return true
 	}
-	return !fs.cfg.InSession(n.found.Seq) && !fs.cfg.UncleanSeq(n.found.Seq)
+	// What never had a name has no sequence, and is of this session.
+	return n.found.Seq != 0 && !fs.cfg.InSession(n.found.Seq) && !fs.cfg.UncleanSeq(n.found.Seq)
 }

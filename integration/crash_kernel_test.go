@@ -62,6 +62,13 @@ func (k *kernel) create(dir uint64, name string) (node uint64, a fuse.Attr, fh u
 	return node, a, out.Fh, err
 }
 
+func (k *kernel) tmpfile(dir uint64) (node uint64, a fuse.Attr, fh uint64, err error) {
+	out := fuse.CreateOut{}
+	s := k.fs.Tmpfile(nil, &fuse.CreateIn{InHeader: k.header(dir), Flags: unix.O_RDWR | unix.O_TMPFILE, Mode: 0o644}, &out)
+	node, a, err = k.entered(s, &out.EntryOut)
+	return node, a, out.Fh, err
+}
+
 func (k *kernel) mkdir(dir uint64, name string) (uint64, fuse.Attr, error) {
 	out := fuse.EntryOut{}
 	s := k.fs.Mkdir(nil, &fuse.MkdirIn{InHeader: k.header(dir), Mode: 0o755}, name, &out)

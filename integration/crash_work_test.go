@@ -69,7 +69,7 @@ func (r *crashRun) step() error {
 	}
 	actions := []action{
 		{12, r.create}, {6, r.open}, {8, r.close}, {22, r.write}, {5, r.truncate}, {4, r.punch}, {14, r.fsync}, {5, r.fsyncDir},
-		{10, r.rename}, {3, r.link}, {6, r.unlink}, {4, r.mkdir}, {2, r.rmdir}, {2, r.symlink}, {2, r.chmod}, {5, r.replace}, {5, r.scratch}, {1, r.remount},
+		{10, r.rename}, {3, r.link}, {6, r.unlink}, {4, r.mkdir}, {2, r.rmdir}, {2, r.symlink}, {2, r.chmod}, {5, r.replace}, {5, r.scratch}, {4, r.tmpfile}, {1, r.remount},
 		{2, func() error { return r.stack.Engine.Checkpoint() }},
 	}
 	sum := 0
@@ -171,6 +171,51 @@ func (r *crashRun) createAt(s *slot, dir uint64) (h handle, err error) {
 		r.handles = append(r.handles, h)
 	})
 	return h, wrapStep("create", err)
+}
+
+// tmpfile makes a file without a name, writes and syncs it or not, and gives it one.
+func (r *crashRun) tmpfile() error {
+	s, dir, err := r.free()
+	if s == nil || err != nil || len(r.files) > 14 {
+		return err
+	}
+	var h handle
+	r.event(fmt.Sprintf("tmpfile in %s", s.dir), func(ev int) {
+		node, a, fh, terr := r.k.tmpfile(dir)
+		if err = terr; err != nil {
+			return
+		}
+		o := r.newFile(ev, a.Ino)
+		o.node, o.opens = node, 1
+		o.mode.set(ev, a.Mode&0o7777)
+		o.links.set(ev, 0)
+		h = handle{o, fh, unix.O_RDWR}
+	})
+	if err != nil {
+		return wrapStep("tmpfile", err)
+	}
+	r.handles = append(r.handles, h)
+	for range r.rng.IntN(3) {
+		if err == nil {
+			err = r.writeTo(h)
+		}
+		if err == nil && r.rng.IntN(3) == 0 {
+			err = r.fsyncHandle(h)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	r.event(fmt.Sprintf("link %s at %s", h.o, s), func(ev int) {
+		if err = r.k.link(h.o.node, dir, s.name); err == nil {
+			r.put(ev, map[*slot]*object{s: h.o})
+			r.files = append(r.files, h.o)
+		}
+	})
+	if err == nil && r.rng.IntN(2) == 0 {
+		err = r.fsyncDirAt(s.dir, dir)
+	}
+	return wrapStep("link", err)
 }
 
 func wrapStep(what string, err error) error {

@@ -31,6 +31,7 @@ type inode struct {
 	names, stableNames map[string]uint64 // of a directory
 	parent             uint64            // of a directory
 	links              int               // live ones
+	nameless           bool              // it never had a name
 }
 
 type version struct {

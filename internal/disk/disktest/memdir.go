@@ -277,12 +277,28 @@ func (d *memDir) BirthTimeSelf() (ns int64, err error) {
 	return ns, err
 }
 
-// A Memory has no files without names, as some hosts do not.
-
-func (d *memDir) Tmpfile(uint32) (disk.File, error) {
-	return nil, d.do("tmpfile", "", func() error { return syscall.EOPNOTSUPP })
+func (d *memDir) Tmpfile(mode uint32) (disk.File, error) {
+	var n *node
+	err := d.do("tmpfile", "", func() error {
+		uid, gid := caller()
+		err := d.try(func(s *state, now int64) error { return s.tmpfile(d.ino, unix.S_IFREG|mode&0o7777, uid, gid, now) })
+		if err == nil {
+			n = d.m.handle(d.m.s.last, "")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &memFile{n}, nil
 }
 
-func (d *memDir) LinkFile(_ disk.File, name string) error {
-	return d.do("linkat", name, func() error { return syscall.EOPNOTSUPP })
+func (d *memDir) LinkFile(f disk.File, name string) error {
+	of, ok := f.(*memFile)
+	if !ok || of.m != d.m {
+		return wrap("linkat", name, syscall.EXDEV)
+	}
+	return d.do("linkat", name, func() error {
+		return d.try(func(s *state, now int64) error { return s.linkInode(of.ino, d.ino, name, now) })
+	})
 }

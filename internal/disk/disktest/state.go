@@ -168,11 +168,32 @@ func (s *state) create(dir uint64, name string, mode uint32, rdev uint64, target
 	return nil
 }
 
+// tmpfile makes a file without a name.
+func (s *state) tmpfile(dir uint64, mode uint32, uid, gid int, now int64) error {
+	d := s.inodes[dir]
+	if d.links == 0 {
+		return syscall.ENOENT
+	}
+	if d.live.mode&unix.S_ISGID != 0 {
+		gid = d.live.gid
+	}
+	s.last++
+	i := s.make(s.last, mode, now)
+	i.live.uid, i.live.gid, i.nameless = uid, gid, true
+	i.stable = i.live
+	return nil
+}
+
 func (s *state) link(dir uint64, name string, dst uint64, dstName string, now int64) error {
 	i, err := s.find(dir, name)
 	if err != nil {
 		return err
 	}
+	return s.linkInode(i.ino, dst, dstName, now)
+}
+
+func (s *state) linkInode(ino, dst uint64, dstName string, now int64) error {
+	i := s.inodes[ino]
 	if _, err := s.vacant(dst, dstName); err != nil {
 		return err
 	}
@@ -181,9 +202,13 @@ func (s *state) link(dir uint64, name string, dst uint64, dstName string, now in
 		return syscall.EPERM
 	case i.links >= maxLinks:
 		return syscall.EMLINK
+	case i.links == 0 && !i.nameless:
+		return syscall.ENOENT
 	}
 	i.links++
 	s.change(now, []uint64{i.ino}, slot{dst, dstName, i.ino})
+	s.pending[len(s.pending)-1].creates = i.nameless
+	i.nameless = false
 	return nil
 }
 
