@@ -141,7 +141,7 @@ func (c *Config) replay() (res Result, err error) {
 		}
 		res.Written += n
 	}
-	if err := c.Root.SyncAll(); err != nil { // R8
+	if err := disk.SyncTree(c.Root); err != nil { // R8
 		return res, err
 	}
 	if damage != nil || c.Doubtful && c.Salvage {

@@ -65,7 +65,8 @@ type Dir interface {
 	XattrsSelf() Xattrs
 	Statfs(st *unix.Statfs_t) error
 	Sync() error // fsync of the directory: its names are durable when it returns
-	// SyncAll is syncfs(2): data, attributes and names of the whole host filesystem, as they were when it was called, are durable when it returns.
+	// SyncAll is syncfs(2): data, attributes and names of the whole host filesystem, as they were when it was called, are durable when it returns. On a
+	// filesystem that is not told of that it is a sync of all that was changed by this Dir, those opened from it, and that from which it was opened.
 	SyncAll() error
 	Close() error
 }

@@ -27,7 +27,7 @@ func OpenRoot(path string) (Dir, error) {
 	if err != nil {
 		return nil, wrap("open", path, err)
 	}
-	return newOSDir(fd), nil
+	return newOSDir(fd, servedBy(fd)), nil
 }
 
 // OpenReadOnly is OpenRoot for whoever writes nothing. Root gets a private mount of the directory, read-only and without access times, so that the
@@ -35,7 +35,7 @@ func OpenRoot(path string) (Dir, error) {
 // directories are opened with O_NOATIME where they are the caller's own, and only reading a symlink may set its atime.
 func OpenReadOnly(path string) (Dir, error) {
 	if fd, err := privateMount(path); err == nil {
-		return newOSDir(fd), nil
+		return newOSDir(fd, nil), nil
 	}
 	return OpenNoAtime(path) // not root, or a kernel before 5.12: any other reason shows again
 }
@@ -46,7 +46,7 @@ func OpenNoAtime(path string) (Dir, error) {
 	if err != nil {
 		return nil, wrap("open", path, err)
 	}
-	d := newOSDir(fd)
+	d := newOSDir(fd, servedBy(fd))
 	d.flags = unix.O_NOATIME
 	return d, nil
 }
@@ -70,6 +70,9 @@ func privateMount(path string) (int, error) {
 type handle struct {
 	fd    int
 	state atomic.Int64 // number of running calls; closedBit once Close was called
+	on    *served      // nil where syncfs is enough; what follows is for the others
+
+	changes, synced atomic.Uint64 // how often what it is of was changed by it, and how much of that is synced
 }
 
 const closedBit = 1 << 62
@@ -89,6 +92,7 @@ func (h *handle) use() (int, error) {
 
 func (h *handle) done() {
 	if h.state.Add(-1) == closedBit {
+		h.settle()
 		unix.Close(h.fd)
 	}
 }
@@ -107,6 +111,7 @@ func (h *handle) close() error {
 		if s != 0 {
 			return nil
 		}
+		h.settle()
 		// Linux frees the descriptor even when close is interrupted: a second close could hit another file's.
 		if err := unix.Close(h.fd); err != nil && err != unix.EINTR {
 			return err

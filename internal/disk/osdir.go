@@ -15,7 +15,7 @@ type osDir struct {
 	flags int // added where a file or directory is opened
 }
 
-func newOSDir(fd int) *osDir { return &osDir{h: handle{fd: fd}} }
+func newOSDir(fd int, on *served) *osDir { return &osDir{h: handle{fd: fd, on: on}} }
 
 // at runs f with the descriptor; name is checked and becomes the Path of the error.
 func (d *osDir) at(op, name string, f func(fd int) error) error {
@@ -34,7 +34,17 @@ func (d *osDir) self(op, name string, f func(fd int) error) error {
 	return wrap(op, name, err)
 }
 
-// between runs f with this descriptor and that of dst. A Dir of another implementation is another filesystem.
+// change is at with what changes names in the directory.
+func (d *osDir) change(op, name string, f func(fd int) error) error {
+	return d.at(op, name, func(fd int) error { return d.h.changed(f(fd)) })
+}
+
+// changeSelf is self with what changes the directory's own attributes.
+func (d *osDir) changeSelf(op string, f func(fd int) error) error {
+	return d.self(op, "", func(fd int) error { return d.h.changed(f(fd)) })
+}
+
+// between runs f, which changes names, with this descriptor and that of dst. A Dir of another implementation is another filesystem.
 func (d *osDir) between(op, name string, dst Dir, dstName string, f func(from, to int) error) error {
 	to, ok := dst.(*osDir)
 	if !ok {
@@ -48,7 +58,7 @@ func (d *osDir) between(op, name string, dst Dir, dstName string, f func(from, t
 		return wrap(op, dstName, err)
 	}
 	defer to.h.done()
-	return d.at(op, name, func(fd int) error { return f(fd, tofd) })
+	return d.change(op, name, func(fd int) error { return to.h.changed(f(fd, tofd)) })
 }
 
 func (d *osDir) Open(name string, readOnly bool) (File, error) {
@@ -122,7 +132,7 @@ func (d *osDir) Tmpfile(mode uint32) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{h: handle{fd: nfd}}, nil
+	return &osFile{h: handle{fd: nfd, on: d.h.on}}, nil
 }
 
 func (d *osDir) LinkFile(f File, name string) error {
@@ -135,7 +145,7 @@ func (d *osDir) LinkFile(f File, name string) error {
 		return wrap("link", name, err)
 	}
 	defer of.h.done()
-	return d.at("link", name, func(fd int) error {
+	return d.change("link", name, func(fd int) error {
 		err := unix.Linkat(from, "", fd, name, unix.AT_EMPTY_PATH)
 		if err == unix.ENOENT { // kernels before 6.10 want CAP_DAC_READ_SEARCH for that; the way through /proc is free to all
 			err = unix.Linkat(unix.AT_FDCWD, procLink(from), fd, name, unix.AT_SYMLINK_FOLLOW)
@@ -158,7 +168,7 @@ func (d *osDir) OpenDir(name string) (Dir, error) {
 	if err != nil {
 		return nil, wrap("open", name, err)
 	}
-	sub := newOSDir(f.h.fd)
+	sub := newOSDir(f.h.fd, d.h.on)
 	sub.flags = d.flags
 	return sub, nil
 }
@@ -177,7 +187,12 @@ func (d *osDir) open(name string, flags int, mode uint32) (*osFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{h: handle{fd: nfd}}, nil
+	f := &osFile{h: handle{fd: nfd, on: d.h.on}}
+	if flags&unix.O_CREAT != 0 {
+		d.h.change()
+		f.h.change()
+	}
+	return f, nil
 }
 
 func (d *osDir) Stat(name string, st *unix.Stat_t) error {
@@ -190,15 +205,15 @@ func (d *osDir) BirthTime(name string) (ns int64, err error) {
 }
 
 func (d *osDir) Mkdir(name string, mode uint32) error {
-	return d.at("mkdir", name, func(fd int) error { return unix.Mkdirat(fd, name, mode) })
+	return d.change("mkdir", name, func(fd int) error { return unix.Mkdirat(fd, name, mode) })
 }
 
 func (d *osDir) Mknod(name string, mode uint32, dev uint64) error {
-	return d.at("mknod", name, func(fd int) error { return unix.Mknodat(fd, name, mode, int(dev)) })
+	return d.change("mknod", name, func(fd int) error { return unix.Mknodat(fd, name, mode, int(dev)) })
 }
 
 func (d *osDir) Symlink(target, name string) error {
-	return d.at("symlink", name, func(fd int) error { return unix.Symlinkat(target, fd, name) })
+	return d.change("symlink", name, func(fd int) error { return unix.Symlinkat(target, fd, name) })
 }
 
 func (d *osDir) Readlink(name string) (string, error) {
@@ -230,23 +245,23 @@ func (d *osDir) Rename(name string, dst Dir, dstName string, flags uint) error {
 }
 
 func (d *osDir) Unlink(name string) error {
-	return d.at("unlink", name, func(fd int) error { return unix.Unlinkat(fd, name, 0) })
+	return d.change("unlink", name, func(fd int) error { return unix.Unlinkat(fd, name, 0) })
 }
 
 func (d *osDir) Rmdir(name string) error {
-	return d.at("rmdir", name, func(fd int) error { return unix.Unlinkat(fd, name, unix.AT_REMOVEDIR) })
+	return d.change("rmdir", name, func(fd int) error { return unix.Unlinkat(fd, name, unix.AT_REMOVEDIR) })
 }
 
 func (d *osDir) Chmod(name string, mode uint32) error {
-	return d.at("chmod", name, func(fd int) error { return chmodAt(fd, name, mode) })
+	return d.at("chmod", name, func(fd int) error { return d.h.changedAt(fd, name, chmodAt(fd, name, mode)) })
 }
 
 func (d *osDir) Chown(name string, uid, gid int) error {
-	return d.at("chown", name, func(fd int) error { return chownAt(fd, name, uid, gid) })
+	return d.at("chown", name, func(fd int) error { return d.h.changedAt(fd, name, chownAt(fd, name, uid, gid)) })
 }
 
 func (d *osDir) Utimes(name string, ts *[2]unix.Timespec) error {
-	return d.at("utimes", name, func(fd int) error { return utimesAt(fd, name, ts) })
+	return d.at("utimes", name, func(fd int) error { return d.h.changedAt(fd, name, utimesAt(fd, name, ts)) })
 }
 
 func (d *osDir) StatSelf(st *unix.Stat_t) error {
@@ -259,15 +274,15 @@ func (d *osDir) BirthTimeSelf() (ns int64, err error) {
 }
 
 func (d *osDir) ChmodSelf(mode uint32) error {
-	return d.self("chmod", "", func(fd int) error { return unix.Fchmod(fd, mode) })
+	return d.changeSelf("chmod", func(fd int) error { return unix.Fchmod(fd, mode) })
 }
 
 func (d *osDir) ChownSelf(uid, gid int) error {
-	return d.self("chown", "", func(fd int) error { return unix.Fchown(fd, uid, gid) })
+	return d.changeSelf("chown", func(fd int) error { return unix.Fchown(fd, uid, gid) })
 }
 
 func (d *osDir) UtimesSelf(ts *[2]unix.Timespec) error {
-	return d.self("utimes", "", func(fd int) error { return utimesAt(fd, "", ts) })
+	return d.changeSelf("utimes", func(fd int) error { return utimesAt(fd, "", ts) })
 }
 
 func (d *osDir) Statfs(st *unix.Statfs_t) error {
@@ -275,14 +290,21 @@ func (d *osDir) Statfs(st *unix.Statfs_t) error {
 }
 
 func (d *osDir) Sync() error {
-	err := d.self("fsync", "", unix.Fsync)
+	err := d.self("fsync", "", d.h.fsync)
 	if errors.Is(err, unix.EINVAL) {
 		return nil // CIFS and some FUSE hosts cannot sync a directory: their names are as durable as they get
 	}
 	return err
 }
 
-func (d *osDir) SyncAll() error { return d.self("syncfs", "", unix.Syncfs) }
+func (d *osDir) SyncAll() error {
+	if d.h.on != nil {
+		if err := d.h.on.sync(); err != nil {
+			return wrap("fsync", "", err)
+		}
+	}
+	return d.self("syncfs", "", unix.Syncfs)
+}
 
 func (d *osDir) Close() error { return wrap("close", "", d.h.close()) }
 

@@ -23,6 +23,11 @@ func (f *osFile) do(op string, fn func(fd int) error) error {
 	return wrap(op, "", err)
 }
 
+// change is do of what changes the file.
+func (f *osFile) change(op string, fn func(fd int) error) error {
+	return f.do(op, func(fd int) error { return f.h.changed(fn(fd)) })
+}
+
 // ReadAt allocates nothing unless it fails.
 func (f *osFile) ReadAt(p []byte, off int64) (int, error) {
 	fd, err := f.h.use()
@@ -52,6 +57,7 @@ func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
 		return 0, wrap("write", "", err)
 	}
 	defer f.h.done()
+	defer f.h.change()
 	done := 0
 	for done < len(p) {
 		n, err := unix.Pwrite(fd, p[done:], off+int64(done))
@@ -69,7 +75,7 @@ func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (f *osFile) Truncate(size int64) error {
-	return f.do("truncate", func(fd int) error { return unix.Ftruncate(fd, size) })
+	return f.change("truncate", func(fd int) error { return unix.Ftruncate(fd, size) })
 }
 
 // NextData returns the first offset at or behind off where the host has data, its length where none follows. It is for whoever can do without: File does not
@@ -93,7 +99,7 @@ func (f *osFile) Punch(off, n int64) error {
 	if n == 0 {
 		return nil // fallocate(2) calls this EINVAL
 	}
-	return f.do("punch", func(fd int) error {
+	return f.change("punch", func(fd int) error {
 		return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 	})
 }
@@ -102,12 +108,12 @@ func (f *osFile) Allocate(off, n int64) error {
 	if n == 0 {
 		return nil
 	}
-	return f.do("allocate", func(fd int) error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n) })
+	return f.change("allocate", func(fd int) error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n) })
 }
 
 func (f *osFile) Datasync() error { return f.do("fdatasync", unix.Fdatasync) }
 
-func (f *osFile) Sync() error { return f.do("fsync", unix.Fsync) }
+func (f *osFile) Sync() error { return f.do("fsync", f.h.fsync) }
 
 func (f *osFile) Stat(st *unix.Stat_t) error {
 	return f.do("stat", func(fd int) error { return unix.Fstat(fd, st) })
@@ -141,7 +147,7 @@ func (f *osFile) BirthTime() (int64, error) {
 }
 
 func (f *osFile) Chmod(mode uint32) error {
-	return f.do("chmod", func(fd int) error {
+	return f.change("chmod", func(fd int) error {
 		if f.pathOnly {
 			return chmodAt(fd, "", mode)
 		}
@@ -150,11 +156,11 @@ func (f *osFile) Chmod(mode uint32) error {
 }
 
 func (f *osFile) Chown(uid, gid int) error {
-	return f.do("chown", func(fd int) error { return chownAt(fd, "", uid, gid) })
+	return f.change("chown", func(fd int) error { return chownAt(fd, "", uid, gid) })
 }
 
 func (f *osFile) Utimes(ts *[2]unix.Timespec) error {
-	return f.do("utimes", func(fd int) error { return utimesAt(fd, "", ts) })
+	return f.change("utimes", func(fd int) error { return utimesAt(fd, "", ts) })
 }
 
 func (f *osFile) Close() error { return wrap("close", "", f.h.close()) }

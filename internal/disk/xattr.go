@@ -32,6 +32,16 @@ func (x osXattrs) do(op string, fn func(path string) error) error {
 	return wrap(op, x.name, err)
 }
 
+// change is do of what changes the object.
+func (x osXattrs) change(op string, fn func(path string) error) error {
+	return x.do(op, func(path string) error {
+		if x.name == "" {
+			return x.h.changed(fn(path))
+		}
+		return x.h.changedAt(unix.AT_FDCWD, path, fn(path))
+	})
+}
+
 // either picks the call that ends at the object: a link in /proc is to be followed and leads to the object itself, be it a symlink; a name is not.
 func either[F any](x osXattrs, link, name F) F {
 	if x.name == "" {
@@ -48,7 +58,7 @@ func (x osXattrs) Getxattr(attr string, dst []byte) (n int, err error) {
 
 func (x osXattrs) Setxattr(attr string, value []byte, flags int) error {
 	set := either(x, unix.Setxattr, unix.Lsetxattr)
-	return x.do("setxattr", func(path string) error { return set(path, attr, value, flags) })
+	return x.change("setxattr", func(path string) error { return set(path, attr, value, flags) })
 }
 
 func (x osXattrs) Listxattr(dst []byte) (n int, err error) {
@@ -93,7 +103,7 @@ func (x osXattrs) listAt(dst []byte) (int, error) {
 
 func (x osXattrs) Removexattr(attr string) error {
 	remove := either(x, unix.Removexattr, unix.Lremovexattr)
-	return x.do("removexattr", func(path string) error { return remove(path, attr) })
+	return x.change("removexattr", func(path string) error { return remove(path, attr) })
 }
 
 func (d *osDir) Xattrs(name string) Xattrs {

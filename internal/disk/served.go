@@ -1,0 +1,207 @@
+package disk
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// served is a host filesystem that another process or machine serves. Such a one is not told of syncfs(2), so that SyncAll syncs by itself each object that was changed since it was
+// last synced. What is open waits for that; what is closed is synced then, and so is what was changed by its name.
+type served struct {
+	one     sync.Mutex           // one syncs at a time, or the second would not wait for what the first is at; before mu
+	mu      sync.Mutex           // guards what follows
+	changed map[*handle]struct{} // what may have to be synced, and what is being closed
+	closed  sync.Cond            // of the latter
+	err     error                // of the first sync that failed; sticky, since nobody knows what the host kept
+}
+
+// servedBy answers nil for a filesystem that syncfs makes durable.
+func servedBy(fd int) *served {
+	var st unix.Statfs_t
+	if retry(func() error { return unix.Fstatfs(fd, &st) }) != nil {
+		return nil
+	}
+	switch uint32(st.Type) { // which has another type on each architecture
+	case unix.FUSE_SUPER_MAGIC, unix.V9FS_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.SMB_SUPER_MAGIC:
+		s := &served{changed: map[*handle]struct{}{}}
+		s.closed.L = &s.mu
+		return s
+	}
+	return nil
+}
+
+// change notes that what a descriptor is of was changed. It comes after the change, and before done.
+func (h *handle) change() {
+	if h.on == nil {
+		return
+	}
+	h.changes.Add(1)
+	h.on.mu.Lock()
+	h.on.changed[h] = struct{}{}
+	h.on.mu.Unlock()
+}
+
+// changed is change where err is nil, and answers err.
+func (h *handle) changed(err error) error {
+	if err == nil {
+		h.change()
+	}
+	return err
+}
+
+// changedAt notes that attributes of an object were changed by its name in the directory of h, and answers err, that of the change.
+func (h *handle) changedAt(fd int, name string, err error) error {
+	if err == nil && h.on != nil {
+		h.on.failed(syncAt(fd, name))
+	}
+	return err
+}
+
+// fsync is fsync(2).
+func (h *handle) fsync(fd int) error {
+	n := h.changes.Load()
+	err := unix.Fsync(fd)
+	if err == nil && h.on != nil {
+		h.synced.Store(n) // where another has stored more meanwhile one sync too many is made
+	}
+	return err
+}
+
+// settle syncs what is not, before the descriptor is closed.
+func (h *handle) settle() {
+	if h.on == nil || h.changes.Load() == 0 {
+		return
+	}
+	if h.synced.Load() != h.changes.Load() {
+		h.on.failed(syncServed(h.fd))
+	}
+	h.on.mu.Lock()
+	delete(h.on.changed, h)
+	h.on.closed.Broadcast()
+	h.on.mu.Unlock()
+}
+
+// failed keeps the first error.
+func (s *served) failed(err error) {
+	s.mu.Lock()
+	if s.err == nil {
+		s.err = err
+	}
+	s.mu.Unlock()
+}
+
+// sync returns when all is synced that was changed before.
+func (s *served) sync() error {
+	s.one.Lock()
+	defer s.one.Unlock()
+	s.mu.Lock()
+	all := slices.Collect(maps.Keys(s.changed))
+	s.mu.Unlock()
+	var closing []*handle
+	for _, h := range all {
+		fd, err := h.use()
+		if err != nil {
+			closing = append(closing, h)
+			continue
+		}
+		if n := h.changes.Load(); n != h.synced.Load() {
+			if err = syncServed(fd); err == nil {
+				h.synced.Store(n)
+			}
+			s.failed(err)
+		}
+		s.mu.Lock()
+		if h.changes.Load() == h.synced.Load() {
+			delete(s.changed, h)
+		}
+		s.mu.Unlock()
+		h.done()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range closing {
+		for _, waits := s.changed[h]; waits; _, waits = s.changed[h] {
+			s.closed.Wait()
+		}
+	}
+	return s.err
+}
+
+// syncServed is fsync(2) of any descriptor. An object that cannot be opened, such as a symlink, has nothing but its name.
+func syncServed(fd int) error {
+	err := retry(func() error { return unix.Fsync(fd) })
+	switch err {
+	case unix.EBADF: // O_PATH
+		return syncAt(unix.AT_FDCWD, procLink(fd))
+	case unix.EINVAL:
+		return nil // as in Dir.Sync
+	}
+	return err
+}
+
+// syncAt is fsync(2) of what a name is, or a link of /proc.
+func syncAt(dir int, name string) error {
+	flags := openFlags | unix.O_RDONLY
+	if dir == unix.AT_FDCWD {
+		flags &^= unix.O_NOFOLLOW
+	}
+	fd, err := openat(dir, name, flags, 0)
+	switch err {
+	case nil:
+	case unix.ELOOP, unix.ENXIO, unix.ENODEV, unix.EACCES, unix.ENOENT:
+		return nil
+	default:
+		return err
+	}
+	defer unix.Close(fd)
+	if err = retry(func() error { return unix.Fsync(fd) }); err == unix.EINVAL {
+		err = nil
+	}
+	return err
+}
+
+// SyncTree is SyncAll, below root also of what other processes changed, which may have been killed before they synced it.
+func SyncTree(root Dir) error {
+	if d, ok := root.(*osDir); ok && d.h.on != nil {
+		err := Walk(root, struct{}{}, func(d Dir, _ struct{}, err error) (below []Below[struct{}], _ error) {
+			if errors.Is(err, unix.ENOENT) {
+				return nil, nil
+			} else if err != nil {
+				return nil, err
+			}
+			err = d.List(func(name string, _ uint64, typ uint8) error {
+				if typ == unix.DT_UNKNOWN {
+					var st unix.Stat_t
+					if err := d.Stat(name, &st); err != nil {
+						return err
+					}
+					typ = uint8(st.Mode >> 12 & 15) // DT_ values are S_IFMT's bits
+				}
+				switch typ {
+				case unix.DT_DIR:
+					below = append(below, Below[struct{}]{Name: name})
+				case unix.DT_REG:
+					f, err := d.Open(name, true)
+					if err != nil {
+						return err
+					}
+					defer f.Close()
+					return f.Sync()
+				}
+				return nil
+			})
+			if err == nil {
+				err = d.Sync()
+			}
+			return below, err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return root.SyncAll()
+}
