@@ -211,3 +211,63 @@ func TestCloseAfterFailure(t *testing.T) {
 		t.Errorf("close: %v", err)
 	}
 }
+
+// Of each place the last image waits, however often it was logged. What the applier is at already stays with it.
+func TestLastImagesWait(t *testing.T) {
+	f := &fill{logRig: newLogRig(t, geometries[8])}
+	c := f.file(0, 20)
+	f.must(c.Drain())
+	a := f.eng.applier
+	waits := func() int {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.bytes
+	}
+	again := func() {
+		f.must(f.write(c, 3, 1))
+		f.must(c.Flush())
+	}
+	again()
+	once := waits()
+	for range 20 {
+		again()
+	}
+	if n := waits(); n == 0 || n > once {
+		t.Errorf("%d bytes wait, %d after the first time", n, once)
+	}
+
+	begun, let := make(chan struct{}, 9), make(chan struct{})
+	c.SetHooks(Hooks{Applying: func() {
+		begun <- struct{}{}
+		<-let
+	}})
+	var drained sync.WaitGroup
+	drained.Go(func() { f.must(c.Drain()) })
+	<-begun
+	for range 3 {
+		again()
+	}
+	if n := waits(); n > 2*once {
+		t.Errorf("%d bytes wait beside those that the applier is at, %d after the first time", n, once)
+	}
+	close(let)
+	drained.Wait()
+	if n := waits(); n != 0 {
+		t.Errorf("%d bytes wait when all is in its place", n)
+	}
+	want := make([]byte, c.Size())
+	f.must(c.ReadAt(want, 0))
+	f.must(c.Close())
+	h, err := f.root.Open("file0", true)
+	f.must(err)
+	back, err := f.eng.Open(h, testID(1), OpenOptions{ReadOnly: true, TrustLength: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want))
+	if err := back.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("what is in its place is not what was written last: %v", err)
+	}
+	f.must(back.Close())
+	f.must(f.eng.Close(true))
+}

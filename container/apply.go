@@ -19,6 +19,7 @@ import (
 const (
 	applyBytes = 16 << 20        // of waiting images: more are applied at once
 	applyFiles = 512             // with waiting images: the same
+	applyQueue = 8192            // transactions: the same
 	applyAge   = 5 * time.Second // after which what waits is made durable and applied
 	mostBytes  = 40 << 20        // of waiting images: whoever brings more waits
 	retryAfter = 200 * time.Millisecond
@@ -232,6 +233,7 @@ func (a *applier) enqueue(t *transaction) {
 	for _, m := range t.images {
 		a.bytes += len(m.data)
 	}
+	a.drop(t)
 	if len(a.queue) == 0 {
 		a.due = time.Now().Add(applyAge)
 	}
@@ -245,13 +247,25 @@ func (a *applier) enqueue(t *transaction) {
 		a.names, a.anywhere = max(a.names, t.lsn), true // no sync of the file covers its name
 	}
 	first := len(a.queue) == 1
-	if a.bytes > applyBytes || len(a.files) > applyFiles {
+	if a.bytes > applyBytes || len(a.files) > applyFiles || len(a.queue) > applyQueue {
 		a.now, first = true, true
 	}
 	a.mu.Unlock()
 	if first {
 		a.signal()
 	}
+}
+
+// drop drops the images that t covers, of transactions that wait: nobody finds them any more, and t is applied along with those. The caller holds mu.
+func (a *applier) drop(t *transaction) {
+	for _, m := range t.covers {
+		if !m.t.taken && m.t.images[m.off] == m {
+			delete(m.t.images, m.off)
+			a.bytes -= len(m.data)
+			t.f.release(m)
+		}
+	}
+	t.covers = nil
 }
 
 // appendHead appends the head of what stands on the host already: it needs no application. f is the file where it is open, else nil.
@@ -334,7 +348,7 @@ func (a *applier) applyAll() bool {
 	a.queue = nil
 	var end journal.LSN
 	for _, t := range batch {
-		end = max(end, t.lsn)
+		end, t.taken = max(end, t.lsn), true
 	}
 	a.mu.Unlock()
 	if len(batch) == 0 {

@@ -91,8 +91,8 @@ func (f *File) log() error {
 	}
 	f.noteBlocks(t, sealed)
 	f.mu.Lock()
-	for off, m := range t.images {
-		f.overlay[off] = m
+	for _, m := range t.images {
+		f.cover(m)
 	}
 	f.cleanLocked()
 	f.tx, f.virgin, f.lsn, f.timeLogged = nil, false, t.lsn, head.Mtime

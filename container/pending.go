@@ -19,6 +19,8 @@ type image struct {
 	of      *sealed // what data is cut from, which goes back to the pool with the last image of it; nil where it is nobody's else
 	sum     uint32  // CRC32C of data, where of is set
 	changed uint8   // of a block: its sectors that are to be logged, as patches; 0: all of it
+
+	t *transaction // that applies it; nil where it only rides
 }
 
 // transaction gathers what one commit changes (FORMAT.md section 12). WriteFrames, SetSize and Discard add to it, log appends it to the journal,
@@ -26,6 +28,8 @@ type image struct {
 type transaction struct {
 	f       *File
 	images  map[int64]*image // by place; to be applied, and in the overlay until then
+	covers  []*image         // of earlier ones: need not be applied when this one is to be
+	taken   bool             // the applier is at it; guarded by its mu
 	riding  []*image         // of what stands in its fresh place already, and is logged so that no sync of the host file is needed before
 	bytes   int              // of both
 	freed   []redo.Range     // became holes
@@ -68,8 +72,16 @@ func (f *File) overlayRun(t *transaction, r *slotRun) {
 	defer f.mu.Unlock()
 	for i := range all {
 		f.put(t, &all[i])
-		f.overlay[all[i].off] = &all[i]
+		f.cover(&all[i])
 	}
+}
+
+// cover puts an image of the transaction that is pending into the overlay. The caller holds mu.
+func (f *File) cover(m *image) {
+	if old := f.overlay[m.off]; old != nil && old.t != m.t {
+		m.t.covers = append(m.t.covers, old)
+	}
+	f.overlay[m.off] = m
 }
 
 // rideRun has the frames of a run that was written to fresh slots logged as well.
@@ -122,6 +134,7 @@ func (f *File) put(t *transaction, m *image) {
 		t.bytes -= len(old.data)
 		f.release(old)
 	}
+	m.t = t
 	t.images[m.off] = m
 	t.bytes += len(m.data)
 }
