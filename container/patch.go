@@ -2,15 +2,14 @@ package container
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
-	"hash/crc32"
-	"math/bits"
 
 	"github.com/cofferfs/coffer/container/redo"
 )
 
 // A commit changes some bytes of a meta block, of each node above it and of the header. Such a block is logged whole the first time, and after that as
-// patches: only the sectors that changed, as long as the journal keeps the whole one (FORMAT.md section 12, C6). Replay begins with the whole block, so that
+// patches: only the bytes that changed, as long as the journal keeps the whole one (FORMAT.md section 12, C6). Replay begins with the whole block, so that
 // one that a power cut tore or destroyed in its place comes back. In memory images are whole at any time; the applier knows no patches.
 //
 //	File.imaged       per block, where the transaction begins that has all of it; forgotten with whatever takes images away from a replay
@@ -18,8 +17,9 @@ import (
 //	applier.cutoff    set by a checkpoint as it begins: what is older is no base any more, so that what it gives up is not needed again
 
 const (
-	sectorSize = 512
-	mostImaged = 8192 // blocks of a file that are known to be in the journal
+	mostImaged  = 8192          // blocks of a file that are known to be in the journal
+	mostPatched = BlockSize / 2 // bytes of a block, its ranges included, beyond which it is logged whole
+	rangeCost   = 16            // bytes of a range in the head: what lies between two is logged where that is no more
 )
 
 // errGivenUp: the journal may not keep a whole block that was to be patched.
@@ -33,13 +33,7 @@ func (f *File) usePatch(t *transaction, m *image, was *block) {
 	if was == nil || !known {
 		return
 	}
-	for i := range BlockSize / sectorSize {
-		if from := i * sectorSize; !bytes.Equal(m.data[from:from+sectorSize], was[from:from+sectorSize]) {
-			m.changed |= 1 << i
-		}
-	}
-	if m.changed == 0 || m.changed == 1<<(BlockSize/sectorSize)-1 {
-		m.changed = 0
+	if m.changed = differences(was, (*block)(m.data), m.off); m.changed == nil {
 		return
 	}
 	if !t.patches || begin < t.base {
@@ -48,11 +42,39 @@ func (f *File) usePatch(t *transaction, m *image, was *block) {
 	t.patches = true
 }
 
+// differences returns the ranges of the host file in which a block at off differs, by whole words; nil where there are none, or more than a few.
+func differences(was, now *block, off int64) (all []redo.Range) {
+	const step, word = 256, 8
+	total := int64(0)
+	for at := 0; at < BlockSize; at += step {
+		if bytes.Equal(was[at:at+step], now[at:at+step]) {
+			continue
+		}
+		for i := at; i < at+step; i += word {
+			if binary.NativeEndian.Uint64(was[i:]) == binary.NativeEndian.Uint64(now[i:]) {
+				continue
+			}
+			here := off + int64(i)
+			if n := len(all); n > 0 && here-all[n-1].End() <= rangeCost {
+				total += here + word - all[n-1].End()
+				all[n-1].Len = here + word - all[n-1].Off
+				continue
+			}
+			total += rangeCost + word
+			all = append(all, redo.Range{Off: here, Len: word})
+		}
+		if total > mostPatched {
+			return nil
+		}
+	}
+	return all
+}
+
 // wholeBlocks has all blocks logged whole.
 func (t *transaction) wholeBlocks() {
 	t.patches = false
 	for _, m := range t.meta {
-		m.changed = 0
+		m.changed = nil
 	}
 }
 
@@ -62,23 +84,9 @@ func (f *File) noteBlocks(t *transaction, header *block) {
 		clear(f.imaged)
 	}
 	for _, m := range t.meta {
-		if m.changed == 0 {
+		if m.changed == nil {
 			f.imaged[m.off] = t.begin
 		}
 	}
 	f.wasHeader, t.meta = header, nil
-}
-
-// patch appends the changed sectors of a block, neighbours together, and their CRCs.
-func (m *image) patch(ranges []redo.Range, sums []uint32, bulk [][]byte) ([]redo.Range, []uint32, [][]byte) {
-	for left := m.changed; left != 0; {
-		i := bits.TrailingZeros8(left)
-		n := bits.TrailingZeros8(^(left >> i))
-		left &^= (1<<n - 1) << i
-		from := i * sectorSize
-		ranges = append(ranges, redo.Range{Off: m.off + int64(from), Len: int64(n) * sectorSize})
-		data := m.data[from : from+n*sectorSize]
-		sums, bulk = append(sums, crc32.Checksum(data, castagnoli)), append(bulk, data)
-	}
-	return ranges, sums, bulk
 }

@@ -16,9 +16,9 @@ import (
 type image struct {
 	off     int64
 	data    []byte
-	of      *sealed // what data is cut from, which goes back to the pool with the last image of it; nil where it is nobody's else
-	sum     uint32  // CRC32C of data, where of is set
-	changed uint8   // of a block: its sectors that are to be logged, as patches; 0: all of it
+	of      *sealed      // what data is cut from, which goes back to the pool with the last image of it; nil where it is nobody's else
+	sum     uint32       // CRC32C of data, where of is set
+	changed []redo.Range // of a block: what of it is to be logged, as patches; nil: all of it
 
 	t *transaction // that applies it; nil where it only rides
 }
@@ -228,16 +228,16 @@ func (t *transaction) sorted(g *Geometry) (ranges, patches []redo.Range, sums []
 	all = append(all, t.riding...)
 	// A place may ride and be overwritten before the transaction is logged: what was written last is an image.
 	slices.SortStableFunc(all, func(a, b *image) int { return cmp.Compare(a.off, b.off) })
-	var (
-		patchSums []uint32
-		patched   [][]byte
-	)
+	var patched []byte
 	for i, m := range all {
 		if i > 0 && all[i-1].off == m.off {
 			continue
 		}
-		if m.changed != 0 {
-			patches, patchSums, patched = m.patch(patches, patchSums, patched)
+		if m.changed != nil {
+			patches = append(patches, m.changed...)
+			for _, r := range m.changed {
+				patched = append(patched, m.data[r.Off-m.off:r.End()-m.off]...)
+			}
 			continue
 		}
 		if n := len(ranges); n > 0 && ranges[n-1].End() == m.off {
@@ -255,7 +255,10 @@ func (t *transaction) sorted(g *Geometry) (ranges, patches []redo.Range, sums []
 		}
 		sums, bulk = append(sums, m.sum), append(bulk, m.data)
 	}
-	return ranges, patches, append(sums, patchSums...), append(bulk, patched...)
+	if len(patches) > 0 {
+		sums, bulk = append(sums, crc32.Checksum(patched, castagnoli)), append(bulk, patched)
+	}
+	return ranges, patches, sums, bulk
 }
 
 // joined answers a and b as one slice where b lies right behind a in memory, as the frames of a run do: what is written by one call need not be copied

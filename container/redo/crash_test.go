@@ -257,8 +257,8 @@ func randomTransaction(rng *rand.Rand, p spot) logged {
 		x.images = append(x.images, b)
 		off += n / block * block
 	}
-	for off := rng.Int64N(24) * sector; off < 12*block && rng.IntN(4) > 0; off += (1 + rng.Int64N(24)) * sector {
-		n := min(1+rng.Int64N(8), (block-off%block)/sector) * sector
+	for off := rng.Int64N(12 * block); off < 12*block && rng.IntN(4) > 0; off += rng.Int64N(3 * block) {
+		n := min(1+rng.Int64N(block), block-off%block)
 		x.head.Patches = append(x.head.Patches, Range{off, n})
 		x.images = append(x.images, bytes.Repeat([]byte{byte(rng.Uint32())}, int(n)))
 		off += n

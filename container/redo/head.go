@@ -20,7 +20,6 @@ const (
 	KindEnd      Kind = 4 // an End
 
 	block     = 4096 // of the host
-	sector    = 512  // what a power cut leaves as it was or has wholly replaced
 	headSize  = 48   // of a Head before its path
 	madeSize  = 16   // and of what a file is made with, where it is
 	rangeSize = 16
@@ -59,8 +58,8 @@ type Head struct {
 	Mtime  unix.Timespec // logical mtime, to stand on the host file
 	Freed  []Range       // became holes by this transaction: voids every image of an earlier transaction within it; whole 4 KiB blocks
 	Images []Range       // ascending, not overlapping; Off a multiple of 4096, Len any (a last short frame); the bulk in this order
-	// Patches are what changed of blocks since the journal had all of them: they lie over the last image. Ascending, not overlapping; whole 512-byte sectors,
-	// none beyond its block; the bulk behind that of the images.
+	// Patches are what changed of blocks since the journal had all of them: they lie over the last image. Ascending, not overlapping, none beyond its
+	// block; the bulk behind that of the images.
 	Patches []Range
 	// Made is set where the head has all of a new file, and the host may have none of it, its name included: where the file is nowhere replay makes it at
 	// the last path that it had. The head has a path, a length and no patches; of what no image covers all is zero.
@@ -97,7 +96,7 @@ func (h *Head) BulkLen() int64 {
 //	 …  …  k names: u8 length, the name
 //	 …  16·f  freed: u64 offset, u64 length, multiples of 4096
 //	 …  16·i  images: u64 offset, a multiple of 4096; u64 length
-//	 …  16·n  patches: u64 offset, u64 length, multiples of 512; to the end of the head
+//	 …  16·n  patches: u64 offset, u64 length; to the end of the head
 func (h *Head) Append(b []byte) []byte {
 	le := binary.LittleEndian
 	path := h.Path
@@ -186,7 +185,7 @@ func Parse(b []byte) (*Head, error) {
 	if h.Images, err = parseRanges(b[rangeSize*freed:known], block); err != nil {
 		return nil, err
 	}
-	if h.Patches, err = parseRanges(b[known:], sector); err != nil {
+	if h.Patches, err = parseRanges(b[known:], 1); err != nil {
 		return nil, err
 	}
 	for _, r := range h.Freed {
@@ -202,7 +201,7 @@ func Parse(b []byte) (*Head, error) {
 		}
 	}
 	for _, r := range h.Patches {
-		if r.Len%sector != 0 || r.Off/block != (r.End()-1)/block {
+		if r.Off/block != (r.End()-1)/block {
 			return nil, malformed("%d bytes of a block patched at %d", r.Len, r.Off)
 		}
 	}

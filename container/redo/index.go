@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 
 	"golang.org/x/sys/unix"
 
@@ -38,8 +39,16 @@ type file struct {
 // source is where the last image of a block begins in the journal. One that has patches only has no bytes itself.
 type source struct {
 	piece
-	patches *[block / sector]piece // of its sectors, over the image; nil where there are none
+	patches []patch // over the image; ascending, not overlapping
 }
+
+// patch is a piece that stands at from within its block.
+type patch struct {
+	from uint32
+	piece
+}
+
+func (p *patch) end() uint32 { return p.from + p.n }
 
 // piece is a run of bytes of a block.
 type piece struct {
@@ -189,14 +198,32 @@ func (f *file) image(r Range, at int64, bulk uint32) {
 // patch enters a patch, which lies within a block, over the image that the block has.
 func (f *file) patch(r Range, at int64, bulk uint32) {
 	s := f.blocks[r.Off/block]
-	if s.patches == nil {
-		s.patches = new([block / sector]piece)
-		f.blocks[r.Off/block] = s
-	}
-	for off := r.Off; off < r.End(); off += sector {
-		s.patches[off%block/sector] = piece{at: at + off - r.Off, bulk: bulk, n: sector}
-	}
+	s.patches = lay(s.patches, patch{uint32(r.Off % block), piece{at: at, bulk: bulk, n: uint32(r.Len)}})
+	f.blocks[r.Off/block] = s
 	f.reach(r.End())
+}
+
+// lay lays a patch over others; of those that it covers in part the rest stays.
+func lay(all []patch, p patch) []patch {
+	i := sort.Search(len(all), func(i int) bool { return all[i].end() > p.from })
+	j := i
+	for j < len(all) && all[j].from < p.end() {
+		j++
+	}
+	with := make([]patch, 0, 3)
+	if i < j && all[i].from < p.from {
+		before := all[i]
+		before.n = p.from - before.from
+		with = append(with, before)
+	}
+	with = append(with, p)
+	if i < j && all[j-1].end() > p.end() {
+		behind := all[j-1]
+		skip := p.end() - behind.from
+		behind.from, behind.at, behind.n = p.end(), behind.at+int64(skip), behind.n-skip
+		with = append(with, behind)
+	}
+	return slices.Replace(all, i, j, with...)
 }
 
 // reach notes that something stands before end.
@@ -233,11 +260,12 @@ func (f *file) cut(length int64) {
 	if last, ok := f.blocks[length/block]; ok {
 		end := uint32(length % block)
 		last.n = min(last.n, end) // one that begins at length is gone
-		f.blocks[length/block] = last
-		for i := uint32(0); last.patches != nil && i < block/sector; i++ {
+		for i := range last.patches {
 			p := &last.patches[i]
-			p.n = min(p.n, max(end, i*sector)-i*sector)
+			p.n = min(p.n, max(end, p.from)-p.from)
 		}
+		last.patches = slices.DeleteFunc(last.patches, func(p patch) bool { return p.n == 0 })
+		f.blocks[length/block] = last
 	}
 	f.high = length
 }
@@ -250,18 +278,18 @@ func (f *file) settle() {
 	}
 	slices.Sort(numbers)
 	for _, n := range numbers {
-		s := f.blocks[n]
-		if s.patches == nil {
-			f.extend(n*block, s.piece)
-			continue
-		}
-		for i, p := range s.patches {
-			from := uint32(i * sector)
-			if p.n == 0 && s.n > from {
-				p = piece{at: s.at + int64(from), bulk: s.bulk, n: min(s.n-from, sector)}
+		s, at := f.blocks[n], uint32(0)
+		image := func(to uint32) { // what shows of it between patches
+			if to = min(to, s.n); at < to {
+				f.extend(n*block+int64(at), piece{at: s.at + int64(at), bulk: s.bulk, n: to - at})
 			}
-			f.extend(n*block+int64(from), p)
 		}
+		for _, p := range s.patches {
+			image(p.from)
+			f.extend(n*block+int64(p.from), p.piece)
+			at = p.end()
+		}
+		image(block)
 	}
 	f.blocks = nil
 }

@@ -62,6 +62,8 @@ func TestLastState(t *testing.T) {
 		{"an image longer than the file", []step{{head(-1, nil, 3*k, 10), "a"}}, "[12288 o 10 a]"},
 		{"a patch", []step{{head(-1, nil, 0, 2*k), "a"}, {patch(512, 512, k+1024, 1024), "bc"}}, "[512 a 512 b 4096 a 1024 c 2048 a 4096 o]"},
 		{"a patch over a patch", []step{{head(-1, nil, 0, k), "a"}, {patch(512, 1024), "b"}, {patch(1024, 1024), "c"}}, "[512 a 512 b 1024 c 2048 a 8192 o]"},
+		{"a patch within a patch", []step{{head(-1, nil, 0, k), "a"}, {patch(100, 1000), "b"}, {patch(300, 7), "c"}}, "[100 a 200 b 7 c 793 b 2996 a 8192 o]"},
+		{"a patch over several", []step{{patch(10, 10, 30, 10, 50, 10), "bcd"}, {patch(15, 40), "e"}, {patch(55, 5), "f"}}, "[10 o 5 b 40 e 5 f 12228 o]"},
 		{"a patch, then an image", []step{{head(-1, nil, 0, k), "a"}, {patch(512, 512), "b"}, {head(-1, nil, 0, 600), "c"}}, "[600 c 11688 o]"},
 		{"a patch without an image", []step{{patch(k, 512), "b"}}, "[4096 o 512 b 7680 o]"},
 		{"a patch, then freed", []step{{head(-1, nil, 0, k), "a"}, {patch(512, 512), "b"}, {head(-1, []Range{{0, k}}), ""}}, "[12288 o]"},

@@ -14,6 +14,7 @@ HEADER, SECTOR, RECORD = 4096, 512, 96
 PIECE_NAME = re.compile(rb"journal\.[0-9]{4}")
 FIRST, COMMIT = 1, 2
 FILE, EXCHANGE, MAKE, END = 1, 2, 3, 4
+NONE = [None] * BLOCK  # of a block: where it stands as on the host
 
 
 class Piece:
@@ -182,14 +183,15 @@ def apply(files, head, bulk):
     need(sum(n for _, n in ranges[freed:]) == len(bulk), "journal: bulk is not that of the images")
     for i, (off, n) in enumerate(ranges[freed:]):
         for k in range(0, n, BLOCK) if i < images else ():
-            blocks[(off + k) // BLOCK] = {s: bulk[k + s:min(k + s + SECTOR, k + BLOCK, n)] for s in range(0, min(BLOCK, n - k), SECTOR)}
-        for k in range(0, n, SECTOR) if i >= images else ():
-            blocks.setdefault(off // BLOCK, {})[off % BLOCK + k] = bulk[k:k + SECTOR]
+            blocks[(off + k) // BLOCK] = [*bulk[k:min(k + BLOCK, n)], *NONE][:BLOCK]
+        if i >= images:
+            need(n > 0 and off // BLOCK == (off + n - 1) // BLOCK, "journal: a patch beyond its block")
+            blocks.setdefault(off // BLOCK, NONE[:])[off % BLOCK:off % BLOCK + n] = bulk[:n]
         bulk, length = bulk[n:], max(length, off + n) if length >= 0 else -1
     if i64(head, 32) >= 0:
         length = i64(head, 32)
         for k in [k for k in blocks if (k + 1) * BLOCK > length]:
-            blocks[k] = {s: b[:max(0, length - k * BLOCK - s)] for s, b in blocks[k].items()}
+            blocks[k] = [*blocks[k][:max(0, length - k * BLOCK)], *NONE][:BLOCK]
     files[head[16:32]] = blocks, length
 
 
@@ -201,16 +203,15 @@ class HostFile:
         self.blocks, length = replayed or ({}, -1)
         self.size = length
         if length < 0:
-            self.size = max([os.fstat(fd).st_size, *(k * BLOCK + s + len(b) for k, sectors in self.blocks.items() for s, b in sectors.items())])
+            self.size = max([os.fstat(fd).st_size, *(k * BLOCK + i + 1 for k, block in self.blocks.items() for i, b in enumerate(block) if b is not None)])
 
     def read(self, n, at):
         n = max(0, min(n, self.size - at))
         out = bytearray(os.pread(self.fd, n, at).ljust(n, b"\0"))
         for k in range(at // BLOCK, -(-(at + n) // BLOCK)):
-            for s, image in self.blocks.get(k, {}).items():
-                shift = k * BLOCK + s - at
-                for i in range(max(0, -shift), min(len(image), n - shift)):
-                    out[shift + i] = image[i]
+            for i, b in enumerate(self.blocks.get(k, ()), k * BLOCK - at):
+                if b is not None and 0 <= i < n:
+                    out[i] = b
         return bytes(out)
 
 
