@@ -43,6 +43,7 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 	if err != nil {
 		return errors.Join(err, s.Close())
 	}
+	waitingProcs()
 	m, _, err := mountAt(job.Mountpoint)
 	if err != nil {
 		log.Info("cannot read the mounts", "err", err)
@@ -123,7 +124,7 @@ func openStack(job mountJob, mk *keys.MasterKey, log *slog.Logger) (*stack, erro
 		return nil, err
 	}
 	s.Stack, err = fs.NewStack(v, fs.StackConfig{
-		WriteBack: !job.Words.NoWriteBack, ACL: job.Words.ACL, JournalSize: job.JournalSize, Workers: waitingProcs(), Events: sink, Log: log,
+		WriteBack: !job.Words.NoWriteBack, ACL: job.Words.ACL, JournalSize: job.JournalSize, Events: sink, Log: log,
 	})
 	if err != nil {
 		return nil, err
@@ -161,13 +162,14 @@ func unmountOwn(mountpoint string, m mountEntry) error {
 	return err
 }
 
-// waitingProcs lets more threads run Go code than there are processors, unless the environment says how many, and returns how many compute. A request waits for the
+// waitingProcs lets more threads run Go code than there are processors, unless the environment says how many. A request waits for the
 // host in a system call, and the runtime gives the place of a thread that waits to another one only after some time: with as many as processors, other
 // requests wait as well. Four jobs that read 4 KiB at random, cold, on two processors: 14.3k reads a second with 2, 21.7k with 8; nothing else got slower.
-func waitingProcs() (workers int) {
-	workers = runtime.GOMAXPROCS(0)
+//
+// It is called once the server is made, which has as many threads wait for requests as there are places then, and one more. Were these all that there are, the runtime
+// (sysmon in Go 1.26) would look every 20 µs for one to take away, and each request would have to get one back.
+func waitingProcs() {
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(4 * workers)
+		runtime.GOMAXPROCS(4 * runtime.GOMAXPROCS(0))
 	}
-	return workers
 }
