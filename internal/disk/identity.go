@@ -3,15 +3,19 @@ package disk
 import (
 	"os"
 	"runtime"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
+
+// ownIDs is the identity of the process. It keeps that, and the runtime asks the kernel each time.
+var ownIDs = sync.OnceValues(func() (uid, gid int) { return os.Geteuid(), os.Getegid() })
 
 // As calls fn with the file system identity of another user and group, so that what fn makes on the host is theirs from its first moment; -1
 // keeps the process's own. All that the process may do besides it still may. fn must not hand its calls to other goroutines. Where the
 // process may not take the identity, fn runs with its own, and whoever relies on the owner checks it.
 func As(uid, gid int, fn func() error) error {
-	euid, egid := os.Geteuid(), os.Getegid()
+	euid, egid := ownIDs()
 	if uid == -1 {
 		uid = euid
 	}
