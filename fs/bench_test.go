@@ -13,8 +13,8 @@ import (
 	"github.com/cofferfs/coffer/container/vault"
 )
 
-// benchStack mounts a new vault for a benchmark, but for the kernel.
-func benchStack(b *testing.B) *Stack {
+// benchStack mounts a new vault, but for the kernel.
+func benchStack(b testing.TB) *Stack {
 	passphrase := []byte("passphrase")
 	dir := b.TempDir()
 	must := func(err error) {
@@ -38,7 +38,7 @@ func benchStack(b *testing.B) *Stack {
 	return s
 }
 
-func mustOK(b *testing.B, s fuse.Status) {
+func mustOK(b testing.TB, s fuse.Status) {
 	b.Helper()
 	if s != fuse.OK {
 		b.Fatal(s)

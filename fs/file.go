@@ -100,6 +100,9 @@ func (fs *FS) using(n *inode, emptied bool, fn func(f *cache.File) error) error 
 func (fs *FS) openHost(n *inode, emptied bool) error {
 	h, kept := n.pinned, n.pinned != nil
 	if !kept {
+		h = fs.takeEarly(n)
+	}
+	if h == nil {
 		err := n.byName(func(d *dirs.Dir, name string) (err error) {
 			h, err = d.Open(name, n.id, fs.cfg.ReadOnly)
 			return err
@@ -200,6 +203,9 @@ func (fs *FS) applied(n *inode, c *container.File) {
 // closeIdle closes the file of n when nobody needs it. Where its data cannot be handed over, or waits in the journal for its place on the host, it lingers
 // with a hold on n; settled says that such a hold came free. The caller holds mu.
 func (fs *FS) closeIdle(n *inode) (settled bool, err error) {
+	if n.early != nil && n.opens == 0 && n.users == 0 {
+		_ = fs.takeEarly(n).Close() // of which nothing was read
+	}
 	if n.file == nil || n.keep || n.opens > 0 || n.users > 0 {
 		return false, nil
 	}

@@ -84,6 +84,7 @@ func (fs *FS) openNew(c *container.File, flags uint32, out *fuse.CreateOut, ente
 	}
 	n.loc.RUnlock()
 	n.worked.Store(true)
+	n.paged.Store(true)
 	n.mu.Lock()
 	fs.attach(n, c, st.Mtim)
 	if !fs.cfg.WriteBack {
@@ -115,7 +116,7 @@ func (fs *FS) open(node uint64, flags, openFlags uint32, out *fuse.OpenOut) erro
 	write := writable(flags)
 	fs.opened(n, write)
 	if !write {
-		err = n.reachable()
+		err = fs.expectRead(n)
 	} else {
 		err = fs.using(n, flags&unix.O_TRUNC != 0, func(f *cache.File) error {
 			if f.Container().ReadOnly() {
@@ -152,6 +153,7 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 	if err != nil {
 		return nil, fs.status("read", err)
 	}
+	n.paged.Store(true)
 	got, err := f.ReadAt(buf[:min(len(buf), int(in.Size))], int64(in.Offset))
 	err = errors.Join(err, fs.unuse(n))
 	if err != nil {

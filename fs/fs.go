@@ -69,6 +69,7 @@ type FS struct {
 	attrChanges atomic.Uint64 // how often mode, owner or extended attributes of anything were about to change
 
 	orphans   atomic.Int64 // files without a name that the host still has because of us
+	early     atomic.Int64 // files with inode.early
 	lingering atomic.Int64 // files without a handle that are open until the journal's content is in its place
 
 	mu       sync.RWMutex // guards the node table; see table.go

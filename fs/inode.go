@@ -54,6 +54,7 @@ type inode struct {
 	mu      sync.Mutex // guards what follows, and opening and closing of the file
 	file    *cache.File
 	pinned  disk.File // keeps the object reachable once its last known name is gone; nil where file does that
+	early   disk.File // was opened before the READ that follows OPEN; see expectRead
 	keep    bool      // file is not closed before the inode goes
 	orphan  bool      // counted in FS.orphans
 	opens   int       // handles
@@ -61,6 +62,7 @@ type inode struct {
 	closes  uint64    // how often file was closed: what the host said of it before is not so any more
 	lingers bool      // file is open though nobody has it open: see closeIdle; one hold
 
+	paged        atomic.Bool   // the kernel has or had pages of it
 	worked       atomic.Bool   // the open file was made or used for more than reading; see untouched
 	lingering    atomic.Bool   // lingers, for who does not hold mu
 	writers      atomic.Int32  // handles that may write
@@ -274,6 +276,9 @@ func (fs *FS) pin(n, parent *inode, d *dirs.Dir, name string) error {
 		n.keep = true
 	}
 	if n.file != nil || n.pinned != nil || n.dir.Load() != nil {
+		return nil
+	}
+	if n.pinned = fs.takeEarly(n); n.pinned != nil {
 		return nil
 	}
 	var err error

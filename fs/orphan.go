@@ -5,7 +5,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cofferfs/coffer/container/dirs"
 	"github.com/cofferfs/coffer/internal/disk"
 )
 
@@ -35,6 +34,9 @@ func (fs *FS) discard(n *inode) error {
 	if n.pinned != nil {
 		errs = append(errs, n.pinned.Close())
 		n.pinned = nil
+	}
+	if h := fs.takeEarly(n); h != nil {
+		errs = append(errs, h.Close())
 	}
 	if d := n.dir.Swap(nil); d != nil {
 		d.Release()
@@ -108,19 +110,6 @@ func (fs *FS) free(size int64, closeFile func() error) {
 		_ = closeFile()
 		fs.orphans.Add(-1)
 	})
-}
-
-// reachable answers ErrStale for a file whose last name was removed between the kernel's look at it and this call, and that was given up at once: the kernel looks
-// the path up again. Without that a reader would have an open file of which nothing can be read, and whose close fails.
-func (n *inode) reachable() error {
-	n.loc.RLock()
-	defer n.loc.RUnlock()
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if len(n.links) == 0 && n.file == nil && n.pinned == nil {
-		return dirs.ErrStale
-	}
-	return nil
 }
 
 // orphaned reports whether a host file has no name left.
