@@ -1,9 +1,11 @@
 package container
 
 import (
+	"errors"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cofferfs/coffer/container/suite"
 	"github.com/cofferfs/coffer/internal/disk"
@@ -129,6 +131,58 @@ func TestSlotsAreFetchedBeforeTheirBlock(t *testing.T) {
 		if len(host.calls) < len(c.want) || !slices.Equal(host.calls[:len(c.want)], c.want) {
 			t.Errorf("read of %d at %d: %v, want %v first", c.n, c.off, host.calls, c.want)
 		}
+	}
+	r.must(f.Close())
+}
+
+// holding is a host whose reads at one place wait until they are let go.
+type holding struct {
+	disk.File
+	at      int64
+	reached chan struct{}
+	free    chan struct{}
+}
+
+func (h *holding) ReadAt(p []byte, off int64) (int, error) {
+	if off == h.at {
+		h.reached <- struct{}{}
+		<-h.free
+	}
+	return h.File.ReadAt(p, off)
+}
+
+// TestBlocksAreLoadedBesideEachOther: who waits for the host's copy of one meta block holds up nobody who needs another one, and those who need the same one have it
+// read once.
+func TestBlocksAreLoadedBesideEachOther(t *testing.T) {
+	const groups = 2 * loaders
+	r, f, host := rigFetching(t, groups*4*64<<10)
+	g := f.Geometry()
+	held := &holding{File: host, at: g.groupAddr(1), reached: make(chan struct{}, groups), free: make(chan struct{})}
+	f.host = held
+	read := func(group int64) error { return f.ReadAt(make([]byte, g.FrameSize), group*g.groupPlain) }
+	waiting := make(chan error, 2)
+	go func() { waiting <- read(1) }()
+	<-held.reached
+	go func() { waiting <- read(1) }()
+	others := make(chan error, 1)
+	go func() {
+		var errs []error
+		for group := int64(2); group < loaders; group++ {
+			errs = append(errs, read(group))
+		}
+		others <- errors.Join(errs...)
+	}()
+	select {
+	case err := <-others:
+		r.must(err)
+	case <-time.After(time.Minute):
+		t.Error("reads by other blocks wait for the one that is being loaded")
+	}
+	close(held.free)
+	r.must(<-waiting)
+	r.must(<-waiting)
+	if n := len(held.reached); n > 0 {
+		t.Errorf("the block was read %d times more than once", n)
 	}
 	r.must(f.Close())
 }

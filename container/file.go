@@ -33,8 +33,9 @@ type File struct {
 	// their new entries are published.
 	slots sync.RWMutex
 
-	// load is held while metadata is read from the host, so that each block is read and verified once.
-	load sync.Mutex
+	// load is held while metadata is read from the host, so that each block is read and verified once. Blocks of a level whose index is the same modulo
+	// loaders share a lock; who waits for the disk holds up nobody who waits for another block.
+	load [treeLevels + 1][loaders]sync.Mutex
 	// hostMu is held while the applier writes or syncs the host file, and over its closing.
 	hostMu     sync.Mutex
 	hostClosed bool // guarded by hostMu

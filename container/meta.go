@@ -6,15 +6,16 @@ import (
 	"io"
 )
 
+// loaders is how many locks there are for the loading of blocks of one level: about as many as requests are served at a time.
+const loaders = 16
+
 // lookup returns a meta block (level 0) or tree node of the file as it is now, nil where everything below it is holes. The block
 // must not be changed and, where it is a dirty one, only be read under f.mu; cached ones never change. Errors are *MetaError.
 func (f *File) lookup(level uint8, index uint64) (*block, error) {
 	if b, known := f.inMemory(level, index); known {
 		return b, nil
 	}
-	f.load.Lock()
-	defer f.load.Unlock()
-	return f.loadLocked(level, index)
+	return f.loadBlock(level, index)
 }
 
 // inMemory looks where no host call is needed; known is false if the host must be asked.
@@ -40,8 +41,11 @@ func (f *File) inMemory(level uint8, index uint64) (b *block, known bool) {
 	return nil, false
 }
 
-// loadLocked reads a block from the host and verifies it against its parent's pin, the parent first. f.load is held.
-func (f *File) loadLocked(level uint8, index uint64) (*block, error) {
+// loadBlock reads a block from the host and verifies it against its parent's pin, the parent first.
+func (f *File) loadBlock(level uint8, index uint64) (*block, error) {
+	load := &f.load[level][index%loaders]
+	load.Lock()
+	defer load.Unlock()
 	for {
 		before := f.flushes.Load()
 		if b, known := f.inMemory(level, index); known {
@@ -51,7 +55,7 @@ func (f *File) loadLocked(level uint8, index uint64) (*block, error) {
 		var parent *block
 		if !header {
 			var err error
-			if parent, err = f.loadLocked(plevel, pindex); err != nil || parent == nil {
+			if parent, err = f.lookup(plevel, pindex); err != nil || parent == nil {
 				return nil, err
 			}
 		}
