@@ -130,7 +130,7 @@ func (f *File) writeSlots(size int64, ws []SegmentWrite, alone bool) error {
 	}()
 
 	// C1: seal.
-	sealer, err := f.crypto.cipher.Sealer()
+	sealer, err := f.sealWith()
 	if err != nil {
 		return err
 	}
@@ -180,6 +180,18 @@ func (f *File) writeSlots(size int64, ws []SegmentWrite, alone bool) error {
 	defer f.mu.Unlock()
 	f.hdr.size, f.headerDirty = size, true
 	return err
+}
+
+// sealWith returns what seals frames up to the next flush: whoever reads them at random then meets one prefix for each flush, and not one for each write.
+func (f *File) sealWith() (*suite.Sealer, error) {
+	if f.sealer == nil {
+		s, err := f.crypto.cipher.Sealer()
+		if err != nil {
+			return nil, err
+		}
+		f.sealer = s
+	}
+	return f.sealer, nil
 }
 
 // writeRun brings a sealed run to its slots, or sees to it that there is room for it.
@@ -309,7 +321,7 @@ func (f *File) withInline(ws []SegmentWrite) ([]SegmentWrite, error) {
 
 // sealInline seals all data of the file into the header body.
 func (f *File) sealInline(size int64, plain []byte) error {
-	sealer, err := f.crypto.cipher.Sealer()
+	sealer, err := f.sealWith()
 	if err != nil {
 		return err
 	}
@@ -561,6 +573,7 @@ func (f *File) cleanLocked() {
 	clear(f.made)
 	clear(f.was)
 	f.headerDirty = false
+	f.sealer = nil
 }
 
 // setHostLength cuts or extends the host file; readers that still use slots behind the cut finish first.

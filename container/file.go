@@ -28,6 +28,7 @@ type File struct {
 
 	// commit serializes everything that changes the file.
 	commit sync.Mutex
+	sealer *suite.Sealer // of what was sealed since the last flush; guarded by commit
 
 	// slots: shared while a read uses slots by the entries it looked up; exclusive while stored slots are overwritten or freed, until
 	// their new entries are published.

@@ -383,3 +383,25 @@ func TestLacksHeader(t *testing.T) {
 	f.must(h.Close())
 	f.must(f.eng.Close(true))
 }
+
+// TestOnePrefixForEachFlush: all that is sealed up to a flush has one prefix, and what comes behind it another one.
+func TestOnePrefixForEachFlush(t *testing.T) {
+	each(t, func(t *testing.T, r *rig) {
+		f, _ := r.create()
+		F := int64(f.Geometry().FrameSize)
+		first := func() *suite.Sealer {
+			r.must(write(f, random(int(F)), 0))
+			s := f.sealer
+			r.must(write(f, random(int(F)), F))
+			if f.sealer != s || s == nil {
+				t.Error("a second write before the flush draws a prefix of its own")
+			}
+			r.must(f.Flush())
+			return s
+		}
+		if a, b := first(), first(); a == b {
+			t.Error("a prefix outlives a flush")
+		}
+		r.must(f.Close())
+	})
+}
