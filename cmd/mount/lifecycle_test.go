@@ -163,11 +163,40 @@ func TestMountAfterUnmount(t *testing.T) {
 	v, _ := b.newVault("vault")
 	for range 5 {
 		mp := b.mount(v, "plain")
-		b.status(mp) // the daemon before may have had the socket's name
 		noError(t, os.WriteFile(filepath.Join(mp, "file"), bytes.Repeat([]byte("x"), 4<<20), 0o644))
 		if out, err := exec.Command("fusermount3", "-u", mp).CombinedOutput(); err != nil {
 			t.Fatalf("fusermount3: %v: %s", err, out)
 		}
 	}
 	b.gone(v, b.path("plain"))
+}
+
+// The kernel gives the device number of a mount that is gone to the next one, though the daemon of the first has not noticed: who asks reaches the right one.
+func TestStatusAfterUnmount(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to unmount what does not answer")
+	}
+	b := newBox(t)
+	first, _ := b.newVault("first")
+	second, _ := b.newVault("second")
+	mp, next := b.mount(first, "plain"), b.path("next")
+	pid := b.daemon(mp)
+	noError(t, unix.Kill(pid, unix.SIGSTOP))
+	noError(t, unix.Unmount(mp, 0))
+	goOn := make(chan error, 1)
+	go func() {
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			if _, mounted, err := mountAt(next); mounted || err != nil {
+				break
+			}
+		}
+		time.Sleep(100 * time.Millisecond) // the new daemon wants its sockets now
+		goOn <- unix.Kill(pid, unix.SIGCONT)
+	}()
+	b.mount(second, "next")
+	if r := b.status(next); r.Vault != second {
+		t.Errorf("the daemon of %s answers for %s", r.Vault, second)
+	}
+	noError(t, <-goOn)
+	b.gone(first, mp)
 }
