@@ -104,6 +104,30 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// A file that was synced and is removed, as sqlite3 does it with each rollback journal, is given up at once. That the kernel has to tell a ctime of it then fails nowhere.
+func TestStatusOfRemoved(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	mp := b.mount(v, "plain")
+	const files = 20
+	for range files {
+		f, err := os.Create(filepath.Join(mp, "f"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = f.WriteString("content"); err == nil {
+			err = errors.Join(f.Chown(os.Getuid(), os.Getgid()), f.Sync(), f.Close(), os.Remove(f.Name()))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := b.status(mp)
+	if r.Requests["SETATTR"] < files || len(r.Findings) > 0 || r.Errors["ESTALE"] > 0 {
+		t.Errorf("%d SETATTR, findings %v, errors %v, events %v", r.Requests["SETATTR"], r.Findings, r.Errors, r.Events)
+	}
+}
+
 // What fails is shown with path and offset to the owner, and with neither in the log.
 func TestStatusOfDamage(t *testing.T) {
 	b := newBox(t)
