@@ -209,7 +209,7 @@ func (fs *FS) timesStand(n *inode, in *fuse.SetAttrIn, out *fuse.Attr) (bool, er
 	}
 	var st unix.Stat_t
 	if err := n.stat(&st); err != nil {
-		if errors.Is(err, dirs.ErrStale) && errors.Is(n.reachable(), dirs.ErrStale) {
+		if errors.Is(err, dirs.ErrStale) && n.gone() {
 			return true, nil // its last name went, and nobody has it open: the kernel tells the ctime of that on its own, and looks at no answer
 		}
 		return false, err

@@ -49,6 +49,15 @@ func (fs *FS) expectRead(n *inode) error {
 	return nil
 }
 
+// gone reports whether the last name of n was removed and nothing keeps its host file open.
+func (n *inode) gone() bool {
+	n.loc.RLock()
+	defer n.loc.RUnlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.links) == 0 && n.file == nil && n.pinned == nil
+}
+
 // takeEarly takes what expectRead opened, nil where that is nothing. The caller holds mu.
 func (fs *FS) takeEarly(n *inode) disk.File {
 	h := n.early
