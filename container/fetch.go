@@ -1,10 +1,14 @@
 package container
 
+import "sync"
+
 const (
 	// streamMin is how much a read must bring to be part of a stream, if it lies within streamWindow of the end of the one before: the kernel has a few of its
 	// read-ahead under way at a time, in any order.
 	streamMin    = 128 << 10
 	streamWindow = 2 << 20
+	// maxStreams is how many streams of one file are told apart.
+	maxStreams = 4
 	// fetchAhead is how far ahead of a stream the host is asked to read, in plain bytes: by as much as the kernel asks for at once.
 	fetchAhead = 2 << 20
 	// fetchMax bounds one call: hosts take no more than their own read-ahead, or the largest request of the device, and forget the rest.
@@ -14,31 +18,56 @@ const (
 // fetcher is a host file that reads into its memory what will be asked for, and does not wait for it.
 type fetcher interface{ Fetch(off, n int64) }
 
+// stream is a row of large reads, each about where the one before ended.
+type stream struct {
+	end     int64 // of the last one
+	fetched int64 // up to where on the host that was asked for
+}
+
+// streams are those of a file, the one that was read last first.
+type streams struct {
+	mu  sync.Mutex
+	all [maxStreams]stream
+}
+
+// next takes [off, end) for the next part of the stream that ended nearest, if one did within streamWindow, else for the beginning of one: found tells which. [from, to) is
+// what the host is to be asked for of a stream. What was asked for before may be gone when the file is read from its beginning again.
+func (t *streams) next(g *Geometry, off, end int64) (from, to int64, found bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at, nearest := len(t.all)-1, int64(streamWindow)
+	for i := range t.all {
+		if d := max(off-t.all[i].end, t.all[i].end-off); d <= nearest {
+			at, nearest, found = i, d-1, true
+		}
+	}
+	s := t.all[at]
+	if !found || off == 0 {
+		s.fetched = 0
+	}
+	s.end = end
+	if found {
+		from, to = max(g.hostOffset(off)-BlockSize, s.fetched), g.hostOffset(min(end+fetchAhead, g.MaxSize())-1)+1
+		s.fetched = max(s.fetched, to)
+	}
+	copy(t.all[1:at+1], t.all[:at])
+	t.all[0] = s
+	return from, to, found
+}
+
 // fetchStream has the host read ahead of a stream of which [off, end) is the next part, each byte once. What a stream reads, meta blocks and all, then is in the host's
 // memory by the time it is asked for: nobody waits for one group after the other, and the disk works while frames are opened. It answers whether the part is
 // one of a stream.
 func (f *File) fetchStream(off, end int64) bool {
-	if end-off < streamMin {
-		return false
-	}
-	last := f.streamed.Swap(end)
 	h, ok := f.host.(fetcher)
-	stream := ok && last-streamWindow <= off && off <= last+streamWindow
-	if !stream || off == 0 { // what was fetched before may be gone
-		f.fetched.Store(0)
-	}
-	if !stream {
+	if !ok || end-off < streamMin {
 		return false
 	}
-	g := f.geo
-	from, to := max(g.hostOffset(off)-BlockSize, f.fetched.Load()), g.hostOffset(min(end+fetchAhead, g.MaxSize())-1)+1
-	if from < to {
-		f.fetched.Store(to)
-	}
+	from, to, found := f.streams.next(f.geo, off, end)
 	for ; from < to; from += fetchMax {
 		h.Fetch(from, min(fetchMax, to-from))
 	}
-	return true
+	return found
 }
 
 // lookupFor is lookup of a group's meta block for who reads [at, end) by it. Where the host must be asked for the block it is asked for the slots before, so that

@@ -111,6 +111,28 @@ func TestStreamIsFetchedAhead(t *testing.T) {
 	}
 }
 
+// TestStreamsBesideEachOther: as many streams of one file as are told apart are each fetched ahead, and each byte once.
+func TestStreamsBesideEachOther(t *testing.T) {
+	const part, apart = 512 << 10, 8 << 20
+	r, f, host := rigFetching(t, maxStreams*apart)
+	g := f.Geometry()
+	ends := make([]int64, maxStreams)
+	for k := range int64(4) {
+		for i := range ends {
+			off := int64(i)*apart + k*part
+			host.calls = nil
+			r.must(f.ReadAt(make([]byte, part), off))
+			got := host.fetched()
+			end := g.hostOffset(off+part+fetchAhead-1) + 1
+			if k > 1 && !slices.Equal(got, [][2]int64{{ends[i], end}}) {
+				t.Errorf("stream %d, part %d: host asked for %v, want [%d %d]", i, k, got, ends[i], end)
+			}
+			ends[i] = end
+		}
+	}
+	r.must(f.Close())
+}
+
 // TestSlotsAreFetchedBeforeTheirBlock: the first read by a meta block asks the host for the slots before it waits for the block; later ones do not, and no group is
 // asked for beyond its end.
 func TestSlotsAreFetchedBeforeTheirBlock(t *testing.T) {

@@ -44,8 +44,7 @@ type File struct {
 	hostChanged atomic.Bool // see HostChanged
 	syncSoon    atomic.Bool // see SyncSoon
 
-	streamed atomic.Int64 // where the last large read ended; see fetchStream
-	fetched  atomic.Int64 // up to where on the host that stream was asked for
+	streams streams // of large reads; see fetchStream
 
 	hooks atomic.Pointer[Hooks]
 	where atomic.Pointer[name]
