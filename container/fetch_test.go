@@ -176,7 +176,7 @@ func (h *holding) ReadAt(p []byte, off int64) (int, error) {
 // TestBlocksAreLoadedBesideEachOther: who waits for the host's copy of one meta block holds up nobody who needs another one, and those who need the same one have it
 // read once.
 func TestBlocksAreLoadedBesideEachOther(t *testing.T) {
-	const groups = 2 * loaders
+	const groups = 8
 	r, f, host := rigFetching(t, groups*4*64<<10)
 	g := f.Geometry()
 	held := &holding{File: host, at: g.groupAddr(1), reached: make(chan struct{}, groups), free: make(chan struct{})}
@@ -189,7 +189,7 @@ func TestBlocksAreLoadedBesideEachOther(t *testing.T) {
 	others := make(chan error, 1)
 	go func() {
 		var errs []error
-		for group := int64(2); group < loaders; group++ {
+		for group := int64(2); group < groups; group++ {
 			errs = append(errs, read(group))
 		}
 		others <- errors.Join(errs...)
