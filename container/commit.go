@@ -64,6 +64,10 @@ func (f *File) WriteFrames(size int64, ws []SegmentWrite) error {
 	if err := f.writeFrames(size, ws); err != nil {
 		return err
 	}
+	if err := f.placeFull(ws); err != nil {
+		return err
+	}
+	f.startEarly()
 	f.mu.RLock()
 	pressed := len(f.dirty) > maxDirtyMeta
 	f.mu.RUnlock()
@@ -222,8 +226,12 @@ func (f *File) enterRun(r *slotRun) {
 		f.overlayRun(f.pending(), r)
 	case r.place == riding:
 		f.rideRun(f.pending(), r)
-	case f.eng.applier != nil:
-		f.pending().direct = true
+	default:
+		if f.eng.applier != nil {
+			f.pending().direct = true
+		}
+		from := f.geo.frameStart(r.segment, r.frame)
+		f.early.add(from, from+int64(r.size(f.geo)))
 	}
 }
 
@@ -501,7 +509,7 @@ func (f *File) flushInPlace() error {
 	f.finishMeta()
 	for level := uint8(0); level <= treeLevels; level++ {
 		for k, b := range f.dirty {
-			if k.level != level {
+			if k.level != level || f.placed[k] {
 				continue
 			}
 			if err := f.writeBlock(k, b); err != nil {
@@ -572,6 +580,7 @@ func (f *File) cleanLocked() {
 	}
 	clear(f.dirty)
 	clear(f.made)
+	clear(f.placed)
 	clear(f.was)
 	f.headerDirty = false
 	f.sealer = nil
@@ -614,15 +623,8 @@ func (f *File) finishMeta() {
 			}
 			if level > 0 {
 				b.finishNode()
-			} else {
-				was := f.was[k]
-				for i := range f.geo.perGroup {
-					rec := b.record(f.geo, i)
-					if was != nil && bytes.Equal(rec, was.record(f.geo, i)) || allZero(rec) {
-						continue // as it was finished, or of holes
-					}
-					rec.finish(&s.hasher, f.geo.Frames)
-				}
+			} else if !f.placed[k] {
+				f.finishRecords(k, b, &s.hasher)
 			}
 			p := f.crypto.pinOf(level, k.index, b)
 			if f.made[k] && b.holes(level) { // what it was made for failed: there may be no place for it in the host file
@@ -641,5 +643,17 @@ func (f *File) finishMeta() {
 		for i, p := range f.pins {
 			copy(f.hdr.body[i*pinSize:], p[:])
 		}
+	}
+}
+
+// finishRecords completes the records of a dirty meta block. The caller holds mu.
+func (f *File) finishRecords(k metaKey, b *block, h *hasher) {
+	was := f.was[k]
+	for i := range f.geo.perGroup {
+		rec := b.record(f.geo, i)
+		if was != nil && bytes.Equal(rec, was.record(f.geo, i)) || allZero(rec) {
+			continue // as it was finished, or of holes
+		}
+		rec.finish(h, f.geo.Frames)
 	}
 }

@@ -46,6 +46,8 @@ type File struct {
 
 	streams streams // of large reads; see fetchStream
 
+	early early // see startEarly
+
 	hooks atomic.Pointer[Hooks]
 	where atomic.Pointer[name]
 
@@ -76,7 +78,8 @@ type File struct {
 	lsn        journal.LSN      // of the last transaction, 0 where there is none that matters
 	timeLogged unix.Timespec    // in it
 
-	// Of blocks that are logged as patches; see patch.go. Guarded by commit alone.
+	// Of blocks that are logged as patches, see patch.go, but placed. Guarded by commit alone.
+	placed    map[metaKey]bool      // made meta blocks that were written to their places: whether as they are; see placeFull
 	imaged    map[int64]journal.LSN // by place: where the last transaction begins that has all of the block
 	was       map[metaKey]*block    // dirty blocks as they were flushed last
 	wasHeader *block                // the header as it was logged last
@@ -90,7 +93,7 @@ func (f *File) ready(e *Engine, h disk.File, k *keys.FileKeys) error {
 		return fmt.Errorf("container: %w", err)
 	}
 	f.eng, f.host, f.geo, f.serial = e, h, hdr.geo, e.serial.Add(1)
-	f.dirty, f.made, f.overlay = map[metaKey]*block{}, map[metaKey]bool{}, map[int64]*image{}
+	f.dirty, f.made, f.placed, f.overlay = map[metaKey]*block{}, map[metaKey]bool{}, map[metaKey]bool{}, map[int64]*image{}
 	f.imaged, f.was = map[int64]journal.LSN{}, map[metaKey]*block{}
 	f.crypto = fileCrypto{vault: hdr.vault, id: hdr.id, suite: hdr.suite, digest: hdr.digest, cipher: c, auth: k.Auth}
 	if e.applier != nil {

@@ -160,11 +160,13 @@ func (f *File) placeMeta(t *transaction) error {
 			f.usePatch(t, m, f.was[k])
 			continue
 		}
-		f.slots.RLock() // the applier does not set the length meanwhile
-		err := f.writeBlock(k, b)
-		f.slots.RUnlock()
-		if err != nil {
-			return err
+		if !f.placed[k] {
+			f.slots.RLock() // the applier does not set the length meanwhile
+			err := f.writeBlock(k, b)
+			f.slots.RUnlock()
+			if err != nil {
+				return err
+			}
 		}
 		delete(f.imaged, m.off)
 		if f.durable && !t.direct {

@@ -126,6 +126,9 @@ func (f *File) writable(level uint8, index uint64) (*block, error) {
 	b := f.dirty[metaKey{f.serial, level, index}]
 	f.mu.RUnlock()
 	if b != nil {
+		if k := (metaKey{f.serial, level, index}); f.placed[k] {
+			f.placed[k] = false
+		}
 		return b, nil
 	}
 	old, err := f.lookup(level, index)
@@ -218,6 +221,7 @@ func (f *File) drop(group uint64) error {
 		}
 	}
 	f.serial, f.dirty, f.made, f.headerDirty = serial, kept, made, true
+	clear(f.placed)
 	return nil
 }
 

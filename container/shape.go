@@ -239,6 +239,7 @@ func (f *File) clearBody() {
 	clear(f.pins[:])
 	clear(f.dirty)
 	clear(f.made)
+	clear(f.placed)
 	f.serial = f.eng.serial.Add(1)
 }
 

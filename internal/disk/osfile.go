@@ -95,6 +95,12 @@ func (f *osFile) Fetch(off, n int64) {
 	_ = f.do("fetch", func(fd int) error { return unix.Fadvise(fd, off, n, unix.FADV_WILLNEED) }) // advice
 }
 
+// Start has the host begin to write what it has in memory of a range to the disk, and does not wait for that. It promises nothing; a failure is Datasync's. It is for
+// whoever can do without, as NextData.
+func (f *osFile) Start(off, n int64) {
+	_ = f.do("start", func(fd int) error { return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
+}
+
 func (f *osFile) Punch(off, n int64) error {
 	if n == 0 {
 		return nil // fallocate(2) calls this EINVAL
