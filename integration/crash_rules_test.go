@@ -25,6 +25,8 @@ func breaches() []breach {
 			old: "return f.freeing == 0", new: "return true"},
 		{rule: "C2 what is stored waits in the journal", file: "container/commit.go",
 			old: "f.eng.applier != nil && (stored || !fresh)", new: "f.eng.applier != nil && !fresh"},
+		{rule: "C4 a full block that changed is written again", file: "container/meta.go",
+			old: "f.placed[k] = false", new: "_ = k", pkg: "container", run: "TestFullGroupsArePlaced"},
 		{rule: "C5 fresh frames are synced before a transaction refers to them", file: "container/log.go",
 			old: "if t.direct && f.durable {", new: "if t.direct && f.durable && f.closed {"},
 		{rule: "C5 or ride in it", file: "container/pending.go",
