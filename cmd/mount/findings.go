@@ -151,20 +151,14 @@ func (f *findings) end(sum check.Summary, err error, hint string) error {
 	sum.Leftover += f.early.Leftover
 	sum.Pending += f.early.Pending
 	sum.Unchecked += f.early.Unchecked
-	if f.json {
-		f.line(struct {
-			Kind     string `json:"kind"`
-			Complete bool   `json:"complete"`
-			check.Summary
-		}{"summary", err == nil, sum})
-	} else {
-		f.print(summaryLine(sum))
-	}
+	err = f.summary(sum, err, struct {
+		Kind     string `json:"kind"`
+		Complete bool   `json:"complete"`
+		check.Summary
+	}{"summary", err == nil, sum})
 	switch {
 	case err != nil:
 		return err
-	case f.err != nil:
-		return failf(exitOther, "", "cannot print what was found: %w", f.err)
 	case sum.Damage > 0:
 		return failf(exitDamage, hint, "the vault is damaged: %s", amount(sum))
 	case sum.Pending > 0:
@@ -173,6 +167,19 @@ func (f *findings) end(sum check.Summary, err error, hint string) error {
 		return failf(exitPermission, "run as the vault's owner", "%d objects could not be looked at", sum.Unchecked)
 	}
 	return nil
+}
+
+// summary prints how a check ended, as line where that is to be JSON, and answers err, or that not all could be printed.
+func (f *findings) summary(sum check.Summary, err error, line any) error {
+	if f.json {
+		f.line(line)
+	} else {
+		f.print(summaryLine(sum))
+	}
+	if err == nil && f.err != nil {
+		return failf(exitOther, "", "cannot print what was found: %w", f.err)
+	}
+	return err
 }
 
 // action prints what a repair did.
@@ -215,22 +222,16 @@ func (f *findings) action(x check.Action) {
 func (f *findings) repaired(sum check.Summary, kept int, err error) error {
 	sum.Damage += f.early.Damage
 	sum.Leftover += f.early.Leftover
-	if f.json {
-		f.line(struct {
-			Kind     string `json:"kind"`
-			Complete bool   `json:"complete"`
-			DryRun   bool   `json:"dry_run"`
-			check.Summary
-			Left int `json:"left"`
-		}{"summary", err == nil, f.dryRun, sum, kept})
-	} else {
-		f.print(summaryLine(sum))
-	}
+	err = f.summary(sum, err, struct {
+		Kind     string `json:"kind"`
+		Complete bool   `json:"complete"`
+		DryRun   bool   `json:"dry_run"`
+		check.Summary
+		Left int `json:"left"`
+	}{"summary", err == nil, f.dryRun, sum, kept})
 	switch {
 	case err != nil:
 		return err
-	case f.err != nil:
-		return failf(exitOther, "", "cannot print what was found: %w", f.err)
 	case kept > 0:
 		return failf(exitDamage, "restore it from a backup, or remove it in a mount", "%d things are damaged that a repair cannot help", kept)
 	case sum.Unchecked > 0:

@@ -67,20 +67,7 @@ func vectorSlots(t testing.TB) *Config {
 func TestSlotVectors(t *testing.T) {
 	_, ring := vectorRing(t)
 	text := string(vectorSlots(t).file())
-	edit := func(old, new string) string {
-		s := strings.Replace(text, old, new, 1)
-		if s == text {
-			t.Fatalf("%q does not occur", old)
-		}
-		return s
-	}
-	// resealed has a MAC that holds: what is wrong is wrong by itself.
-	resealed := func(old, new string) string {
-		s := edit(old, new)
-		c := Config{body: []byte(s[:len(s)-trailerSize])}
-		c.mac = configMAC(ring, c.body)
-		return string(c.file())
-	}
+	edit, resealed := editors(t, ring, text)
 	all := map[string]*vectors.Vector{}
 	add := func(name, expect, comment, file string) *vectors.Vector {
 		v := new(vectors.Vector).Set("expect", expect).Set("comment", comment).SetHex("vmk", vectorKey).SetHex("config", []byte(file))

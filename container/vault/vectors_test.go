@@ -74,6 +74,25 @@ func vectorConfig(t *testing.T) *Config {
 	return c
 }
 
+// editors answers two functions that change the text of a config file in one place: edit leaves the MAC as it was, resealed makes it hold, so that what is wrong
+// is wrong by itself.
+func editors(t *testing.T, ring *keys.Ring, text string) (edit, resealed func(old, new string) string) {
+	edit = func(old, new string) string {
+		s := strings.Replace(text, old, new, 1)
+		if s == text {
+			t.Fatalf("%q does not occur", old)
+		}
+		return s
+	}
+	resealed = func(old, new string) string {
+		s := edit(old, new)
+		c := Config{body: []byte(s[:len(s)-trailerSize])}
+		c.mac = configMAC(ring, c.body)
+		return string(c.file())
+	}
+	return edit, resealed
+}
+
 func TestConfigVectors(t *testing.T) {
 	_, ring := vectorRing(t)
 	good := vectorConfig(t)
@@ -83,20 +102,7 @@ func TestConfigVectors(t *testing.T) {
 			SetHex("vmk", vectorKey).Set("passphrase", passphrase).SetHex("config", []byte(file))
 	}
 	text := string(good.file())
-	edit := func(old, new string) string {
-		s := strings.Replace(text, old, new, 1)
-		if s == text {
-			t.Fatalf("%q does not occur", old)
-		}
-		return s
-	}
-	// resealed has a MAC that holds: what is wrong is wrong by itself.
-	resealed := func(old, new string) string {
-		s := edit(old, new)
-		c := Config{body: []byte(s[:len(s)-trailerSize])}
-		c.mac = configMAC(ring, c.body)
-		return string(c.file())
-	}
+	edit, resealed := editors(t, ring, text)
 	add("config_first_slot", "success", "two key slots, the passphrase of the first", "first passphrase", text)
 	add("config_second_slot", "success", "two key slots, the passphrase of the second", "second passphrase", text)
 	add("config_other_layout", "success", "white space is free where JSON leaves it so, under the MAC", "first passphrase", resealed("  ", "\t"))
