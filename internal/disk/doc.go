@@ -18,7 +18,8 @@
 // but by Datasync, Sync, Dir.Sync and Dir.SyncAll.
 //
 // disk.go has the interfaces, os.go opens a root, osdir.go and osfile.go are the calls, xattr.go those for extended attributes, direct.go what goes
-// past the page cache, identity.go As, and walk.go goes through a tree of any depth with few descriptors.
+// past the page cache, served.go what hosts need that syncfs(2) does not reach, identity.go As, and walk.go goes through a tree of any depth with
+// few descriptors.
 //
 // Package disktest holds the conformance suite that every implementation passes. Read container/dirs next: it owns the
 // names that live here.
