@@ -149,8 +149,12 @@ func (a *app) createVault(path string, create createFlags, secret secretFlags, f
 		return nil, err
 	}
 	made, err := makeDirs(path)
+	if err == nil {
+		err = syncMade(made)
+	}
 	if err != nil {
 		wipe(pass)
+		removeDirs(made)
 		return nil, elsewhere("choose another place for the vault", err)
 	}
 	recovery, err := vault.Create(path, vault.Options{Params: params, KDF: kdf, Derive: deriver()}, pass)
@@ -223,6 +227,16 @@ func makeDirs(path string) (made []string, err error) {
 		made = append(made, missing[i])
 	}
 	return made, nil
+}
+
+// syncMade makes the names of what makeDirs made durable, where the directory above can be read and its host syncs directories.
+func syncMade(made []string) error {
+	for _, dir := range made {
+		if err := syncDir(filepath.Dir(dir)); err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("cannot make a directory durable: %w", err)
+		}
+	}
+	return nil
 }
 
 // removeDirs takes back what makeDirs made, as far as it is still empty.
