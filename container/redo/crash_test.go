@@ -260,7 +260,11 @@ func randomTransaction(rng *rand.Rand, p spot) logged {
 	for off := rng.Int64N(12 * block); off < 12*block && rng.IntN(4) > 0; off += rng.Int64N(3 * block) {
 		n := min(1+rng.Int64N(block), block-off%block)
 		x.head.Patches = append(x.head.Patches, Range{off, n})
-		x.images = append(x.images, bytes.Repeat([]byte{byte(rng.Uint32())}, int(n)))
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		x.images = append(x.images, b)
 		off += n
 	}
 	return x
