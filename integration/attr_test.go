@@ -230,6 +230,7 @@ func statxCtime(t *testing.T, path string) unix.Timespec {
 }
 
 func TestModeAndOwner(t *testing.T) {
+	needRoot(t)
 	bothModes(t, func(t *testing.T, m *mounted) {
 		path := m.write("file", []byte("x"))
 		for _, mode := range []uint32{0o600, 0o444, 0o6755, 0o7777, 0} {
@@ -259,6 +260,7 @@ func TestModeAndOwner(t *testing.T) {
 
 // Who creates owns; a setgid directory gives its group.
 func TestOwnership(t *testing.T) {
+	needRoot(t)
 	m := mount(t, options{allowOther: true})
 	m.must(os.Mkdir(m.path("open"), 0o777))
 	m.must(unix.Chmod(m.path("open"), 0o777))
@@ -294,6 +296,7 @@ func modeOf(t testing.TB, path string) uint32 {
 }
 
 func TestKillPriv(t *testing.T) {
+	needRoot(t)
 	for _, o := range []options{{allowOther: true}, {allowOther: true, writeThrough: true}} {
 		t.Run(o.String(), func(t *testing.T) {
 			m := mount(t, o)
@@ -346,6 +349,7 @@ func TestStatfs(t *testing.T) {
 }
 
 func TestMountFlags(t *testing.T) {
+	needRoot(t)
 	m := mount(t, options{words: []string{"noatime,noexec", "nodiratime", "fsname=a name"}})
 	var st unix.Statfs_t
 	m.must(unix.Statfs(m.dir, &st))

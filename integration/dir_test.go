@@ -257,6 +257,7 @@ func TestSymlinks(t *testing.T) {
 }
 
 func TestSpecialFiles(t *testing.T) {
+	needRoot(t)
 	m := mount(t, options{words: []string{"dev"}})
 	for name, mode := range map[string]uint32{
 		"fifo": unix.S_IFIFO | 0o640, "socket": unix.S_IFSOCK | 0o600, "char": unix.S_IFCHR | 0o644, "block": unix.S_IFBLK | 0o600, "regular": unix.S_IFREG | 0o604,

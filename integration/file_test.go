@@ -217,7 +217,7 @@ func TestMmap(t *testing.T) {
 	bothModes(t, func(t *testing.T, m *mounted) {
 		want := patterned(64 << 10)
 		path := m.write("file", want)
-		m.must(runChild(t, 0, "mmap", path))
+		m.must(runChild(t, uint32(os.Geteuid()), "mmap", path))
 		copy(want[5000:], "shared")
 		copy(want[9000:], "written")
 		copy(want[20000:], "unsynced")
@@ -234,21 +234,21 @@ func TestMmap(t *testing.T) {
 func TestLocks(t *testing.T) {
 	m := mount(t, options{})
 	path := m.write("file", []byte("x"))
-	m.must(runChild(t, 0, "lock", path))
+	m.must(runChild(t, uint32(os.Geteuid()), "lock", path))
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	m.must(err)
 	defer f.Close()
 	m.must(unix.Flock(int(f.Fd()), unix.LOCK_EX))
-	if err := runChild(t, 0, "lock", path); err == nil || !strings.Contains(err.Error(), "flock: resource temporarily unavailable") {
+	if err := runChild(t, uint32(os.Geteuid()), "lock", path); err == nil || !strings.Contains(err.Error(), "flock: resource temporarily unavailable") {
 		t.Errorf("flock: %v", err)
 	}
 	m.must(unix.Flock(int(f.Fd()), unix.LOCK_UN))
 	m.must(unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Start: 0, Len: 15}))
-	if err := runChild(t, 0, "lock", path); err == nil || !strings.Contains(err.Error(), "fcntl: resource temporarily unavailable") {
+	if err := runChild(t, uint32(os.Geteuid()), "lock", path); err == nil || !strings.Contains(err.Error(), "fcntl: resource temporarily unavailable") {
 		t.Errorf("fcntl: %v", err)
 	}
 	m.must(unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_UNLCK, Start: 0, Len: 15}))
-	m.must(runChild(t, 0, "lock", path))
+	m.must(runChild(t, uint32(os.Geteuid()), "lock", path))
 }
 
 // A write only handle of an uncached file: the kernel reads pages that it is to change in part.

@@ -28,6 +28,7 @@ import (
 // TestReaderJournal: a vault whose files are half overwritten, and whose journal has the bytes that belong there, reads as if nothing had happened: by the
 // reader that was written from FORMAT.md, by Go for reading only, and by Go after a replay.
 func TestReaderJournal(t *testing.T) {
+	needRoot(t) // it opens files whatever their mode
 	needPython(t)
 	spec, dir := goldenVaults[0], t.TempDir()
 	key := filepath.Join(t.TempDir(), recoveryFile)

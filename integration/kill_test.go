@@ -88,16 +88,17 @@ func startDaemon(t *testing.T, vaultDir, dir string) *daemon {
 // kill is kill -9.
 func (d *daemon) kill() {
 	_ = d.cmd.Process.Kill()
-	d.detach() // first: what it asked of its own mount while it began nobody answers any more, and it would never be gone
+	detach(d.dir) // first: what it asked of its own mount while it began nobody answers any more, and it would never be gone
 	_ = d.cmd.Wait()
 }
 
-func (d *daemon) detach() {
+// detach takes a mount away, whoever uses it.
+func detach(dir string) {
 	if os.Geteuid() == 0 {
-		_ = unix.Unmount(d.dir, unix.MNT_FORCE)
-		_ = unix.Unmount(d.dir, unix.MNT_DETACH)
+		_ = unix.Unmount(dir, unix.MNT_FORCE)
+		_ = unix.Unmount(dir, unix.MNT_DETACH)
 	} else {
-		_ = exec.Command("fusermount3", "-uz", d.dir).Run()
+		_ = exec.Command("fusermount3", "-uz", dir).Run()
 	}
 }
 

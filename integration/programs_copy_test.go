@@ -11,6 +11,7 @@ import (
 
 // rsync -a copies everything once: the second run finds nothing to do, also after a remount, in both directions.
 func TestRsync(t *testing.T) {
+	needRoot(t) // it changes a file of mode 0444
 	p := program(t, options{}, "rsync", "python3")
 	src := filepath.Join(t.TempDir(), "src")
 	p.sample(src)

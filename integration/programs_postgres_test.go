@@ -25,6 +25,7 @@ func TestPostgres(t *testing.T) {
 	if err != nil {
 		t.Skipf("no user for PostgreSQL: %v", err)
 	}
+	needRoot(t)
 	p := program(t, options{allowOther: true}, "setpriv")
 	pg := &postgres{prog: p, bin: bins[len(bins)-1], data: p.path("data")}
 	// Sockets need short paths; the program's home must be its own.

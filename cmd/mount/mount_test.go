@@ -296,6 +296,9 @@ func TestMountWords(t *testing.T) {
 		{"allow_other,nowriteback", "allow_other", ""},
 		{"default_permissions", "rw", "allow_other"},
 	} {
+		if os.Geteuid() != 0 && (strings.HasPrefix(test.words, "suid") || strings.HasPrefix(test.words, "allow_other") && !userAllowOther("/etc/fuse.conf")) {
+			continue
+		}
 		mp := b.mount(v, "plain", "-o", test.words)
 		var line string
 		for l := range strings.Lines(readFile(t, "/proc/self/mounts")) {
