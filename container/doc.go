@@ -35,7 +35,7 @@
 //	digest.go errors.go                                      leaves and digests; the classes of errors
 //	engine.go open.go file.go                                the containers of a vault, and one that is open
 //	read.go meta.go pool.go fetch.go seek.go                 the way out
-//	commit.go shape.go allocate.go                           the way in, step by step
+//	commit.go flush.go early.go shape.go allocate.go         the way in, step by step
 //	log.go pending.go patch.go made.go                       what is logged: transactions, their images, and what is cut from these
 //	apply.go place.go checkpoint.go                          from the journal to the host, in the background
 //	salvage.go                                               a file that a power cut left without its parts

@@ -19,7 +19,7 @@
 //	               File.Flush (flush.go), by FLUSH, FSYNC, pressure or the timer: WriteFrames for batches of dirty frames, then Flush
 //	container      File.WriteFrames (commit.go): frames sealed in parallel (C1); to their slots where nothing is stored yet, else kept for the
 //	               transaction and in the overlay (C2); their entries into the records (C3)
-//	               File.Flush: records, pins, header (C4 to C6), one transaction appended to the journal (File.log, log.go)
+//	               File.Flush (flush.go): records, pins, header (C4 to C6), one transaction appended to the journal (File.log, log.go)
 //	journal        Journal.Append (append.go): records behind each other in a piece
 //	fs             FSYNC, FS.Fsync: then File.Sync (log.go, C7): Journal.Sync; and the names of the file (sync.go), or all of a new file by the
 //	               journal alone (made.go, C8)

@@ -74,7 +74,7 @@ func breaches() []breach {
 			old: "case f.made != nil:", new: "case f.made != nil && f.idle():", pkg: "container/redo", run: "TestMade"},
 		{rule: "R5 or removed", file: "container/redo/replay.go",
 			old: "if err := c.drop(f); err != nil {", new: "if err := error(nil); err != nil {", pkg: "container/redo", run: "TestMade"},
-		{rule: "durable only once it is synced", file: "container/commit.go",
+		{rule: "durable only once it is synced", file: "container/flush.go",
 			old: "f.hdr.durable = f.hdr.kind <= bodyInline", new: "f.hdr.durable = true"},
 		{rule: "what an unclean session had not synced becomes holes", file: "container/open.go",
 			old: "return f, f.salvage()", new: "return f, nil"},

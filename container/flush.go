@@ -1,0 +1,190 @@
+package container
+
+import "bytes"
+
+// Flush brings the host file to the state of memory: changed meta blocks and nodes, length, header. On an error what was changed stays
+// dirty. It promises nothing about power cuts; Sync does.
+func (f *File) Flush() error {
+	f.commit.Lock()
+	defer f.commit.Unlock()
+	return f.flush()
+}
+
+func (f *File) flush() error {
+	f.settle()
+	f.mu.RLock()
+	dirty, closed := f.headerDirty || len(f.dirty) > 0 || f.tx != nil, f.closed
+	f.mu.RUnlock()
+	switch {
+	case closed:
+		return ErrClosed
+	case !dirty || f.abandoned:
+		return nil
+	case f.readOnly:
+		return ErrReadOnly
+	}
+	f.flushes.Add(1)
+	defer f.flushes.Add(1)
+	if err := f.eng.applier.prepare(); err != nil {
+		return err
+	}
+	if f.eng.applier == nil || f.virgin && (f.tx == nil || len(f.tx.images) == 0 && !f.tx.frees) {
+		return f.flushInPlace()
+	}
+	return f.log()
+}
+
+// flushInPlace writes the metadata where it lies: without a journal, or of a file of which nothing is on the host yet but fresh frames.
+func (f *File) flushInPlace() error {
+	// C4: digests, CRCs and pins from the meta blocks up; then write, children before parents.
+	f.finishMeta()
+	for level := uint8(0); level <= treeLevels; level++ {
+		for k, b := range f.dirty {
+			if k.level != level || f.placed[k] {
+				continue
+			}
+			if err := f.writeBlock(k, b); err != nil {
+				return err
+			}
+		}
+	}
+
+	// C5: the host length. That of an empty new file comes with its header.
+	f.mu.RLock()
+	want, have := f.geo.HostLength(f.hdr.size), f.hostLen
+	f.mu.RUnlock()
+	if want != have && (want != BlockSize || have != 0) {
+		if err := f.setHostLength(want); err != nil {
+			return err
+		}
+	}
+
+	// C6: the header.
+	f.hdr.durable = f.hdr.kind <= bodyInline
+	b := f.sealHeader()
+	if err := f.writeHost(b[:], 0); err != nil {
+		return &MetaError{Op: "write", Level: headerLevel, Err: err}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cleanLocked()
+	f.hostLen = want
+	f.virgin, f.tx, f.durable = false, nil, f.hdr.durable || f.durable
+	return nil
+}
+
+// writeBlock writes a meta block or node where it lies.
+func (f *File) writeBlock(k metaKey, b *block) error {
+	if err := f.writeHost(b[:], f.blockAddr(k.level, k.index)); err != nil {
+		return &MetaError{Op: "write", Level: k.level, Index: k.index, Err: err}
+	}
+	return nil
+}
+
+// writeHost writes to the host file, which may get longer, also by a write that fails halfway.
+func (f *File) writeHost(p []byte, off int64) error {
+	n, err := f.host.WriteAt(p, off)
+	f.hostChanged.Store(true)
+	f.eng.wrote.Add(int64(n))
+	f.mu.Lock()
+	f.hostLen = max(f.hostLen, off+int64(n))
+	f.mu.Unlock()
+	return err
+}
+
+// sealHeader seals the header as it is now.
+func (f *File) sealHeader() *block {
+	b := new(block)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hdr.sequence++
+	mac := f.crypto.takeMAC()
+	f.hdr.seal(b, mac)
+	f.crypto.putMAC(mac)
+	return b
+}
+
+// cleanLocked is called when the metadata is written or logged. The caller holds mu.
+func (f *File) cleanLocked() {
+	for k, b := range f.dirty {
+		f.eng.cacheMeta(k, b)
+	}
+	clear(f.dirty)
+	clear(f.made)
+	clear(f.placed)
+	clear(f.was)
+	f.headerDirty = false
+	f.sealer = nil
+}
+
+// setHostLength cuts or extends the host file; readers that still use slots behind the cut finish first.
+func (f *File) setHostLength(n int64) error {
+	f.slots.Lock()
+	defer f.slots.Unlock()
+	err := f.host.Truncate(n)
+	f.hostChanged.Store(true)
+	if err != nil {
+		return &MetaError{Op: "write", Level: headerLevel, Err: err}
+	}
+	f.mu.Lock()
+	f.hostLen = n
+	f.mu.Unlock()
+	return nil
+}
+
+// finishMeta completes every dirty block and the header body, so that what is in memory can be written as it is. Parents come after
+// their children, since they take the children's pins.
+func (f *File) finishMeta() {
+	s := f.eng.pool.getScratch()
+	defer f.eng.pool.putScratch(s)
+	s.use(f.crypto.digest)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.single != nil {
+		rec := f.single.record(f.geo, 0)
+		if !allZero(rec) {
+			rec.finish(&s.hasher, f.geo.Frames)
+		}
+		copy(f.hdr.body[:], rec)
+	}
+	for level := uint8(0); level <= treeLevels; level++ {
+		for k, b := range f.dirty {
+			if k.level != level {
+				continue
+			}
+			if level > 0 {
+				b.finishNode()
+			} else if !f.placed[k] {
+				f.finishRecords(k, b, &s.hasher)
+			}
+			p := f.crypto.pinOf(level, k.index, b)
+			if f.made[k] && b.holes(level) { // what it was made for failed: there may be no place for it in the host file
+				p = pin{}
+				delete(f.dirty, k)
+				delete(f.made, k)
+			}
+			if plevel, pindex, place, header := parentOf(level, k.index); header {
+				f.pins[place] = p
+			} else {
+				f.dirty[metaKey{k.serial, plevel, pindex}].setPin(place, p)
+			}
+		}
+	}
+	if f.hdr.kind == bodyTree {
+		for i, p := range f.pins {
+			copy(f.hdr.body[i*pinSize:], p[:])
+		}
+	}
+}
+
+// finishRecords completes the records of a dirty meta block. The caller holds mu.
+func (f *File) finishRecords(k metaKey, b *block, h *hasher) {
+	was := f.was[k]
+	for i := range f.geo.perGroup {
+		rec := b.record(f.geo, i)
+		if was != nil && bytes.Equal(rec, was.record(f.geo, i)) || allZero(rec) {
+			continue // as it was finished, or of holes
+		}
+		rec.finish(h, f.geo.Frames)
+	}
+}
