@@ -21,8 +21,7 @@ type dirHandle struct {
 	taken bool
 }
 
-// OpenDir opens a directory for listing. What the kernel has of an earlier listing it may keep: nobody but it changes names, and it notices that. But where it has
-// forgotten most of what is listed, it is to ask again: READDIRPLUS tells about all of them, and else each is looked up by itself.
+// OpenDir opens a directory for listing.
 func (fs *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	n, err := fs.node(in.NodeId)
 	if err != nil {
@@ -31,10 +30,6 @@ func (fs *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 	d, err := n.directory()
 	if err != nil {
 		return fs.status("opendir", err)
-	}
-	out.OpenFlags = fuse.FOPEN_CACHE_DIR
-	if total, loaded := d.Len(); loaded && 2*fs.heldBelow(n) >= total {
-		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
 	fs.hold(n)
 	fs.handleMu.Lock()

@@ -127,13 +127,6 @@ func (fs *FS) hold(n *inode) {
 	fs.mu.Unlock()
 }
 
-// heldBelow is about how many names in a directory the kernel knows.
-func (fs *FS) heldBelow(dir *inode) int {
-	fs.mu.RLock()
-	defer fs.mu.RUnlock()
-	return dir.holds
-}
-
 // release gives up one hold; the last one of an inode that the kernel has forgotten ends it.
 func (fs *FS) release(n *inode) { fs.drop(n, 0, 1) }
 

@@ -43,13 +43,6 @@ func (d *Dir) Entries() ([]Entry, error) {
 	return all, nil
 }
 
-// Len answers how many entries there are, where the map is loaded. No I/O.
-func (d *Dir) Len() (n int, loaded bool) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return len(d.links), d.links != nil
-}
-
 // at runs f on the host object that name carries, or answers ErrStale where that is not id. Others may do so at the same time; the name
 // stays as it is meanwhile.
 func (d *Dir) at(name string, id keys.ObjectID, f func(fd disk.Dir, host string, n link) error) error {
