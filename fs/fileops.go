@@ -22,6 +22,8 @@ func writable(flags uint32) bool { return flags&unix.O_ACCMODE != unix.O_RDONLY 
 func (fs *FS) handle(flags uint32, out *fuse.OpenOut) {
 	if writable(flags) {
 		out.Fh = mayWrite | hasData
+	} else if flags&unix.O_TRUNC != 0 {
+		out.Fh = hasData
 	}
 	// Content never changes behind the kernel's back, so its pages stay good from one open to the next.
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
@@ -115,7 +117,7 @@ func (fs *FS) open(node uint64, flags, openFlags uint32, out *fuse.OpenOut) erro
 	}
 	write := writable(flags)
 	fs.opened(n, write)
-	if !write {
+	if !write && flags&unix.O_TRUNC == 0 {
 		err = fs.expectRead(n)
 	} else {
 		err = fs.using(n, flags&unix.O_TRUNC != 0, func(f *cache.File) error {

@@ -1,6 +1,9 @@
 package fs
 
-import "github.com/hanwen/go-fuse/v2/fuse"
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
 
 // The requests as Watch counts them. Each method only hands on; FORGET and the calls that this filesystem leaves to the kernel are not here.
 
@@ -183,7 +186,7 @@ func (w *Watch) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 }
 
 func (w *Watch) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	if writable(in.Flags) {
+	if writable(in.Flags) || in.Flags&unix.O_TRUNC != 0 {
 		defer w.change()()
 	}
 	s := w.RawFileSystem.Open(cancel, in, out)

@@ -332,3 +332,26 @@ func TestAgainstModel(t *testing.T) {
 // What is damaged on the host is an error, never other bytes, and only where it is damaged.
 
 // A copy of a file under another of its names is refused while the first is known.
+
+// O_TRUNC truncates whatever else a file is opened for, and it lasts.
+func TestTruncateOpensReadOnly(t *testing.T) {
+	bothModes(t, func(t *testing.T, m *mounted) {
+		empty := func(when string) {
+			t.Helper()
+			if n := lstat(t, m.path("f")).Size; n != 0 {
+				t.Errorf("%d bytes %s", n, when)
+			}
+		}
+		m.write("f", patterned(100_000))
+		m.remount()
+		m.must(m.open("f", os.O_RDONLY|os.O_TRUNC).Close())
+		empty("at once")
+		m.remount()
+		empty("after a remount")
+		f := m.open("f", os.O_RDWR)
+		_, err := f.WriteAt([]byte("new"), 3)
+		m.must(err)
+		m.must(f.Close())
+		m.want(m.path("f"), []byte("\x00\x00\x00new"))
+	})
+}
