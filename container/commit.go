@@ -63,9 +63,7 @@ func (f *File) WriteFrames(size int64, ws []SegmentWrite) error {
 	if err := f.writeFrames(size, ws); err != nil {
 		return err
 	}
-	if err := f.placeFull(ws); err != nil {
-		return err
-	}
+	f.placeFull(ws)
 	f.startEarly()
 	f.mu.RLock()
 	pressed := len(f.dirty) > maxDirtyMeta

@@ -60,9 +60,9 @@ func (f *File) startEarly() {
 
 // placeFull writes the meta blocks that are new, and have become full, to their fresh places, where the next flush finds them written. The host then has no gaps to
 // leave between its extents, whenever it begins to write them. One that changes after that waits for the flush. The segments ascend. The caller holds commit.
-func (f *File) placeFull(ws []SegmentWrite) error {
+func (f *File) placeFull(ws []SegmentWrite) {
 	if f.hdr.kind != bodyTree || len(ws) == 0 || !f.freshNow() {
-		return nil
+		return
 	}
 	s := f.eng.pool.getScratch()
 	defer f.eng.pool.putScratch(s)
@@ -82,12 +82,11 @@ func (f *File) placeFull(ws []SegmentWrite) error {
 		f.mu.Lock()
 		f.finishRecords(k, b, &s.hasher)
 		f.mu.Unlock()
-		if err := f.writeBlock(k, b); err != nil {
-			return err
+		if f.writeBlock(k, b) != nil {
+			return // the flush tries again, and says so: an error here would have frames that stand in their places logged as well
 		}
 		f.placed[k] = true
 	}
-	return nil
 }
 
 // full reports whether a meta block has an entry for each frame of its group.

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cofferfs/coffer/container/suite"
 	"github.com/cofferfs/coffer/internal/disk"
 )
@@ -124,4 +126,41 @@ func TestFullGroupsArePlaced(t *testing.T) {
 		t.Errorf("contents differ at %d", firstDiff(got, p))
 	}
 	r.must(f.Close())
+}
+
+// full has no room for what is to be written at one place, once.
+type full struct {
+	disk.File
+	at int64
+}
+
+func (h *full) WriteAt(p []byte, off int64) (int, error) {
+	if off == h.at {
+		h.at = -1
+		return 0, unix.ENOSPC
+	}
+	return h.File.WriteAt(p, off)
+}
+
+// Where the host has no room for the meta block of a group that became full, the frames of it stand in their places: they need not come again, and so not by the journal.
+func TestFullGroupWithoutRoom(t *testing.T) {
+	g := geometries[8]
+	f := &fill{logRig: newLogRig(t, g)}
+	h, err := f.root.Create("f", 0o600)
+	f.must(err)
+	host := &full{File: h, at: g.groupAddr(1)}
+	c, err := f.eng.Create(host, testID(1), ObjectFile)
+	f.must(err)
+	f.must(f.write(c, 0, 4*g.perGroup))
+	if host.at != -1 {
+		t.Fatal("nothing failed")
+	}
+	f.must(c.Sync())
+	if logged := int64(f.eng.applier.log.Load().End()); logged > g.groupPlain {
+		t.Errorf("%d bytes went through the journal for a new file of %d", logged, 4*g.groupPlain)
+	}
+	got := make([]byte, c.Size())
+	f.must(c.ReadAt(got, 0))
+	f.must(c.Close())
+	f.must(f.eng.Close(true))
 }
