@@ -25,6 +25,7 @@ func (f *File) flush() error {
 	}
 	f.flushes.Add(1)
 	defer f.flushes.Add(1)
+	f.sealer = nil // what is sealed next has another prefix, also where this one fails
 	if err := f.eng.applier.prepare(); err != nil {
 		return err
 	}
@@ -114,7 +115,6 @@ func (f *File) cleanLocked() {
 	clear(f.placed)
 	clear(f.was)
 	f.headerDirty = false
-	f.sealer = nil
 }
 
 // setHostLength cuts or extends the host file; readers that still use slots behind the cut finish first.

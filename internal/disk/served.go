@@ -76,7 +76,8 @@ func (h *handle) settle() {
 	if h.on == nil || h.changes.Load() == 0 {
 		return
 	}
-	if h.synced.Load() != h.changes.Load() {
+	var st unix.Stat_t
+	if h.synced.Load() != h.changes.Load() && (unix.Fstat(h.fd, &st) != nil || st.Nlink > 0) { // else nothing of it lasts, and not every server syncs it
 		h.on.failed(syncServed(h.fd))
 	}
 	h.on.mu.Lock()
@@ -168,7 +169,7 @@ func syncAt(dir int, name string) error {
 func SyncTree(root Dir) error {
 	if d, ok := root.(*osDir); ok && d.h.on != nil {
 		err := Walk(root, struct{}{}, func(d Dir, _ struct{}, err error) (below []Below[struct{}], _ error) {
-			if errors.Is(err, unix.ENOENT) {
+			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) { // gone, or foreign: no daemon could change it
 				return nil, nil
 			} else if err != nil {
 				return nil, err
@@ -186,7 +187,9 @@ func SyncTree(root Dir) error {
 					below = append(below, Below[struct{}]{Name: name})
 				case unix.DT_REG:
 					f, err := d.Open(name, true)
-					if err != nil {
+					if errors.Is(err, unix.EACCES) {
+						return nil
+					} else if err != nil {
 						return err
 					}
 					defer f.Close()
