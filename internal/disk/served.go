@@ -76,8 +76,7 @@ func (h *handle) settle() {
 	if h.on == nil || h.changes.Load() == 0 {
 		return
 	}
-	var st unix.Stat_t
-	if h.synced.Load() != h.changes.Load() && (unix.Fstat(h.fd, &st) != nil || st.Nlink > 0) { // else nothing of it lasts, and not every server syncs it
+	if h.synced.Load() != h.changes.Load() {
 		h.on.failed(syncServed(h.fd))
 	}
 	h.on.mu.Lock()
