@@ -485,7 +485,7 @@ func TestProgressAtTerminal(t *testing.T) {
 	if !strings.Contains(text, fmt.Sprintf("1 files copied, %d bytes", size)) {
 		t.Errorf("no summary: %q", text)
 	}
-	if !strings.Contains(text, "iB/s") || !strings.Contains(text, "source") {
+	if !strings.Contains(text, "source") || !strings.Contains(text, "% |") { // the rate comes with the second one, which a fast host does not see
 		t.Errorf("no bar: %q", text)
 	}
 	for _, args := range [][]string{{"verify", "--keyfile", key, v}, {"scrub", v}} {
