@@ -44,7 +44,7 @@ func (f *File) startEarly() {
 	}
 	from, to, dense := e.from, e.to-earlyLag, e.to-e.from <= 2*e.bytes
 	e.bytes = 0
-	if !dense { // here and there: the host may still gather more
+	if !dense || to <= from { // here and there, or the same again: the host may still gather more
 		return
 	}
 	e.add(to, e.to)

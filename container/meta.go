@@ -122,11 +122,12 @@ func (f *File) writable(level uint8, index uint64) (*block, error) {
 	if f.hdr.kind == bodySingle && level == 0 && index == 0 {
 		return f.single, nil
 	}
+	k := metaKey{f.serial, level, index}
 	f.mu.RLock()
-	b := f.dirty[metaKey{f.serial, level, index}]
+	b := f.dirty[k]
 	f.mu.RUnlock()
 	if b != nil {
-		if k := (metaKey{f.serial, level, index}); f.placed[k] {
+		if f.placed[k] {
 			f.placed[k] = false
 		}
 		return b, nil

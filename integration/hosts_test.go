@@ -234,9 +234,14 @@ func mountPlain(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := fuse.NewServer(plainHost{fusefs.NewNodeFS(root, &fusefs.Options{})}, dir, &fuse.MountOptions{
-		AllowOther: true, DirectMount: true, Options: []string{"default_permissions", "dev", "suid"}, DisableSplice: true,
-	})
+	serveHost(t, plainHost{fusefs.NewNodeFS(root, &fusefs.Options{})}, dir, &fuse.MountOptions{DisableSplice: true})
+}
+
+// serveHost mounts a filesystem for a vault to lie on.
+func serveHost(t *testing.T, host fuse.RawFileSystem, dir string, o *fuse.MountOptions) {
+	t.Helper()
+	o.AllowOther, o.DirectMount, o.Options = true, true, []string{"default_permissions", "dev", "suid"}
+	server, err := fuse.NewServer(host, dir, o)
 	if err != nil {
 		t.Skipf("cannot mount a FUSE host: %v", err)
 	}
@@ -245,7 +250,7 @@ func mountPlain(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := server.Unmount(); err != nil {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil { // a vault that was killed on it has directories open
 			t.Errorf("unmount the host: %v", err)
 		}
 	})

@@ -178,21 +178,7 @@ func TestServedHost(t *testing.T) {
 	var timeout time.Duration
 	h := &servedHost{inos: map[uint64]uint64{fuse.FUSE_ROOT_ID: lstat(t, backing).Ino}, changed: map[uint64]int{}}
 	h.RawFileSystem = fusefs.NewNodeFS(root, &fusefs.Options{EntryTimeout: &timeout, AttrTimeout: &timeout})
-	server, err := fuse.NewServer(h, dir, &fuse.MountOptions{
-		AllowOther: true, DirectMount: true, Options: []string{"default_permissions", "dev", "suid"}, DisableReadDirPlus: true,
-	})
-	if err != nil {
-		t.Skipf("cannot mount a FUSE host: %v", err)
-	}
-	go server.Serve()
-	if err := server.WaitMount(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil { // what was killed below has directories open
-			t.Errorf("unmount the host: %v", err)
-		}
-	})
+	serveHost(t, h, dir, &fuse.MountOptions{DisableReadDirPlus: true})
 
 	if err := os.Mkdir(filepath.Join(dir, "vault"), 0o700); err != nil {
 		t.Fatal(err)

@@ -167,43 +167,47 @@ func syncAt(dir int, name string) error {
 // SyncTree is SyncAll, below root also of what other processes changed, which may have been killed before they synced it.
 func SyncTree(root Dir) error {
 	if d, ok := root.(*osDir); ok && d.h.on != nil {
-		err := Walk(root, struct{}{}, func(d Dir, _ struct{}, err error) (below []Below[struct{}], _ error) {
-			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) { // gone, or foreign: no daemon could change it
-				return nil, nil
-			} else if err != nil {
-				return nil, err
-			}
-			err = d.List(func(name string, _ uint64, typ uint8) error {
-				if typ == unix.DT_UNKNOWN {
-					var st unix.Stat_t
-					if err := d.Stat(name, &st); err != nil {
-						return err
-					}
-					typ = uint8(st.Mode >> 12 & 15) // DT_ values are S_IFMT's bits
-				}
-				switch typ {
-				case unix.DT_DIR:
-					below = append(below, Below[struct{}]{Name: name})
-				case unix.DT_REG:
-					f, err := d.Open(name, true)
-					if errors.Is(err, unix.EACCES) {
-						return nil
-					} else if err != nil {
-						return err
-					}
-					defer f.Close()
-					return f.Sync()
-				}
-				return nil
-			})
-			if err == nil {
-				err = d.Sync()
-			}
-			return below, err
-		})
-		if err != nil {
+		if err := Walk(root, struct{}{}, syncEntries); err != nil {
 			return err
 		}
 	}
 	return root.SyncAll()
+}
+
+// syncEntries syncs a directory and the files in it, for Walk. What is gone by now, and what the process may not open, which it has not changed either, is passed over.
+func syncEntries(d Dir, _ struct{}, err error) (below []Below[struct{}], _ error) {
+	if err != nil {
+		return nil, unlessForeign(err)
+	}
+	err = d.List(func(name string, _ uint64, typ uint8) error {
+		if typ == unix.DT_UNKNOWN {
+			var st unix.Stat_t
+			if err := d.Stat(name, &st); err != nil {
+				return unlessForeign(err)
+			}
+			typ = uint8(st.Mode >> 12 & 15) // DT_ values are S_IFMT's bits
+		}
+		switch typ {
+		case unix.DT_DIR:
+			below = append(below, Below[struct{}]{Name: name})
+		case unix.DT_REG:
+			f, err := d.Open(name, true)
+			if err != nil {
+				return unlessForeign(err)
+			}
+			return errors.Join(f.Sync(), f.Close())
+		}
+		return nil
+	})
+	if err == nil {
+		err = d.Sync()
+	}
+	return below, err
+}
+
+func unlessForeign(err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) {
+		return nil
+	}
+	return err
 }
