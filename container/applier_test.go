@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	mrand "math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -35,6 +36,29 @@ func until(t *testing.T, what string, done func() bool) {
 			t.Fatalf("no %s", what)
 		}
 	}
+}
+
+// Whoever is told that a file is idle may close it: nothing of it waits any more, and nobody tells again.
+func TestIdle(t *testing.T) {
+	f := &fill{logRig: newLogRig(t, geometries[0])}
+	c, a := f.file(0, 3), f.eng.applier
+	f.must(c.Drain())
+	waiting := []int{}
+	c.SetHooks(Hooks{Idle: func() { waiting = append(waiting, a.files[c]) }}) // under a.mu
+	for range 2 {
+		f.must(f.write(c, 0, 1))
+		f.must(c.Flush())
+		f.must(f.write(c, 1, 1))
+		f.must(c.Flush())
+		if !c.Pending() {
+			t.Fatal("nothing waits")
+		}
+		f.must(c.Drain())
+	}
+	if len(waiting) < 2 || slices.Max(waiting) > 0 {
+		t.Errorf("told with so many transactions waiting: %v", waiting)
+	}
+	f.must(c.Close())
 }
 
 // A suspension waits for a checkpoint that runs: after it that one would give up what the next journal holds.

@@ -434,7 +434,11 @@ func (a *applier) applied(f *File, ts []*transaction) {
 	f.queued -= len(ts)
 	gone := f.abandoned
 	f.mu.Unlock()
-	if hooks := f.hooks.Load(); hooks != nil && hooks.Applied != nil && !gone {
+	hooks := f.hooks.Load()
+	if hooks == nil || gone {
+		hooks = &Hooks{}
+	}
+	if hooks.Applied != nil {
 		hooks.Applied() // before the journal may give the transactions up: they say which mtime the host file has
 	}
 	a.mu.Lock()
@@ -446,6 +450,9 @@ func (a *applier) applied(f *File, ts []*transaction) {
 	}
 	if a.files[f] -= len(ts); a.files[f] == 0 {
 		delete(a.files, f)
+		if hooks.Idle != nil {
+			hooks.Idle() // under mu: whoever waits for this in drain comes after it
+		}
 	}
 	a.cond.Broadcast()
 }

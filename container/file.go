@@ -176,7 +176,7 @@ func (f *File) Dirty() bool {
 	return f.headerDirty || len(f.dirty) > 0 || f.tx != nil
 }
 
-// Pending reports whether anything flushed is not in its place yet. Close waits for it; Hooks.Applied tells when it is.
+// Pending reports whether anything flushed is not in its place yet. Close waits for it; Hooks.Idle tells when it is.
 func (f *File) Pending() bool {
 	a := f.eng.applier
 	if a == nil {

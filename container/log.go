@@ -27,6 +27,8 @@ type Hooks struct {
 	Mtime func() unix.Timespec
 	// Applying is called before the applier writes to the host file, Applied after. They must not wait for any call of the File.
 	Applying, Applied func()
+	// Idle is called when the last of what was flushed has come to its place: Pending is false then. It must not wait, nor call the File.
+	Idle func()
 }
 
 // SetHooks comes before the first change.

@@ -144,7 +144,9 @@ func (fs *FS) attach(n *inode, c *container.File, mtime unix.Timespec) {
 		n.toldCtime(unix.Timespec{}) // until it changes
 	}
 	n.track(c.Host(), mtime)
-	c.SetHooks(container.Hooks{Mtime: n.current, Applying: func() { fs.beforeApply(n, c.Host()) }, Applied: func() { fs.applied(n, c) }})
+	c.SetHooks(container.Hooks{
+		Mtime: n.current, Applying: func() { fs.beforeApply(n, c.Host()) }, Applied: func() { fs.applied(n, c) }, Idle: func() { fs.idle(n) },
+	})
 	n.file = fs.cfg.Cache.Open(c, cache.Hooks{Flushed: func() {
 		if c.HostChanged() && !c.Waits() { // what is in the journal brings its mtime along
 			fs.restoreTimes(n, c.Host())
@@ -182,14 +184,18 @@ func (n *inode) hostPath() []string {
 	return d.HostPath(n.links[0].entry)
 }
 
-// applied is called when the journal's content of n was written to the host: the mtime is put back, and a file that was only open for that is closed.
+// applied is called when the journal's content of n was written to the host: the mtime is put back.
 func (fs *FS) applied(n *inode, c *container.File) {
 	fs.restoreTimes(n, c.Host())
 	fs.afterApply(n, c.Host())
+}
+
+// idle is called when nothing of n waits in the journal any more: a file that was only open for that is closed.
+func (fs *FS) idle(n *inode) {
 	if !n.lingering.Load() {
 		return
 	}
-	fs.closing.Go(func() { // not here: who holds n.mu may wait for the journal
+	fs.closing.Go(func() { // not here: idle must not wait
 		n.mu.Lock()
 		settled, err := fs.closeIdle(n)
 		n.mu.Unlock()
