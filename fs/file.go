@@ -151,6 +151,7 @@ func (fs *FS) attach(n *inode, c *container.File, mtime unix.Timespec) {
 		if c.HostChanged() && !c.Waits() { // what is in the journal brings its mtime along
 			fs.restoreTimes(n, c.Host())
 		}
+		fs.idle(n)
 	}})
 }
 
@@ -190,7 +191,7 @@ func (fs *FS) applied(n *inode, c *container.File) {
 	fs.afterApply(n, c.Host())
 }
 
-// idle is called when nothing of n waits in the journal any more: a file that was only open for that is closed.
+// idle is called when something of n was handed over, and when nothing of it waits in the journal any more: a file that was only open for that is closed.
 func (fs *FS) idle(n *inode) {
 	if !n.lingering.Load() {
 		return
@@ -218,7 +219,9 @@ func (fs *FS) closeIdle(n *inode) (settled bool, err error) {
 	flushErr := n.file.Flush()
 	if flushErr != nil && n.file.Dirty() {
 		fs.linger(n)
-		return false, flushErr
+		if n.file.Dirty() { // else nobody may call again
+			return false, flushErr
+		}
 	}
 	fs.settleTimes(n, n.file.Container())
 	if n.file.Container().Pending() {

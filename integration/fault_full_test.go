@@ -65,6 +65,32 @@ func TestFullDisk(t *testing.T) {
 	c.unmount()
 }
 
+// What could not be handed over when its file was closed is so when there is room again, and then the file is closed.
+func TestFullDiskAtClose(t *testing.T) {
+	c := newCrashMount(t)
+	data := bytes.Repeat(stampedPage(7), 10)
+	node, fh := c.file(fuse.FUSE_ROOT_ID, "file", data)
+	c.disk.SetSpace(0)
+	if err := c.close(node, fh, unix.O_RDWR); !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	c.forget(node)
+	if c.FS.Nodes() < 2 {
+		t.Fatal("the file is given up")
+	}
+	c.disk.SetSpace(1 << 30)
+	c.must(c.Cache.FlushAll())
+	for end := time.Now().Add(time.Minute); c.FS.Nodes() > 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the file is not closed")
+		}
+	}
+	if b, err := c.content("file"); err != nil || !bytes.Equal(b, data) {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	c.unmount()
+}
+
 // A vault that is opened on a full disk: files can be read and removed at once, and after that everything works.
 func TestFullDiskAtMount(t *testing.T) {
 	c := newCrashMount(t)
