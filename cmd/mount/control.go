@@ -50,17 +50,19 @@ func controlAddr(m mountEntry) *net.UnixAddr {
 type controller struct {
 	stack  *stack
 	ctx    context.Context // of orders that take long; done when the vault is about to be closed
-	orders sync.WaitGroup
-	checks atomic.Int32 // that run
+	orders sync.WaitGroup  // that are carried out, and whoever takes them: no other begins once it is over
+	checks atomic.Int32    // that run
 }
 
-// serve takes orders until the listener is closed, each in a goroutine of its own: a freeze takes as long as the host needs.
-func (o *controller) serve(l *net.UnixListener) {
-	acceptAll(l, func(c *net.UnixConn) {
-		o.orders.Go(func() {
-			defer context.AfterFunc(o.ctx, func() { _ = c.Close() })() // nobody waits for who says nothing, or reads nothing
-			o.take(c)
-			_ = c.Close()
+// start takes orders until the listener is closed, each in a goroutine of its own: a freeze takes as long as the host needs.
+func (o *controller) start(l *net.UnixListener) {
+	o.orders.Go(func() {
+		acceptAll(l, func(c *net.UnixConn) {
+			o.orders.Go(func() {
+				defer context.AfterFunc(o.ctx, func() { _ = c.Close() })() // nobody waits for who says nothing, or reads nothing
+				o.take(c)
+				_ = c.Close()
+			})
 		})
 	})
 }

@@ -114,6 +114,49 @@ func TestFreeze(t *testing.T) {
 	}
 }
 
+// A frozen vault may be unmounted, by whatever means.
+func TestUnmountFrozen(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	for i, unmount := range []func(mp string){
+		func(mp string) { b.ok("", "umount", mp) },
+		func(mp string) {
+			if out, err := exec.Command("fusermount3", "-u", mp).CombinedOutput(); err != nil {
+				t.Fatalf("fusermount3: %v: %s", err, out)
+			}
+		},
+	} {
+		mp := b.mount(v, "plain")
+		name := filepath.Join(mp, "file")
+		writeFile(t, name, strconv.Itoa(i))
+		b.ok("", "freeze", "--timeout", "10m", mp)
+		unmount(mp)
+		b.gone(v, mp)
+		b.mount(v, "plain")
+		if got := readFile(t, name); got != strconv.Itoa(i) {
+			t.Errorf("%d: read %q", i, got)
+		}
+		b.ok("", "umount", mp)
+	}
+}
+
+// No order is begun, and none is at work, once those who take orders are waited for.
+func TestOrdersEnd(t *testing.T) {
+	l, err := listen(controlAddr(mountEntry{major: uint32(os.Getpid()), minor: 2})) // of no mount
+	noError(t, err)
+	var o controller
+	o.start(l)
+	ended := make(chan struct{})
+	go func() { o.orders.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		t.Error("nobody waits for who takes orders")
+	case <-time.After(20 * time.Millisecond):
+	}
+	noError(t, l.Close())
+	<-ended
+}
+
 // hostCtimes are the ctimes of everything in a vault.
 func hostCtimes(t *testing.T, v string) map[string]unix.Timespec {
 	t.Helper()

@@ -65,7 +65,7 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 	if err != nil {
 		log.Info("it cannot be frozen and not verified", "err", err)
 	} else {
-		go control.serve(orders)
+		control.start(orders)
 	}
 	ready()
 
@@ -98,6 +98,7 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 	_ = orders.Close()
 	cancel()
 	control.orders.Wait()
+	_ = s.freezer.Thaw() // as above; nor may its time run out from here on
 	if err := s.Close(); err != nil {
 		return err
 	}

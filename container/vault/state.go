@@ -272,7 +272,7 @@ func (s *state) pauseLocked() error {
 	for s.writing {
 		s.cond.Wait()
 	}
-	if s.err != nil {
+	if s.err != nil || s.cur.clean { // which it is between two sessions
 		return s.err
 	}
 	n := s.cur

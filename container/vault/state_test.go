@@ -589,6 +589,30 @@ func TestResumeFails(t *testing.T) {
 	}
 }
 
+// Between two sessions there is none to end: Close leaves the record of those that did not end cleanly as it is.
+func TestCloseSuspended(t *testing.T) {
+	path, _ := newVault(t)
+	for _, unclean := range []bool{false, true} {
+		if unclean {
+			v := open(t, path, OpenOptions{})
+			next(t, v)
+			if err := v.CloseUnclean(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		v := open(t, path, OpenOptions{})
+		if err := v.Suspend(); err != nil {
+			t.Fatal(err)
+		}
+		closeVault(t, v)
+		v = open(t, path, OpenOptions{})
+		if v.Unclean() != unclean {
+			t.Errorf("unclean %v, want %v", v.Unclean(), unclean)
+		}
+		closeVault(t, v)
+	}
+}
+
 func TestExhausted(t *testing.T) {
 	path, _ := newVault(t)
 	v := open(t, path, OpenOptions{})
