@@ -238,7 +238,7 @@ func TestFill(t *testing.T) {
 			go func() { way(f); f.must(f.eng.Close(true)); close(ended) }()
 			select {
 			case <-ended:
-			case <-time.After(time.Minute):
+			case <-time.After(10 * time.Minute):
 				buf := make([]byte, 1<<20)
 				t.Fatalf("it hangs:\n%s", buf[:runtime.Stack(buf, true)])
 			}

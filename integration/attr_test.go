@@ -53,6 +53,21 @@ func TestUtimes(t *testing.T) {
 	})
 }
 
+// fileClock is the clock that stamps files. It may be behind by a tick, or by more where the machine is busy.
+func fileClock() time.Time {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &ts); err != nil {
+		panic(err)
+	}
+	return time.Unix(ts.Unix())
+}
+
+// tick waits until that has gone on.
+func tick(d time.Duration) {
+	for end := fileClock().Add(d); fileClock().Before(end); time.Sleep(time.Millisecond) {
+	}
+}
+
 // The mtime that stat says after a write is the one that stays.
 func TestMtimeOfWrites(t *testing.T) {
 	bothModes(t, func(t *testing.T, m *mounted) {
@@ -60,8 +75,8 @@ func TestMtimeOfWrites(t *testing.T) {
 		path := m.write("file", []byte("x"))
 		empty := m.write("empty", nil)
 		m.must(unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{old, old}, 0))
-		time.Sleep(20 * time.Millisecond)
-		start := time.Now().Add(-10 * time.Millisecond)
+		tick(20 * time.Millisecond)
+		start := fileClock()
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)
 		m.must(err)
 		_, err = f.WriteAt([]byte("y"), 5000)
@@ -70,7 +85,7 @@ func TestMtimeOfWrites(t *testing.T) {
 		if time.Unix(wrote.Unix()).Before(start) {
 			t.Errorf("mtime %v is older than the write", wrote)
 		}
-		time.Sleep(30 * time.Millisecond)
+		tick(30 * time.Millisecond)
 		m.must(f.Close())
 		was := lstat(t, empty).Mtim
 		if st := lstat(t, path); st.Mtim != wrote {
@@ -95,7 +110,7 @@ func TestCtimeOfOpenFile(t *testing.T) {
 			"write":    func(f *os.File) error { _, err := f.WriteAt([]byte("y"), 0); return err },
 		} {
 			before := lstat(t, path).Ctim
-			time.Sleep(20 * time.Millisecond)
+			tick(20 * time.Millisecond)
 			f, err := os.OpenFile(path, os.O_RDWR, 0)
 			m.must(err)
 			m.must(change(f))
@@ -127,7 +142,7 @@ func TestCtimeStays(t *testing.T) {
 		m.must(f.Sync())
 	}
 	m.must(f.Close())
-	time.Sleep(20 * time.Millisecond)
+	tick(20 * time.Millisecond)
 	m.must(os.Rename(m.path("renamed"), m.path("moved")))
 	m.must(os.Chmod(m.path("mode"), 0o640))
 	m.must(os.Link(m.path("linked"), m.path("link")))
@@ -183,7 +198,7 @@ func TestCtimeOfHandOver(t *testing.T) {
 			stays := func(what string) unix.Timespec {
 				t.Helper()
 				was := lstat(t, path).Ctim
-				time.Sleep(20 * time.Millisecond)
+				tick(20 * time.Millisecond)
 				m.must(m.cache.FlushAll())
 				m.must(m.engine.Checkpoint())
 				if now := statxCtime(t, path); now != was {
@@ -411,7 +426,7 @@ func TestTimesThatStand(t *testing.T) {
 	bothModes(t, func(t *testing.T, m *mounted) {
 		path := m.write("f", patterned(5000))
 		was := lstat(t, path)
-		time.Sleep(50 * time.Millisecond)
+		tick(50 * time.Millisecond)
 		m.must(unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, was.Mtim}, 0))
 		m.remount()
 		touched := lstat(t, path)
@@ -421,7 +436,7 @@ func TestTimesThatStand(t *testing.T) {
 		if touched.Ctim.Nano() < was.Ctim.Nano()+int64(20*time.Millisecond) {
 			t.Errorf("ctime %v before utimensat, %v after it", was.Ctim, touched.Ctim)
 		}
-		time.Sleep(50 * time.Millisecond)
+		tick(50 * time.Millisecond)
 		m.must(os.Rename(path, m.path("g")))
 		m.remount()
 		moved := lstat(t, m.path("g"))

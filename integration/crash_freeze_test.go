@@ -23,7 +23,7 @@ func TestCrashAfterFailedFreeze(t *testing.T) {
 			c.must(c.fsync(node, fh, true))
 
 			z := fs.NewFreezer(c.Stack, fs.NewWatch(c.FS, nil), c.notes.event)
-			do := func() error { return z.Freeze(time.Minute) }
+			do := func() error { return z.Freeze(time.Hour) }
 			if thaw {
 				c.must(do())
 				do = z.Thaw

@@ -136,7 +136,7 @@ func TestCrashAfterFreeze(t *testing.T) {
 				c.must(c.close(node, fh, unix.O_RDWR))
 			}
 			z := fs.NewFreezer(c.Stack, fs.NewWatch(c.FS, nil), c.notes.event)
-			c.must(z.Freeze(time.Minute))
+			c.must(z.Freeze(time.Hour))
 			c.must(z.Thaw())
 			if !open {
 				fh = c.opened(node, unix.O_RDWR)

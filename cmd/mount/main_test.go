@@ -68,6 +68,9 @@ const raceOptions = "GORACE=halt_on_error=1 atexit_sleep_ms=0"
 // cheap makes key derivation fast: what is tested here is not its strength.
 var cheap = []string{"--kdf-memory", "8", "--kdf-time", "1"}
 
+// patience is how long one run of the program may take: a hang must not look like a slow machine.
+const patience = 10 * time.Minute
+
 // box is a place for one test: a home, a state directory, and a way to run the program in them.
 type box struct {
 	t    *testing.T
@@ -169,7 +172,7 @@ func (b *box) command(ctx context.Context, args ...string) *exec.Cmd {
 // run runs the program with stdin as its standard input.
 func (b *box) run(stdin string, args ...string) result {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := b.command(ctx, args...)
 	return b.finish(cmd, stdin)

@@ -196,7 +196,7 @@ type foreground struct {
 // foreground starts mount --foreground and waits until the mount is there.
 func (b *box) foreground(v, mp string, flags ...string) foreground {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	b.t.Cleanup(cancel)
 	cmd := b.command(ctx, append([]string{"mount", "--foreground", v, mp}, flags...)...)
 	stderr := &lockedBuffer{}

@@ -55,7 +55,7 @@ func (b *box) start(args ...string) *terminal {
 	b.t.Helper()
 	master, slave := openPTY(b.t)
 	tm := &terminal{t: b.t, master: master, slave: slave, hungUp: make(chan struct{})}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	b.t.Cleanup(cancel)
 	tm.cmd = b.command(ctx, args...)
 	tm.cmd.Stdin, tm.cmd.Stderr, tm.cmd.Stdout = slave, slave, &tm.stdout

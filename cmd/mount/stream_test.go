@@ -23,7 +23,7 @@ func randomBytes(seed byte, n int) []byte {
 // pipe runs the program with in as its standard input and returns its standard output.
 func (b *box) pipe(in []byte, args ...string) (out []byte, r result) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	r = b.finish(b.command(ctx, args...), string(in))
 	return []byte(r.stdout), r
