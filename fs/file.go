@@ -151,7 +151,7 @@ func (fs *FS) attach(n *inode, c *container.File, mtime unix.Timespec) {
 		if c.HostChanged() && !c.Waits() { // what is in the journal brings its mtime along
 			fs.restoreTimes(n, c.Host())
 		}
-		fs.idle(n)
+		fs.idle(n) // where nothing of it went to the journal, which would say so
 	}})
 }
 
@@ -196,8 +196,12 @@ func (fs *FS) idle(n *inode) {
 	if !n.lingering.Load() {
 		return
 	}
-	fs.closing.Go(func() { // not here: idle must not wait
+	fs.closing.begin(func() { // not here: idle must not wait
 		n.mu.Lock()
+		if n.file == nil || n.file.Dirty() { // what is left is handed over in time, and comes here again
+			n.mu.Unlock()
+			return
+		}
 		settled, err := fs.closeIdle(n)
 		n.mu.Unlock()
 		fs.failed(n, err, "closing a file failed")

@@ -73,7 +73,7 @@ func (z *Freezer) still() error {
 	if err := z.place(); err != nil {
 		return err
 	}
-	z.stack.FS.closing.Wait()
+	z.stack.FS.closing.wait()
 	if err := z.stack.Engine.Suspend(); err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ type FS struct {
 	log     errorLog
 	panics  atomic.Uint64
 
-	closing sync.WaitGroup // files that are closed in the background; see applied
+	closing closings
 
 	attrChanges atomic.Uint64 // how often mode, owner or extended attributes of anything were about to change
 
@@ -121,6 +121,7 @@ func New(c Config) *FS {
 		unsynced:      map[keys.ObjectID]*dirChanges{},
 	}
 	fs.log.to = c.Log
+	fs.closing.none.L = &fs.closing.mu
 	if fs.ctimes.of = c.Ctimes; c.Ctimes == nil {
 		fs.ctimes.of = map[keys.ObjectID]vault.Ctime{}
 	}
@@ -161,7 +162,7 @@ func (fs *FS) Close() error {
 	for _, n := range others {
 		errs = append(errs, fs.discard(n))
 	}
-	fs.closing.Wait()
+	fs.closing.wait()
 	return errors.Join(errs...)
 }
 

@@ -106,7 +106,7 @@ func (fs *FS) free(size int64, closeFile func() error) {
 		return
 	}
 	fs.orphans.Add(1)
-	fs.closing.Go(func() {
+	fs.closing.begin(func() {
 		_ = closeFile()
 		fs.orphans.Add(-1)
 	})
