@@ -193,6 +193,7 @@ func (a *applier) close(clean bool) error {
 	}
 	a.mu.Lock()
 	a.closing = true
+	a.cond.Broadcast()
 	a.mu.Unlock()
 	a.signal()
 	<-a.ended
