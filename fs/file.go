@@ -217,8 +217,14 @@ func (fs *FS) closeIdle(n *inode) (settled bool, err error) {
 	if n.early != nil && n.opens == 0 && n.users == 0 {
 		_ = fs.takeEarly(n).Close() // of which nothing was read
 	}
-	if n.file == nil || n.keep || n.opens > 0 || n.users > 0 {
+	if n.file == nil || n.opens > 0 || n.users > 0 {
 		return false, nil
+	}
+	if n.keep { // it goes with the inode, which a linger from before would hold for good
+		if settled = n.lingers && (!n.file.Dirty() || orphaned(n.file.Container().Host())); settled {
+			fs.unlinger(n)
+		}
+		return settled, nil
 	}
 	flushErr := n.file.Flush()
 	if flushErr != nil && n.file.Dirty() {
