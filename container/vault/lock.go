@@ -228,7 +228,7 @@ func lockConfig(path string, dir disk.Dir) (*lockFile, error) {
 	return l, nil
 }
 
-// readNote returns the note and whether there is one. A file of zeros is what a power cut makes of a note: none.
+// readNote returns the note and whether there is one, and of one that cannot be read whose it is. A file of zeros is what a power cut makes of a note: none.
 func (l *lockFile) readNote() (h Holder, some bool, err error) {
 	buf := make([]byte, maxNote+1)
 	n, err := l.f.ReadAt(buf, 0)
@@ -243,9 +243,25 @@ func (l *lockFile) readNote() (h Holder, some bool, err error) {
 		return h, true, errTooLarge
 	}
 	if err := json.Unmarshal(text, &h); err != nil {
-		return Holder{}, true, err
+		return tornNote(text), true, err
 	}
 	return h, true, nil
+}
+
+// tornNote answers whose note that was of which a power cut left the beginning, where the host and its boot stand; nothing where that cannot be read either.
+func tornNote(text []byte) Holder {
+	var h Holder
+	d := json.NewDecoder(bytes.NewReader(text))
+	for _, want := range []any{json.Delim('{'), "host", &h.Host, "boot_id", &h.BootID} {
+		got, err := d.Token()
+		to, value := want.(*string)
+		if s, ok := got.(string); value && ok {
+			*to = s
+		} else if err != nil || got != want {
+			return Holder{}
+		}
+	}
+	return h
 }
 
 func (l *lockFile) checkNote(force bool) error {
@@ -253,9 +269,9 @@ func (l *lockFile) checkNote(force bool) error {
 	switch {
 	case force:
 		return nil
-	case some && err != nil:
+	case some && err != nil && !thisHost(h):
 		return &InUseError{Reason: "its lock carries a note that cannot be read", Remote: true}
-	case err != nil:
+	case err != nil && !some:
 		return fmt.Errorf("vault: lock: %w", err)
 	case some && !thisHost(h):
 		return &InUseError{Holder: h, Reason: "another host has it", Remote: true}

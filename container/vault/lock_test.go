@@ -75,6 +75,8 @@ func TestNotes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	torn := func(h Holder, n int) string { return note(h)[:len(note(h))-n] }
+	here := Holder{Host: "renamed", BootID: bootID(), PID: 1, Mountpoint: "/m"}
 	other := note(Holder{Host: "elsewhere.example", BootID: "other boot", PID: 1, Mountpoint: "/m"})
 	for _, c := range []struct {
 		name, note string
@@ -84,6 +86,10 @@ func TestNotes(t *testing.T) {
 		{"zeros", strings.Repeat("\x00", 200), true},
 		{"this boot", note(Holder{Host: "renamed", BootID: bootID(), PID: 1}), true},
 		{"another host", other, false},
+		{"this boot, torn", torn(here, 20), true},
+		{"this boot, torn, an older one behind", torn(here, 40) + other[60:], true},
+		{"this boot, torn in it", `{"host":"renamed","boot_id":"` + bootID(), false},
+		{"another host, torn", torn(Holder{Host: "elsewhere.example", BootID: "other boot", PID: 1}, 20), false},
 		{"another host, padded", other + "\x00\x00", false},
 		{"not a note", "{\"host\":", false},
 		{"long", strings.Repeat("x", 100000), false},
