@@ -18,10 +18,8 @@ func (f *File) flush() error {
 	switch {
 	case closed:
 		return ErrClosed
-	case !dirty || f.abandoned:
+	case !dirty || f.abandoned || f.readOnly: // of the latter it is only what salvage left out, which stays in memory
 		return nil
-	case f.readOnly:
-		return ErrReadOnly
 	}
 	f.flushes.Add(1)
 	defer f.flushes.Add(1)
