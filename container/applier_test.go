@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cofferfs/coffer/container/redo"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
 )
@@ -57,6 +58,26 @@ func TestIdle(t *testing.T) {
 		t.Errorf("told with so many transactions waiting: %v", waiting)
 	}
 	f.must(c.Close())
+}
+
+// What became of names comes to the journal in the order in which it came about, also where it had no room for the first of it: a replay makes a file where it was last.
+func TestNotesInOrder(t *testing.T) {
+	f := &fill{logRig: newLogRig(t, geometries[0])}
+	id, a := testID(1), f.eng.applier
+	a.owed = append(a.owed, nameNote{id: id, payload: (&redo.Head{ID: id, Path: []string{"the-second-name"}, Length: -1}).Append(nil)})
+	f.must(f.eng.Moved(id, []string{"the-third-name"}))
+	f.must(f.eng.SyncNames())
+	h, err := f.dir.Open("journal.0000", true)
+	f.must(err)
+	log := make([]byte, 64<<10)
+	_, err = h.ReadAt(log, 0)
+	f.must(err)
+	second, third := bytes.Index(log, []byte("the-second-name")), bytes.Index(log, []byte("the-third-name"))
+	if second < 0 || third < second {
+		t.Errorf("the notes are at %d and %d of the journal", second, third)
+	}
+	f.must(h.Close())
+	f.must(f.eng.Close(true))
 }
 
 // A suspension waits for a checkpoint that runs: after it that one would give up what the next journal holds.

@@ -188,19 +188,22 @@ func endOf(id keys.ObjectID) nameNote {
 	return nameNote{id: id, ends: true, payload: (&redo.End{ID: id}).Append(nil)}
 }
 
-// note appends what became of the name of a file. To remove and to move files must be possible on a full host, too: where the journal has no room just then,
-// whoever logs or promises something next appends it. Where the journal has failed nobody can, and no name is promised any more: a replay may undo what the note tells of.
+// note appends what became of the name of a file, behind what is owed: of two moves of a file the later one counts. To remove and to move files must be possible on a full
+// host, too: where the journal has no room just then, whoever logs or promises something next appends it. Where the journal has failed nobody can, and no name is
+// promised any more: a replay may undo what the note tells of.
 func (a *applier) note(n nameNote) error {
-	err := a.appendNote(n)
+	a.mu.Lock()
+	a.owed = append(a.owed, n)
+	a.mu.Unlock()
+	err := a.payNotes()
 	if err == nil {
 		return nil
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	if n.ends {
+		a.mu.Lock()
 		delete(a.made, n.id)
+		a.mu.Unlock()
 	}
-	a.owed = append(a.owed, n)
 	if errors.Is(err, journal.ErrFailed) {
 		return err
 	}
