@@ -17,7 +17,7 @@ type batch struct {
 	segs  []*segment
 	ws    []container.SegmentWrite
 	slots [][]byte // backs the Frames of ws
-	lent  bool     // the frames are the caller's of WriteThrough, and leave the cache with settle
+	lent  bool     // the frames are the caller's of WriteThrough, and leave the cache with land
 }
 
 // grow has the batch hold so many slots.
@@ -185,7 +185,7 @@ func (f *File) writeBatch(b *batch, list []uint64) (rest []uint64, some bool, er
 		return rest, false, nil
 	}
 	failed := true
-	defer func() { f.settle(b, failed) }() // deferred: a panic below must not leave frames in flight
+	defer func() { f.land(b, failed) }() // deferred: a panic below must not leave frames in flight
 	// The size after the frames: it covers them (File.size).
 	err = f.store.WriteFrames(f.Size(), b.ws)
 	failed = err != nil
@@ -248,9 +248,9 @@ func lowest(m uint64, n int) uint64 {
 	return m &^ rest
 }
 
-// settle ends the flight of a batch. Frames that were written become clean, or leave the cache if only whole writes touched them, or are lent; on a failure
+// land ends the flight of a batch. Frames that were written become clean, or leave the cache if only whole writes touched them, or are lent; on a failure
 // they are dirty again, in a buffer of the cache. Buffers that a write has replaced meanwhile are free either way: what it wrote is dirty.
-func (f *File) settle(b *batch, failed bool) {
+func (f *File) land(b *batch, failed bool) {
 	c := f.c
 	for k, s := range b.segs {
 		w := &b.ws[k]

@@ -70,13 +70,13 @@ func (f *File) through(p []byte, off int64) (done int64, err error) {
 		return 0, nil
 	}
 	b.lent, wrote, failed = true, true, true
-	defer func() { f.settle(b, failed) }() // deferred: a panic below must not leave frames in flight
+	defer func() { f.land(b, failed) }() // deferred: a panic below must not leave frames in flight
 	err = f.store.WriteFrames(f.Size(), b.ws)
 	failed = err != nil
 	return done, err
 }
 
-// lend puts frames of one segment into flight, and into the batch, from where they are in p: they are present until settle. It does nothing where one of them
+// lend puts frames of one segment into flight, and into the batch, from where they are in p: they are present until land. It does nothing where one of them
 // must not be replaced now. flushMu is held.
 func (f *File) lend(b *batch, p []byte, off int64) bool {
 	c := f.c

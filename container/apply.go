@@ -39,10 +39,10 @@ type applier struct {
 	wake   chan struct{} // something below changed that run looks at
 	ended  chan struct{}
 
-	settled  atomic.Uint64 // suspensions: each made all durable that was flushed before
-	prepared atomic.Bool   // the journal has a first piece, or the host was asked for one
-	paying   sync.Mutex    // one appends what is owed at a time; before mu
-	spare    disk.File     // keeps a descriptor for that piece, so that programs cannot have opened the last one; nil where there is none
+	suspensions atomic.Uint64 // how often the journal was suspended: each time all that had been flushed became durable
+	prepared    atomic.Bool   // the journal has a first piece, or the host was asked for one
+	paying      sync.Mutex    // one appends what is owed at a time; before mu
+	spare       disk.File     // keeps a descriptor for that piece, so that programs cannot have opened the last one; nil where there is none
 
 	mu       sync.Mutex // guards what follows
 	cond     sync.Cond  // queue got shorter, or err

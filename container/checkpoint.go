@@ -168,7 +168,7 @@ func (a *applier) suspend() error {
 	clear(a.logged)
 	clear(a.made)
 	a.mu.Unlock()
-	a.settled.Add(1) // last: who opens a file meanwhile looks at it first
+	a.suspensions.Add(1) // last: who opens a file meanwhile looks at it first
 	return nil
 }
 

@@ -113,7 +113,7 @@ func (f *File) outgrow(size int64, ws []SegmentWrite) error {
 
 // writeSlots writes frames to their slots, or into the header what fits it. alone says that the caller holds slots already.
 func (f *File) writeSlots(size int64, ws []SegmentWrite, alone bool) error {
-	done, ws, err := f.settleBody(size, ws)
+	done, ws, err := f.chooseBody(size, ws)
 	if done || err != nil {
 		return err
 	}
@@ -243,7 +243,7 @@ func anyDirty(ws []SegmentWrite) bool {
 
 // changeable checks what every change needs.
 func (f *File) changeable(size int64) error {
-	f.settle()
+	f.noteSuspension()
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	switch {
@@ -258,9 +258,9 @@ func (f *File) changeable(size int64) error {
 	return f.geo.checkRange(0, size)
 }
 
-// settleBody chooses the body kind for what is to be written. Data that fits the header is sealed into it and done is true; an inline body
+// chooseBody chooses the body kind for what is to be written. Data that fits the header is sealed into it and done is true; an inline body
 // that no longer fits comes back as one more frame to write.
-func (f *File) settleBody(size int64, ws []SegmentWrite) (done bool, _ []SegmentWrite, err error) {
+func (f *File) chooseBody(size int64, ws []SegmentWrite) (done bool, _ []SegmentWrite, err error) {
 	first, beyond := f.reach(ws)
 	kind := f.hdr.kind
 	if kind <= bodyInline && !beyond && len(first) > 0 && min(size, int64(len(first))) <= inlineMax {

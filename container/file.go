@@ -66,17 +66,17 @@ type File struct {
 	closed      bool
 
 	// With a journal only; see log.go. commit guards the changes of all of them, too.
-	virgin     bool             // nothing but fresh frames was written to the host file
-	durable    bool             // what a transaction refers to is made durable before it
-	held       bool             // all that was flushed is durable, or is so with the journal
-	settled    uint64           // applier.settled when f was looked at last
-	abandoned  bool             // nobody can read the file again: nothing of it is written any more
-	tx         *transaction     // changes since the last flush, nil where there are none but metadata
-	overlay    map[int64]*image // by place on the host: what is not applied yet
-	queued     int              // transactions that are not applied
-	freeing    int              // transactions that freed something and are not applied, tx included
-	lsn        journal.LSN      // of the last transaction, 0 where there is none that matters
-	timeLogged unix.Timespec    // in it
+	virgin      bool             // nothing but fresh frames was written to the host file
+	durable     bool             // what a transaction refers to is made durable before it
+	held        bool             // all that was flushed is durable, or is so with the journal
+	suspensions uint64           // applier.suspensions when f was looked at last
+	abandoned   bool             // nobody can read the file again: nothing of it is written any more
+	tx          *transaction     // changes since the last flush, nil where there are none but metadata
+	overlay     map[int64]*image // by place on the host: what is not applied yet
+	queued      int              // transactions that are not applied
+	freeing     int              // transactions that freed something and are not applied, tx included
+	lsn         journal.LSN      // of the last transaction, 0 where there is none that matters
+	timeLogged  unix.Timespec    // in it
 
 	// Of blocks that are logged as patches, see patch.go, but placed. Guarded by commit alone.
 	placed    map[metaKey]bool      // made meta blocks that were written to their places: whether as they are; see placeFull
@@ -97,7 +97,7 @@ func (f *File) ready(e *Engine, h disk.File, k *keys.FileKeys) error {
 	f.imaged, f.was = map[int64]journal.LSN{}, map[metaKey]*block{}
 	f.crypto = fileCrypto{vault: hdr.vault, id: hdr.id, suite: hdr.suite, digest: hdr.digest, cipher: c, auth: k.Auth}
 	if e.applier != nil {
-		f.settled = e.applier.settled.Load()
+		f.suspensions = e.applier.suspensions.Load()
 	}
 	switch hdr.kind {
 	case bodySingle:

@@ -11,7 +11,7 @@ func (f *File) Flush() error {
 }
 
 func (f *File) flush() error {
-	f.settle()
+	f.noteSuspension()
 	f.mu.RLock()
 	dirty, closed := f.headerDirty || len(f.dirty) > 0 || f.tx != nil, f.closed
 	f.mu.RUnlock()

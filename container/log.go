@@ -67,11 +67,11 @@ func (f *File) log() error {
 
 	// L1: what the transaction refers to is durable before it can be.
 	if t.direct && f.durable {
-		settled, err := f.settleMade() // which syncs the host file, too
+		ended, err := f.endMake() // which syncs the host file, too
 		if err != nil {
 			return err
 		}
-		if !settled {
+		if !ended {
 			err = f.host.Datasync()
 		}
 		if err != nil {
@@ -184,7 +184,7 @@ func (f *File) placeMeta(t *transaction) error {
 func (f *File) NoteTime(ts unix.Timespec) (logged bool, err error) {
 	f.commit.Lock()
 	defer f.commit.Unlock()
-	f.settle()
+	f.noteSuspension()
 	f.mu.RLock()
 	ever, known := f.lsn != 0 && !f.closed && !f.abandoned, f.timeLogged == ts
 	f.mu.RUnlock()
@@ -224,16 +224,16 @@ func (f *File) Sync() error {
 	return f.eng.applier.syncNames(lsn)
 }
 
-// settle takes note of a suspension: with it all that had been flushed became durable, and the session of the file's name ended. The caller holds commit.
-func (f *File) settle() {
+// noteSuspension takes note of one: with it all that had been flushed became durable, and the session of the file's name ended. The caller holds commit.
+func (f *File) noteSuspension() {
 	a := f.eng.applier
-	if a == nil || a.settled.Load() == f.settled {
+	if a == nil || a.suspensions.Load() == f.suspensions {
 		return
 	}
 	clear(f.imaged) // there is another journal since
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.settled = a.settled.Load()
+	f.suspensions = a.suspensions.Load()
 	if !f.virgin {
 		f.durable, f.held, f.lsn = true, true, 0
 	}

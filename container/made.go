@@ -17,9 +17,9 @@ import (
 //	applier.made   files whose make the journal may still hold; each has one name
 //	applier.names  where the last transaction ends that makes a file or says what became of it: whoever promises that names are so syncs the journal up to there
 //
-// Whoever moves the one name or takes it away says so in the journal behind that (Engine.Moved, Engine.Removed). What gives the file another name, or its name
-// to another object, makes the name durable on the host and ends the make before (Engine.Settled), and so does what needs the host file to be durable, data or
-// attributes (File.Settle).
+// Whoever moves the one name or takes it away says so in the journal behind that (Engine.NoteMoved, Engine.NoteRemoved). What gives the file another name, or its name
+// to another object, makes the name durable on the host and ends the make before (Engine.NoteDurable), and so does what needs the host file to be durable, data or
+// attributes (File.EndMake).
 
 // mostMade is the longest host file of which the journal takes all.
 const mostMade = rideMax + 4*BlockSize
@@ -82,15 +82,15 @@ func (f *File) makeNow(m redo.Made) (journal.LSN, error) {
 	return 0, err
 }
 
-// Settle makes a file that counts as made durable on the host, its name and attributes included, and ends that. It answers false where it does not.
-func (f *File) Settle() (settled bool, err error) {
+// EndMake makes a file that counts as made durable on the host, its name and attributes included, and ends that. It answers false where it does not.
+func (f *File) EndMake() (ended bool, err error) {
 	f.commit.Lock()
 	defer f.commit.Unlock()
-	return f.settleMade()
+	return f.endMake()
 }
 
-// settleMade is Settle under commit.
-func (f *File) settleMade() (settled bool, err error) {
+// endMake is EndMake under commit.
+func (f *File) endMake() (ended bool, err error) {
 	a := f.eng.applier
 	if !a.isMade(f.crypto.id) {
 		return false, nil
@@ -108,19 +108,19 @@ func (f *File) settleMade() (settled bool, err error) {
 // Made reports whether the file id counts as made: its one name and all of it may be in the journal alone.
 func (e *Engine) Made(id keys.ObjectID) bool { return e.applier.isMade(id) }
 
-// Settled says that the name of a file that counts as made is durable on the host, which ends that; what is in it the journal has.
-func (e *Engine) Settled(id keys.ObjectID) error { return e.applier.appendNote(endOf(id)) }
+// NoteDurable says that the name of a file that counts as made is durable on the host, which ends that; what is in it the journal has.
+func (e *Engine) NoteDurable(id keys.ObjectID) error { return e.applier.appendNote(endOf(id)) }
 
-// Removed says that a file lost the one name that it had, which was at the host names path: no replay makes it again, and SyncNames makes the removal durable.
-func (e *Engine) Removed(id keys.ObjectID, path []string) error {
+// NoteRemoved says that a file lost the one name that it had, which was at the host names path: no replay makes it again, and SyncNames makes the removal durable.
+func (e *Engine) NoteRemoved(id keys.ObjectID, path []string) error {
 	if e.applier == nil {
 		return nil
 	}
 	return e.applier.note(nameNote{id: id, ends: true, payload: (&redo.End{ID: id, Removed: true, Path: path}).Append(nil)})
 }
 
-// Moved says that a file that counts as made has the host names path now, in a durable directory.
-func (e *Engine) Moved(id keys.ObjectID, path []string) error {
+// NoteMoved says that a file that counts as made has the host names path now, in a durable directory.
+func (e *Engine) NoteMoved(id keys.ObjectID, path []string) error {
 	return e.applier.note(nameNote{id: id, payload: (&redo.Head{ID: id, Path: path, Length: -1}).Append(nil)})
 }
 

@@ -41,12 +41,12 @@ func (f *File) SetSize(size int64) error {
 	if err := f.flush(); err != nil {
 		return err
 	}
-	return f.settleFreed(old - length)
+	return f.awaitFreed(old - length)
 }
 
-// settleFreed waits for a transaction that freed much to be applied: what is written to these slots next then goes there directly, and not through the
+// awaitFreed waits for a transaction that freed much to be applied: what is written to these slots next then goes there directly, and not through the
 // journal.
-func (f *File) settleFreed(n int64) error {
+func (f *File) awaitFreed(n int64) error {
 	const much = 1 << 20
 	if n < much {
 		return nil
@@ -140,7 +140,7 @@ func (f *File) Discard(off, n int64) error {
 			if err := f.flush(); err != nil {
 				return err
 			}
-			return f.settleFreed(end - off)
+			return f.awaitFreed(end - off)
 		}
 		if err := f.flush(); err != nil {
 			return err

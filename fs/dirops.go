@@ -169,7 +169,7 @@ func (fs *FS) link(in *fuse.LinkIn, name string, out *fuse.EntryOut) error {
 	}
 	n.linkSync.Lock() // else an fsync could have the journal make it, under one name
 	defer n.linkSync.Unlock()
-	if err := fs.settleName(n); err != nil {
+	if err := fs.endMakeByName(n); err != nil {
 		return err
 	}
 	n.asMade.Store(false)

@@ -33,10 +33,10 @@ func (fs *FS) closed(n *inode, write bool) error {
 	}
 	n.mu.Lock()
 	n.opens--
-	settled, err := fs.closeIdle(n)
+	freed, err := fs.closeIdle(n)
 	n.mu.Unlock()
 	fs.release(n)
-	if settled {
+	if freed {
 		fs.release(n)
 	}
 	return err
@@ -72,9 +72,9 @@ func (fs *FS) use(n *inode, emptied bool) (*cache.File, error) {
 func (fs *FS) unuse(n *inode) error {
 	n.mu.Lock()
 	n.users--
-	settled, err := fs.closeIdle(n)
+	freed, err := fs.closeIdle(n)
 	n.mu.Unlock()
-	if settled {
+	if freed {
 		fs.release(n)
 	}
 	return err
@@ -202,18 +202,18 @@ func (fs *FS) idle(n *inode) {
 			n.mu.Unlock()
 			return
 		}
-		settled, err := fs.closeIdle(n)
+		freed, err := fs.closeIdle(n)
 		n.mu.Unlock()
 		fs.failed(n, err, "closing a file failed")
-		if settled {
+		if freed {
 			fs.release(n)
 		}
 	})
 }
 
 // closeIdle closes the file of n when nobody needs it. Where its data cannot be handed over, or waits in the journal for its place on the host, it lingers
-// with a hold on n; settled says that such a hold came free. The caller holds mu.
-func (fs *FS) closeIdle(n *inode) (settled bool, err error) {
+// with a hold on n; freed says that such a hold came free. The caller holds mu.
+func (fs *FS) closeIdle(n *inode) (freed bool, err error) {
 	if n.early != nil && n.opens == 0 && n.users == 0 {
 		_ = fs.takeEarly(n).Close() // of which nothing was read
 	}
@@ -221,10 +221,10 @@ func (fs *FS) closeIdle(n *inode) (settled bool, err error) {
 		return false, nil
 	}
 	if n.keep { // it goes with the inode, which a linger from before would hold for good
-		if settled = n.lingers && (!n.file.Dirty() || orphaned(n.file.Container().Host())); settled {
+		if freed = n.lingers && (!n.file.Dirty() || orphaned(n.file.Container().Host())); freed {
 			fs.unlinger(n)
 		}
-		return settled, nil
+		return freed, nil
 	}
 	flushErr := n.file.Flush()
 	if flushErr != nil && n.file.Dirty() {
@@ -233,7 +233,7 @@ func (fs *FS) closeIdle(n *inode) (settled bool, err error) {
 			return false, flushErr
 		}
 	}
-	fs.settleTimes(n, n.file.Container())
+	fs.keepTimes(n, n.file.Container())
 	if n.file.Container().Pending() {
 		fs.linger(n)
 		if n.file.Container().Pending() { // else nobody may call again
@@ -248,9 +248,9 @@ func (fs *FS) closeIdle(n *inode) (settled bool, err error) {
 	err = errors.Join(flushErr, n.file.Close())
 	n.file = nil
 	n.closes++
-	settled = n.lingers
+	freed = n.lingers
 	fs.unlinger(n)
-	return settled, err
+	return freed, err
 }
 
 // linger keeps the file of n open beyond its last handle. The caller holds mu.

@@ -260,7 +260,7 @@ func (fs *FS) handOverSent(n *inode, f *cache.File) error {
 	late := n.timesSent()
 	err := fs.handOver(f)
 	if err == nil {
-		fs.settleTimes(n, f.Container())
+		fs.keepTimes(n, f.Container())
 	} else if late {
 		n.timesLate()
 	}

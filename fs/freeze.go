@@ -106,22 +106,22 @@ func (z *Freezer) Thaw() error {
 // Hold calls fn while no request changes anything: names and attributes stay as they are. An error says that fn was not called.
 func (z *Freezer) Hold(fn func()) error { return z.hold(fn, false) }
 
-// Settle is Hold when, besides, everything written so far is in its place on the host.
-func (z *Freezer) Settle(fn func()) error { return z.hold(fn, true) }
+// HoldSynced is Hold when, besides, everything written so far is in its place on the host.
+func (z *Freezer) HoldSynced(fn func()) error { return z.hold(fn, true) }
 
-func (z *Freezer) hold(fn func(), settle bool) error {
+func (z *Freezer) hold(fn func(), synced bool) error {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	if z.thawed == nil { // else it is as still as can be
-		settle = settle && !z.stack.Vault.ReadOnly()
-		if settle { // most of it while requests still pass
+		synced = synced && !z.stack.Vault.ReadOnly()
+		if synced { // most of it while requests still pass
 			if err := z.place(); err != nil {
 				return err
 			}
 		}
 		z.watch.changes.Lock()
 		defer z.watch.changes.Unlock()
-		if settle {
+		if synced {
 			if err := z.place(); err != nil {
 				return err
 			}

@@ -74,31 +74,31 @@ func (fs *FS) calm(dir *inode) bool {
 	return c == nil || c.other == 0 && c.under == 0
 }
 
-// settle makes the name in d of a file durable on the host that counts as made, and ends that.
-func (fs *FS) settle(d *dirs.Dir, id keys.ObjectID) error {
+// endMake makes the name in d of a file durable on the host that counts as made, and ends that.
+func (fs *FS) endMake(d *dirs.Dir, id keys.ObjectID) error {
 	if !fs.cfg.Engine.Made(id) {
 		return nil
 	}
 	if err := d.Sync(); err != nil {
 		return err
 	}
-	return fs.cfg.Engine.Settled(id)
+	return fs.cfg.Engine.NoteDurable(id)
 }
 
-// settleName is settle of a file by the one name that it has.
-func (fs *FS) settleName(n *inode) error {
+// endMakeByName is endMake of a file by the one name that it has.
+func (fs *FS) endMakeByName(n *inode) error {
 	if !fs.cfg.Engine.Made(n.id) {
 		return nil
 	}
 	n.loc.RLock()
 	defer n.loc.RUnlock()
-	return n.byName(func(d *dirs.Dir, _ string) error { return fs.settle(d, n.id) })
+	return n.byName(func(d *dirs.Dir, _ string) error { return fs.endMake(d, n.id) })
 }
 
 // syncAttributes makes mode, owner and extended attributes of an open file durable.
 func (fs *FS) syncAttributes(f *cache.File) error {
-	settled, err := f.Container().Settle()
-	if err != nil || settled {
+	ended, err := f.Container().EndMake()
+	if err != nil || ended {
 		return err
 	}
 	return f.Container().Host().Sync()
@@ -114,7 +114,7 @@ func (fs *FS) removing(n *inode, d *dirs.Dir, e dirs.Entry) (removed func() (log
 	}
 	path := d.HostPath(e)
 	return func() (bool, error) {
-		err := fs.cfg.Engine.Removed(e.ID, path)
+		err := fs.cfg.Engine.NoteRemoved(e.ID, path)
 		return err == nil, err
 	}
 }

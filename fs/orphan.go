@@ -77,8 +77,8 @@ func (fs *FS) nameless(n *inode) {
 		n.orphan = true
 		fs.orphans.Add(1)
 	}
-	settled := n.lingers && n.opens == 0 && n.users == 0 && orphaned(n.file.Container().Host())
-	if settled {
+	freed := n.lingers && n.opens == 0 && n.users == 0 && orphaned(n.file.Container().Host())
+	if freed {
 		fs.unlinger(n)
 		n.untrack()
 		fs.free(n.file.Container().Size(), n.file.Abandon())
@@ -86,7 +86,7 @@ func (fs *FS) nameless(n *inode) {
 		n.closes++
 	}
 	n.mu.Unlock()
-	if settled {
+	if freed {
 		fs.release(n)
 	}
 }

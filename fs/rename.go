@@ -66,7 +66,7 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 	} else {
 		defer lockSyncs(moved)()
 	}
-	if err := fs.settleMoved(from, sd, dst, newName, exchange); err != nil {
+	if err := fs.readyToMove(from, sd, dst, newName, exchange); err != nil {
 		return err
 	}
 	done := fs.changing(src, dst)
@@ -75,7 +75,7 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 	defer unlock()
 
 	if replaces { // else a replay could make what the host lost together with what took its place, or not make it
-		if err := fs.settle(dd, to.ID); err != nil {
+		if err := fs.endMake(dd, to.ID); err != nil {
 			return err
 		}
 	}
@@ -103,7 +103,7 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 		target.moved()
 	}
 	if fs.cfg.Engine.Made(movedTo.ID) {
-		return fs.cfg.Engine.Moved(movedTo.ID, dd.HostPath(movedTo))
+		return fs.cfg.Engine.NoteMoved(movedTo.ID, dd.HostPath(movedTo))
 	}
 	return nil
 }
@@ -123,14 +123,14 @@ func lockSyncs(ns ...*inode) (unlock func()) {
 	}
 }
 
-// settleMoved readies a file that counts as made for another name. It may keep doing so where the journal can make it under that one: the directory is durable,
+// readyToMove readies a file that counts as made for another name. It may keep doing so where the journal can make it under that one: the directory is durable,
 // no name that had to go before may come back there, and there is no sidecar; and it is not exchanged, since a replay finishes that by what it finds under names of the host.
-func (fs *FS) settleMoved(from dirs.Entry, sd *dirs.Dir, dst *inode, name string, exchange bool) error {
+func (fs *FS) readyToMove(from dirs.Entry, sd *dirs.Dir, dst *inode, name string, exchange bool) error {
 	switch {
 	case !fs.cfg.Engine.Made(from.ID):
 		return nil
 	case exchange, (names.Link{Name: name}).IsLong(), !fs.calm(dst):
-		return fs.settle(sd, from.ID)
+		return fs.endMake(sd, from.ID)
 	}
 	return fs.syncLinks(dst)
 }

@@ -68,7 +68,7 @@ func (s *Stack) build(c StackConfig) (err error) {
 	}
 	s.Tree, err = dirs.New(dirs.Config{
 		Root: v.Root(), RootID: v.Config().VaultID.Root(), Codec: names.New(v.Ring().Names()), Geometry: v.GeometryID(),
-		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: s.headerless, Settled: s.settled, ReadOnly: v.ReadOnly(), Events: c.Events,
+		NextSeq: v.NextSeq, SawSeq: v.SawSeq, Headerless: s.headerless, CleanSeq: s.cleanSeq, ReadOnly: v.ReadOnly(), Events: c.Events,
 		Seal: seal, ACL: c.ACL, Intend: s.Engine.Intend(),
 	})
 	if err != nil {
@@ -87,8 +87,8 @@ func (s *Stack) headerless(l names.Link, d disk.Dir, host string) bool {
 	return l.Flags.MayLackHeader(l.Seq, s.Vault.UncleanSeq) && s.Engine.LacksHeader(d, host, l.ID)
 }
 
-// settled tells dirs whether all of a file is durable since the session of its link ended cleanly.
-func (s *Stack) settled(seq uint64) bool { return !s.Vault.InSession(seq) && !s.Vault.UncleanSeq(seq) }
+// cleanSeq tells dirs whether all of a file is durable since the session of its link ended cleanly.
+func (s *Stack) cleanSeq(seq uint64) bool { return !s.Vault.InSession(seq) && !s.Vault.UncleanSeq(seq) }
 
 // Close hands everything to the host, from the top, and releases the vault. After a failure the vault is not marked clean, and the journal stays: the
 // next mount then knows what to look at.

@@ -215,9 +215,9 @@ func (t *times) timesLate() {
 	t.timeMu.Unlock()
 }
 
-// settleTimes is called when the kernel has sent all it knows, after the flush that followed: no SETATTR came, so the mtime is what it was. It sees to it that
+// keepTimes is called when the kernel has sent all it knows, after the flush that followed: no SETATTR came, so the mtime is what it was. It sees to it that
 // the host, or the journal, has that.
-func (fs *FS) settleTimes(n *inode, c *container.File) {
+func (fs *FS) keepTimes(n *inode, c *container.File) {
 	n.timeMu.Lock()
 	n.pending = false
 	ts, waits := n.mtime, c.Waits()

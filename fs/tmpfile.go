@@ -69,13 +69,13 @@ func (fs *FS) named(n *inode) error {
 		fs.orphans.Add(-1)
 	}
 	n.keep = false
-	settled, err := fs.closeIdle(n)
+	freed, err := fs.closeIdle(n)
 	if h := n.pinned; h != nil {
 		n.pinned = nil
 		err = errors.Join(err, h.Close())
 	}
 	n.mu.Unlock()
-	if settled {
+	if freed {
 		fs.release(n)
 	}
 	return err

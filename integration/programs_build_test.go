@@ -50,7 +50,7 @@ func TestGoBuild(t *testing.T) {
 		p.equal("packages that a second build compiles", p.run(mod, gobin, "build", "-v", "-o", "prog", "."), "")
 	}
 	upToDate()
-	p.settle()
+	p.checkRemount()
 	upToDate()
 	p.equal("the program after a remount", p.run(mod, "./prog"), "42")
 	p.sh(mod, "sed -i s/41/40/ b/b.go; sed -i s/42/41/ a/a_test.go")
@@ -65,7 +65,7 @@ func TestGoBuild(t *testing.T) {
 		p.run(mod, gobin, "build", "-o", "tools/", "cmd/go", "cmd/gofmt", "cmd/vet")
 		p.equal("gofmt built in the mount", p.run(mod, "tools/gofmt", "-l", "."), "")
 	}
-	p.settle()
+	p.checkRemount()
 	upToDate()
 }
 
@@ -86,7 +86,7 @@ func TestGoStandardLibrary(t *testing.T) {
 		t.Error(err)
 	}
 	t.Log(strings.TrimSpace(out))
-	p.settle()
+	p.checkRemount()
 }
 
 // gcc with its sources, its temporary files and its output in the mount.
@@ -107,7 +107,7 @@ func TestGCC(t *testing.T) {
 			p.equal("symbols", p.sh(p.dir, "nm libf.a | grep -c ' T f1_'; objdump -d libf.so | grep -c '<f2_[0-9]*>:'"), "60\n60")
 		}
 		run()
-		p.settle()
+		p.checkRemount()
 		run()
 	}, "gcc", "ar", "objdump")
 }
@@ -127,8 +127,8 @@ func TestPython(t *testing.T) {
 		t.Errorf("compiled: %d, %v", len(entries), err)
 	}
 	before := state(t, p.path("pkg"), seen{})
-	p.settle()
+	p.checkRemount()
 	p.sh(p.dir, `python3 -m compileall -q pkg; python3 -c 'import pkg.m1, pkg.m2; print(pkg.m2.x)' | grep -qx 30`)
 	p.sameState("compiled again", state(t, p.path("pkg"), seen{}), before)
-	p.settle()
+	p.checkRemount()
 }

@@ -32,7 +32,7 @@ func TestRsync(t *testing.T) {
 	sync(src, dst)
 	p.sameState("copy", state(t, dst, seen{}), want)
 	nothing(src, dst)
-	p.settle()
+	p.checkRemount()
 	nothing(src, dst)
 	nothing(src, dst, "--checksum")
 	sync(dst, back)
@@ -46,11 +46,11 @@ func TestRsync(t *testing.T) {
 	sync(src, dst, "--delete", "--inplace", "--no-whole-file", "--no-sparse")
 	p.sameState("update in place", state(t, dst, seen{}), want)
 	nothing(src, dst, "--delete")
-	p.settle()
+	p.checkRemount()
 	nothing(src, dst, "--delete", "--checksum")
 	sync(dst, p.path("within"), "--no-whole-file", "--fsync")
 	p.sameState("copy within", state(t, p.path("within"), seen{}), want)
-	p.settle()
+	p.checkRemount()
 }
 
 // What goes into an archive and out again has the same metadata.
@@ -67,7 +67,7 @@ func TestTar(t *testing.T) {
 		p.run(p.path("in"), "tar", "-xpSf", out+"/1.tar", "--same-owner")
 		p.sameState("extracted", state(t, p.path("in"), seen{}), want)
 		p.equal("compare", p.run(p.path("in"), "tar", "-df", out+"/1.tar"), "")
-		p.settle()
+		p.checkRemount()
 		p.equal("compare after the remount", p.run(p.path("in"), "tar", "-df", out+"/1.tar"), "")
 		p.run(p.path("in"), "tar", "--format=posix", "-cSf", p.path("2.tar"), ".")
 		p.run(p.path("again"), "tar", "-xpSf", p.path("2.tar"), "--same-owner")
@@ -76,7 +76,7 @@ func TestTar(t *testing.T) {
 		p.run(out+"/back", "tar", "-xpSf", p.path("2.tar"), "--same-owner")
 		p.sameState("back on the host", state(t, out+"/back", seen{}), want)
 		p.sh(p.dir, `tar --format=posix -czf 3.tgz -C in .; tar -rf 2.tar -C in link; gzip -t 3.tgz; tar -tf 2.tar >/dev/null`)
-		p.settle()
+		p.checkRemount()
 	}, "tar", "python3", "gzip")
 }
 
@@ -96,7 +96,7 @@ func TestCopyArchive(t *testing.T) {
 		p.sameState("cp -a into the mount", state(t, p.path("a"), seen{}), want)
 		p.run(p.dir, "cp", "-a", "a", "b")
 		p.sameState("cp -a within the mount", state(t, p.path("b"), seen{}), want)
-		p.settle()
+		p.checkRemount()
 		p.run(p.dir, "cp", "-a", "--sparse=always", "b", "c")
 		p.sameState("cp --sparse=always", state(t, p.path("c"), seen{}), want)
 		p.run(p.dir, "cp", "-a", "--reflink=auto", "--sparse=never", "c/sparse", "full")
@@ -105,7 +105,7 @@ func TestCopyArchive(t *testing.T) {
 		p.sameState("cp -a out of the mount", state(t, filepath.Join(filepath.Dir(src), "back"), seen{}), want)
 		p.sh(p.dir, `mv c moved; rm -r b; cp -al a linked; cp -as "$PWD/a" symlinked; mv "moved/dir0" .; rm -rf linked symlinked`)
 		p.sameState("after links were made and removed", state(t, p.path("a"), seen{}), want)
-		p.settle()
+		p.checkRemount()
 	}, "cp", "python3")
 }
 
@@ -173,7 +173,7 @@ func TestCopyWhileWriting(t *testing.T) {
 			b.end()
 			check(t, p.path(how), written)
 		}
-		p.settle()
+		p.checkRemount()
 	}, "cp", "python3")
 }
 
@@ -187,7 +187,7 @@ func TestZip(t *testing.T) {
 	p.sameState("unzipped", state(t, p.path("dst"), alike), state(t, p.path("src"), alike))
 	p.equal("times", p.sh(p.path("dst"), "find . -type f -printf '%T@\n' | sort -u"), "1580608922.0000000000")
 	p.sh(p.dir, `zip -qd a.zip link 'dir0/*'; zip -qu a.zip -r src/dir1; zip -q0 stored.zip -r src; zip -qF stored.zip -O fixed.zip; unzip -tqq fixed.zip`)
-	p.settle()
+	p.checkRemount()
 	p.sh(p.dir, `unzip -tqq a.zip; unzip -tqq fixed.zip`)
 }
 
@@ -222,7 +222,7 @@ func TestFindDuLs(t *testing.T) {
 		p.must(err)
 		return n
 	}
-	p.settle()
+	p.checkRemount()
 	if n := used("sparse"); n < 20000 || n > 1<<20 {
 		t.Errorf("a sparse file with 20000 bytes takes %d", n)
 	}
@@ -235,5 +235,5 @@ func TestFindDuLs(t *testing.T) {
 	all()
 	p.sh(p.path("tree"), `truncate -s 1G big; printf x | dd of=big bs=1 seek=500M conv=notrunc status=none; test "$(du -B1 big | cut -f1)" -lt 1000000; test "$(du -b big | cut -f1)" = 1073741824
 		fallocate -p -o 0 -l 8M sparse; fallocate -d size-3000001; cmp size-3000001 `+filepath.Join(ref, "size-3000001"))
-	p.settle()
+	p.checkRemount()
 }

@@ -36,7 +36,7 @@ func TestVim(t *testing.T) {
 		}
 	}
 	p.equal("swap files left behind", p.sh(p.dir, "find . -name '*.sw?'"), "")
-	p.settle()
+	p.checkRemount()
 }
 
 // The ways in which editors save. A reader in another process sees the old text or the new, where the way promises that.
@@ -77,7 +77,7 @@ print(last, flush=True)
 			}
 			p.want(p.path("doc2"), saved(rounds-k))
 		}
-		p.settle()
+		p.checkRemount()
 		p.want(p.path("doc"), saved(rounds))
 		p.want(p.path("doc2"), saved(0))
 	}, "python3")
@@ -138,7 +138,7 @@ func TestSedAndPatch(t *testing.T) {
 		patch -s -R -p1 < <(sed 's|^--- before/|--- a/|; s|^+++ ./|+++ b/|' ../p.diff); for i in $(seq %d); do cmp f$i before/f$i; done
 		patch -s -b -z .was -p1 < <(sed 's|^--- before/|--- a/|; s|^+++ ./|+++ b/|' ../p.diff);
 		rm ../p.diff; ls`, times(8, 200), times(8, 200)), seen{noTimes: true})
-	p.settle()
+	p.checkRemount()
 }
 
 // make believes times of files: what is up to date stays so over a remount, and one newer header rebuilds what needs it, no more.
@@ -162,12 +162,12 @@ END
 			p.equal("make again", p.run(p.dir, "make", "-j2"), "make: Nothing to be done for 'all'.")
 		}
 		upToDate()
-		p.settle()
+		p.checkRemount()
 		upToDate()
 		p.run(p.dir, "touch", "src/one.h")
 		p.equal("after a header changed", p.run(p.dir, "make"), "gcc -O1 -MMD -c -o out/main.o src/main.c\ngcc -o out/prog out/main.o out/lib.a")
 		upToDate()
-		p.settle()
+		p.checkRemount()
 		upToDate()
 	}, "make", "gcc", "ar")
 }
@@ -215,7 +215,7 @@ for (1..%d) {
 		}
 		b.kill()
 		p.run(p.dir, "flock", "-n", "flock", "true")
-		p.settle()
+		p.checkRemount()
 	}, "python3", "perl", "flock")
 }
 
@@ -242,5 +242,5 @@ assert os.wait()[1] == 0
 	if st := lstat(t, p.path("sock")); st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		t.Errorf("mode of a socket: %o", st.Mode)
 	}
-	p.settle()
+	p.checkRemount()
 }

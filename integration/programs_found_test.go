@@ -109,6 +109,6 @@ print('mapped', flush=True); input()
 		b.say("end")
 		b.end()
 		f.Close()
-		p.settle()
+		p.checkRemount()
 	}, "python3")
 }

@@ -53,8 +53,8 @@ func TestGit(t *testing.T) {
 		p.equal("log", git(repo, "log", "--format=%s", "-1"), "pushed")
 	}
 	check()
-	p.settle()
+	p.checkRemount()
 	check()
 	p.sh(repo, `echo again >> big; git commit -qam again; git gc -q --aggressive --prune=now; git fsck --full --no-progress`)
-	p.settle()
+	p.checkRemount()
 }

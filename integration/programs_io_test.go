@@ -31,7 +31,7 @@ func TestDD(t *testing.T) {
 			dd if=direct-4096 of=mixed bs=12345 iflag=fullblock; dd if=$in of=mixed bs=4096 seek=7 count=3 oflag=direct conv=notrunc; dd if=mixed bs=4096 skip=6 count=5 | sha256sum
 			dd if=/dev/zero of=zeros bs=65536 count=20 conv=sparse; truncate -s 3M zeros; dd if=$in of=zeros bs=4096 seek=100 count=1 conv=notrunc
 			(dd bs=100 count=1; dd bs=1000 count=1) < $in > shared; (dd bs=77 count=1 >&3; cat >&3) < $in 3> shared2`, seen{noTimes: true})
-		p.settle()
+		p.checkRemount()
 	}, "dd", "cmp")
 }
 
@@ -93,7 +93,7 @@ data = open('grown', 'rb').read()
 want = b'lastname' + bytes([1]) * 4992 + b''.join(bytes([n]) * 5000 for n in range(2, 60))
 print(data == want)
 `), "True")
-		p.settle()
+		p.checkRemount()
 	}, "python3")
 }
 
@@ -138,7 +138,7 @@ func TestFio(t *testing.T) {
 				"--ioengine=psync", "--verify=sha256", "--verify_fatal=1", "--do_verify=1")
 		}
 		p.run(p.dir, "fio", shared...)
-		p.settle()
+		p.checkRemount()
 		for _, j := range jobs {
 			if _, err := os.Stat(p.path(j.name)); err != nil {
 				continue

@@ -25,7 +25,7 @@ func TestLoopImage(t *testing.T) {
 	}
 	t.Cleanup(func() { _, _ = p.try("/", "umount", "-q", "-d", inner) }) // where the test failed in between
 	p.sh(p.dir, fmt.Sprintf("truncate -s %dM image; mkfs.ext4 -q -F image", 600))
-	p.settle()
+	p.checkRemount()
 	for round := range 3 {
 		mountImage()
 		tree := filepath.Join(inner, fmt.Sprint("tree", round))
@@ -35,7 +35,7 @@ func TestLoopImage(t *testing.T) {
 		p.sameState("copy in the image", state(t, tree, seen{noDirs: true}), want)
 		p.run("/", "umount", inner)
 		p.run(p.dir, "e2fsck", "-fn", "image")
-		p.settle()
+		p.checkRemount()
 		p.run(p.dir, "e2fsck", "-fn", "image")
 		mountImage()
 		p.sameState("copy in the image after the remount", state(t, tree, seen{noDirs: true}), want)
@@ -44,6 +44,6 @@ func TestLoopImage(t *testing.T) {
 		p.run("/", "fstrim", inner)
 		p.run("/", "umount", inner)
 		p.run(p.dir, "e2fsck", "-fn", "image")
-		p.settle()
+		p.checkRemount()
 	}
 }

@@ -47,7 +47,7 @@ func TestPostgres(t *testing.T) {
 	pg.run("pgbench", "-c", "8", "-j", "2", "-T", "20")
 	before := pg.consistent()
 	pg.stop()
-	p.settle()
+	p.checkRemount()
 
 	pg.start()
 	if n := pg.consistent(); n != before {
@@ -67,7 +67,7 @@ func TestPostgres(t *testing.T) {
 		pg.run("pg_amcheck", "--heapallindexed", "--parent-check", "--rootdescend")
 		pg.stop()
 		pg.run("pg_checksums", "--check", "-D", pg.data)
-		p.settle()
+		p.checkRemount()
 	}
 	pg.start()
 	for _, command := range []string{"VACUUM FULL", "REINDEX DATABASE postgres", "CHECKPOINT"} {
@@ -76,7 +76,7 @@ func TestPostgres(t *testing.T) {
 	pg.run("pg_basebackup", "-D", p.path("backup"), "--checkpoint=fast")
 	pg.run("pg_verifybackup", p.path("backup"))
 	pg.stop()
-	p.settle()
+	p.checkRemount()
 }
 
 // postgres is a server with its data in the mount.

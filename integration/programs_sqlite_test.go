@@ -36,7 +36,7 @@ func sqlite(t *testing.T, p *prog, journal string) {
 		done | sqlite3 -bail -cmd '.timeout 60000' test.db`, rounds))
 	rows := writers * rounds
 	check(rows)
-	p.settle()
+	p.checkRemount()
 	check(rows)
 
 	// A writer that dies with half of a large transaction in the database (DELETE) or in the log (WAL).
@@ -46,10 +46,10 @@ func sqlite(t *testing.T, p *prog, journal string) {
 	b.say("SELECT 'half';")
 	b.expect("half")
 	b.kill()
-	p.settle()
+	p.checkRemount()
 	check(rows)
 	sql("DELETE FROM log WHERE k % 2; UPDATE counter SET n=(SELECT count(*) FROM log); VACUUM;")
 	check(writers * (rounds / 2))
-	p.settle()
+	p.checkRemount()
 	check(writers * (rounds / 2))
 }

@@ -22,7 +22,7 @@ import (
 )
 
 // Real programs on a real mount. What a program leaves is remembered, the vault is unmounted and mounted again, and all of it must
-// read back the same: see prog.settle. Nothing may be logged on the way: see findings.
+// read back the same: see prog.checkRemount. Nothing may be logged on the way: see findings.
 //
 // Debian packages, for all of it to run:
 //
@@ -367,8 +367,8 @@ func orNone(s string) string {
 	return s
 }
 
-// settle unmounts, mounts again, and compares everything with what was there before.
-func (p *prog) settle() {
+// checkRemount unmounts, mounts again, and compares everything with what was there before.
+func (p *prog) checkRemount() {
 	p.t.Helper()
 	before := state(p.t, p.dir, seen{})
 	p.remount()

@@ -53,7 +53,7 @@ func TestGoSourceTree(t *testing.T) {
 		}
 	}
 	check()
-	p.settle()
+	p.checkRemount()
 	check()
 	p.equal("packages that a build after the remount compiles", build("-v"), "")
 	p.equal("the go that was built", p.run("/", p.path("built/go"), "version"), built)

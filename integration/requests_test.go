@@ -38,8 +38,8 @@ func (m *mounted) countRequests(t *testing.T, data []byte) (more []string) {
 	m.must(err)
 	unix.Close(fd)
 
-	// settled waits for RELEASE, which nobody else waits for.
-	settled := func() map[string]int {
+	// afterRelease waits for RELEASE, which nobody else waits for.
+	afterRelease := func() map[string]int {
 		t.Helper()
 		for end := time.Now().Add(time.Minute); m.handles() > 0; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
@@ -108,9 +108,9 @@ func (m *mounted) countRequests(t *testing.T, data []byte) (more []string) {
 		{"ls -l of 1001 files", func() { m.must(exec.Command("ls", "-l", m.path("d")).Run()) },
 			map[string]int{"OPENDIR": 1, "READDIRPLUS": 20, "READDIR": 1, "GETXATTR": 4, "LOOKUP": 2, "GETATTR": 10}},
 	} {
-		settled()
+		afterRelease()
 		c.do()
-		got := settled()
+		got := afterRelease()
 		t.Logf("%s: %s", c.what, show(got))
 		if os.Geteuid() != 0 && got["GETATTR"] > 0 { // the kernel checks permissions, and asks for the directory's after each change in it
 			got["GETATTR"]--

@@ -75,7 +75,7 @@ type journalInfo struct {
 
 type transactionInfo struct {
 	LSN        uint64     `json:"lsn"`
-	Kind       string     `json:"kind"` // file, make, settled, removed, exchange, over, or malformed
+	Kind       string     `json:"kind"` // file, make, ended, removed, exchange, over, or malformed
 	Object     string     `json:"object,omitempty"`
 	Path       []string   `json:"path,omitempty"` // sealed host names
 	Images     int        `json:"images"`
@@ -179,7 +179,7 @@ func describeTransaction(t *journal.Transaction) (transactionInfo, error) {
 	case kind == redo.KindEnd:
 		var e *redo.End
 		if e, err = redo.ParseEnd(t.Head); err == nil {
-			x.Kind, x.Object, x.Path = "settled", e.ID.String(), e.Path
+			x.Kind, x.Object, x.Path = "ended", e.ID.String(), e.Path
 			if e.Removed {
 				x.Kind = "removed"
 			}

@@ -108,7 +108,7 @@ func TestDebugJournal(t *testing.T) {
 		}
 	})
 	out = b.ok(passphrase+"\n", "debug", "journal", v).stdout
-	for _, want := range []string{"make     " + id.String(), "settled  " + id.String(), "removed  " + id.String()} {
+	for _, want := range []string{"make     " + id.String(), "ended    " + id.String(), "removed  " + id.String()} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}

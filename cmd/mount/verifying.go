@@ -56,7 +56,7 @@ func (o *controller) verify(c *net.UnixConn) error {
 		}
 	}
 	cfg := checkConfig(o.stack.Stack)
-	cfg.Live = &check.Live{Hold: o.stack.freezer.Hold, Settle: o.stack.freezer.Settle, InSession: o.stack.Vault.InSession}
+	cfg.Live = &check.Live{Hold: o.stack.freezer.Hold, HoldSynced: o.stack.freezer.HoldSynced, InSession: o.stack.Vault.InSession}
 	cfg.Progress = new(check.Progress)
 	cfg.Found = func(f check.Finding) {
 		f.Path, f.Host = printable(f.Path), printable(f.Host) // JSON has no other bytes than UTF-8

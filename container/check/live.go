@@ -17,9 +17,9 @@ import (
 // Live is how a check makes sure of what it found in a vault that is in use. What proves right is right whoever writes meanwhile; what does not may be
 // half-way through a change, and is looked at again while there is none.
 type Live struct {
-	// Hold calls fn while nothing is changed that a request would change: no name, no attribute. Settle does so when, besides, everything that was written is in its
+	// Hold calls fn while nothing is changed that a request would change: no name, no attribute. HoldSynced does so when, besides, everything that was written is in its
 	// place on the host. Both may be called concurrently; an error says that fn was not called.
-	Hold, Settle func(fn func()) error
+	Hold, HoldSynced func(fn func()) error
 	// InSession tells whether a link sequence was drawn by the session that runs.
 	InSession func(seq uint64) bool
 }
@@ -90,11 +90,11 @@ func (c *checker) doubt(ctx context.Context, d *doubt) {
 	c.doubts.mu.Lock()
 	c.doubts.all = append(c.doubts.all, d)
 	c.doubts.mu.Unlock()
-	c.settle(ctx, maxDoubts)
+	c.resolveDoubts(ctx, maxDoubts)
 }
 
-// settle takes the doubts where there are so many, looks at them in a settled vault, and reports what is wrong then.
-func (c *checker) settle(ctx context.Context, least int) {
+// resolveDoubts takes the doubts where there are so many, looks at them in a vault that is held still, and reports what is wrong then.
+func (c *checker) resolveDoubts(ctx context.Context, least int) {
 	c.doubts.mu.Lock()
 	all := c.doubts.all
 	if len(all) < least {
@@ -104,7 +104,7 @@ func (c *checker) settle(ctx context.Context, least int) {
 	c.doubts.all = nil
 	c.doubts.mu.Unlock()
 	for len(all) > 0 && ctx.Err() == nil {
-		err := c.Live.Settle(func() {
+		err := c.Live.HoldSynced(func() {
 			for _, d := range all {
 				c.again(ctx, d)
 			}
@@ -124,7 +124,7 @@ func (c *checker) settle(ctx context.Context, least int) {
 	}
 }
 
-// again looks at a container in a settled vault: at what seems lost, or at its header alone, since all of it may take long.
+// again looks at a container in a vault that is held still: at what seems lost, or at its header alone, since all of it may take long.
 func (c *checker) again(ctx context.Context, d *doubt) {
 	var st unix.Stat_t
 	if d.h.Stat(&st) == nil && st.Nlink == 0 { // removed
@@ -151,7 +151,7 @@ func (c *checker) resolve(ctx context.Context, d *doubt, err error) bool {
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
-		c.add(d.o.finding(Unchecked, "it changes, and the vault could not be settled to look at it: %v", err))
+		c.add(d.o.finding(Unchecked, "it changes, and the vault could not be held still to look at it: %v", err))
 	default:
 		c.judge(d.o, &d.looked)
 	}

@@ -65,7 +65,7 @@ func verify(ctx context.Context, cfg Config, w *walked, troubles *[]*trouble) (S
 	}
 	err := disk.Walk(cfg.Root, root, func(d disk.Dir, at *place, err error) ([]disk.Below[*place], error) { return c.enter(ctx, d, at, err) })
 	c.jobs.Wait()
-	c.settle(ctx, 1)
+	c.resolveDoubts(ctx, 1)
 	if err == nil {
 		err = ctx.Err() // which a job may have met
 	}

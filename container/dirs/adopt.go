@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Settle gives the host file of a container that has no name in the tree yet mode and owner, as creations do; uid and gid of -1 leave what the host
+// SetAttributes gives the host file of a container that has no name in the tree yet mode and owner, as creations do; uid and gid of -1 leave what the host
 // gave. Adopt may make it known afterwards.
-func (t *Tree) Settle(f disk.File, id keys.ObjectID, mode uint32, uid, gid int) error {
-	err := t.root.settle(f, want{id, names.File, mode, uid, gid})
+func (t *Tree) SetAttributes(f disk.File, id keys.ObjectID, mode uint32, uid, gid int) error {
+	err := t.root.setAttributes(f, want{id, names.File, mode, uid, gid})
 	var made madeError
 	if errors.As(err, &made) {
 		err = made.error

@@ -27,7 +27,7 @@ func (d *Dir) Mkdir(name string, mode uint32, uid, gid int) (Entry, error) {
 		if err := disk.As(uid, gid, func() error { return fd.Mkdir(host, d.firstMode(w)) }); err != nil {
 			return err
 		}
-		return d.settle(named{fd, host, fd.Xattrs(host)}, w)
+		return d.setAttributes(named{fd, host, fd.Xattrs(host)}, w)
 	})
 }
 
@@ -43,7 +43,7 @@ func (d *Dir) Mknod(name string, mode uint32, dev uint64, uid, gid int) (Entry, 
 		if err := disk.As(uid, gid, func() error { return fd.Mknod(host, mode, dev) }); err != nil {
 			return err
 		}
-		return d.settle(named{fd, host, fd.Xattrs(host)}, want{id, typ, mode, uid, gid})
+		return d.setAttributes(named{fd, host, fd.Xattrs(host)}, want{id, typ, mode, uid, gid})
 	})
 }
 
@@ -58,7 +58,7 @@ func (d *Dir) Symlink(name, target string, uid, gid int) (Entry, error) {
 		if err := disk.As(uid, gid, func() error { return fd.Symlink(sealed, host) }); err != nil {
 			return err
 		}
-		return settleOwner(named{fd, host, fd.Xattrs(host)}, new(unix.Stat_t), uid, gid)
+		return setOwner(named{fd, host, fd.Xattrs(host)}, new(unix.Stat_t), uid, gid)
 	})
 }
 
@@ -203,7 +203,7 @@ func (d *Dir) introduce(fd disk.Dir, name string, n *link, make func(host string
 
 // draw gives n a new sequence and seals it.
 func (d *Dir) draw(name string, n *link) (host string, sidecar []byte, err error) {
-	if n.flags&names.NoHeader != 0 && n.seq != 0 && d.t.cfg.Settled != nil && d.t.cfg.Settled(n.seq) {
+	if n.flags&names.NoHeader != 0 && n.seq != 0 && d.t.cfg.CleanSeq != nil && d.t.cfg.CleanSeq(n.seq) {
 		n.flags &^= names.NoHeader // by its new sequence the file would count as made in this session
 	}
 	if n.seq, err = d.t.cfg.NextSeq(); err != nil {

@@ -81,7 +81,7 @@ func (r *renaming) run(steps []step, seq uint64) (err error) {
 		for _, s := range steps {
 			s.from.dropSidecar(s.ffd, s.old, s.oldSidecar)
 		}
-		r.settled(over)
+		r.endIntent(over)
 		return nil
 	}
 	for i := taken - 1; i >= 0; i-- {
@@ -100,7 +100,7 @@ func (r *renaming) run(steps []step, seq uint64) (err error) {
 	for _, s := range steps[:placed] {
 		s.to.dropSidecar(s.tfd, s.new, s.sidecar != nil)
 	}
-	r.settled(over)
+	r.endIntent(over)
 	return r.dst.refused(err)
 }
 
@@ -131,8 +131,8 @@ func (d *Dir) hostPath() (path []string) {
 	return path
 }
 
-// settled ends the intent once the names are durable. Where they cannot be made so it stays, for the next mount: to take the steps again does no harm.
-func (r *renaming) settled(over func(error)) {
+// endIntent ends the intent once the names are durable. Where they cannot be made so it stays, for the next mount: to take the steps again does no harm.
+func (r *renaming) endIntent(over func(error)) {
 	if over == nil {
 		return
 	}

@@ -61,7 +61,7 @@ func (d *Dir) load() error {
 			l.report(event.Foreign, name, nil, "sidecar without its object")
 		}
 	}
-	l.settle()
+	l.publish()
 	return nil
 }
 
@@ -140,8 +140,8 @@ func (l *loading) enter(n names.Link) {
 	l.rivals[n.Name] = append(l.rivals[n.Name], k)
 }
 
-// settle decides which of several links shows and publishes the map.
-func (l *loading) settle() {
+// publish decides which of several links shows and publishes the map.
+func (l *loading) publish() {
 	d, t := l.d, l.d.t
 	losers := make(map[string][]link, len(l.rivals))
 	for name, all := range l.rivals {

@@ -19,7 +19,7 @@ type want struct {
 	uid, gid int
 }
 
-// attributes is what settle needs of a new host object: a disk.File has it, and so has a name.
+// attributes is what setAttributes needs of a new host object: a disk.File has it, and so has a name.
 type attributes interface {
 	Stat(st *unix.Stat_t) error
 	Chmod(mode uint32) error
@@ -64,11 +64,11 @@ func (d *Dir) firstMode(w want) uint32 {
 	return d.hostMode(w, w.mode&0o7777)
 }
 
-// settle gives a new host object mode and owner where the host made something else of them, by the umask, a default ACL that does not count,
+// setAttributes gives a new host object mode and owner where the host made something else of them, by the umask, a default ACL that does not count,
 // or a setgid directory, and seals a mode that the host object cannot have.
-func (d *Dir) settle(a attributes, w want) error {
+func (d *Dir) setAttributes(a attributes, w want) error {
 	var st unix.Stat_t
-	if err := settleOwner(a, &st, w.uid, w.gid); err != nil {
+	if err := setOwner(a, &st, w.uid, w.gid); err != nil {
 		return err
 	}
 	plain := w.mode & 0o7777
@@ -91,8 +91,8 @@ func (d *Dir) settle(a attributes, w want) error {
 	return undoOn(err)
 }
 
-// settleOwner makes sure of the owner, and fills st.
-func settleOwner(a attributes, st *unix.Stat_t, uid, gid int) error {
+// setOwner makes sure of the owner, and fills st.
+func setOwner(a attributes, st *unix.Stat_t, uid, gid int) error {
 	if err := a.Stat(st); err != nil {
 		return madeError{err}
 	}
@@ -113,7 +113,7 @@ func (d *Dir) createFile(fd disk.Dir, host string, w want) (f disk.File, err err
 	if err != nil {
 		return nil, err
 	}
-	if err := d.settle(f, w); err != nil {
+	if err := d.setAttributes(f, w); err != nil {
 		f.Close()
 		return nil, err
 	}

@@ -22,7 +22,7 @@ func (d *Dir) Tmpfile(mode uint32, uid, gid int) (f disk.File, e Entry, err erro
 		if err != nil {
 			return err
 		}
-		if err = d.settle(f, w); err != nil {
+		if err = d.setAttributes(f, w); err != nil {
 			var made madeError
 			if errors.As(err, &made) {
 				err = made.error

@@ -51,9 +51,9 @@ type Config struct {
 	// l.Seq lies in an unclean interval of a former session and there is no valid header. It is asked only where several links
 	// compete for one name. It must answer false for sequences of the running session. nil: never.
 	Headerless func(l names.Link, d disk.Dir, host string) bool
-	// Settled reports whether a file with a link of this sequence is of a session that ended cleanly, so that all of it is durable. A new name of it does
+	// CleanSeq reports whether a file with a link of this sequence is of a session that ended cleanly, so that all of it is durable. A new name of it does
 	// not say then that it may have no header. nil: never.
-	Settled func(seq uint64) bool
+	CleanSeq func(seq uint64) bool
 	// BeforeUnlink is called just before a visible object that is no directory loses the name e, by Unlink or by a rename over
 	// it. open pins the object so that it outlives the name: with data for reading and writing (containers only), else as
 	// an O_PATH descriptor. open is valid during the call only. May be nil.

@@ -23,7 +23,7 @@ func endVectors() map[string]*vectors.Vector {
 		b := append([]byte{kind, flags, names, 0}, make([]byte, 12)...)
 		return append(append(b, id...), tail...)
 	}
-	add("settled", "success", "the host has all of the file", end(4, 0, 0, "")).SetHex("id", id).Set("path", "").Set("removed", "false")
+	add("durable", "success", "the host has all of the file", end(4, 0, 0, "")).SetHex("id", id).Set("path", "").Set("removed", "false")
 	add("removed", "success", "the file lost its name", end(4, 1, 2, "\x03dir\x04file")).SetHex("id", id).Set("path", "dir/file").Set("removed", "true")
 	add("removed_anywhere", "success", "the file lost a name that is not known", end(4, 1, 0, "")).SetHex("id", id).Set("path", "").Set("removed", "true")
 	add("flags", "malformed", "an unknown flag", end(4, 2, 0, ""))

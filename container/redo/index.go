@@ -82,7 +82,7 @@ func (c *Config) makeIndex(r *journal.Reader) (*index, error) {
 	}
 	x.log = log
 	for _, f := range x.order {
-		f.settle()
+		f.makeExtents()
 	}
 	return x, nil
 }
@@ -270,8 +270,8 @@ func (f *file) cut(length int64) {
 	f.high = length
 }
 
-// settle makes extents of the blocks.
-func (f *file) settle() {
+// makeExtents makes extents of the blocks.
+func (f *file) makeExtents() {
 	numbers := make([]int64, 0, len(f.blocks))
 	for n := range f.blocks {
 		numbers = append(numbers, n)

@@ -109,18 +109,18 @@ func TestMadeTaken(t *testing.T) {
 	}
 }
 
-// A file that was removed goes, with its name; under an older name it stays, with what it had. One that is settled is not made any more.
+// A file that was removed goes, with its name; under an older name it stays, with what it had. One whose make ended is not made any more.
 func TestMadeEnds(t *testing.T) {
 	l := newLab(t)
-	p, q, settled, lost := l.file(rootSpot, "p", 'x', 10), l.file(rootSpot, "q", 'x', 10), l.lost(rootSpot, "r"), l.lost(rootSpot, "s")
-	for _, f := range []spot{p, q, settled, lost} {
+	p, q, ended, lost := l.file(rootSpot, "p", 'x', 10), l.file(rootSpot, "q", 'x', 10), l.lost(rootSpot, "r"), l.lost(rootSpot, "s")
+	for _, f := range []spot{p, q, ended, lost} {
 		l.put(f.made(), "ab")
 	}
 	l.end(End{ID: p.id, Removed: true, Path: p.path})
 	newer := rootSpot.child(q.id, l.name(rootSpot, names.File, q.id, "newer"))
 	l.put(Head{ID: q.id, Path: newer.path, Length: -1}, "")
 	l.end(End{ID: q.id, Removed: true, Path: newer.path})
-	l.end(End{ID: settled.id})
+	l.end(End{ID: ended.id})
 	l.end(End{ID: lost.id, Removed: true, Path: lost.path})
 	l.stop()
 	v, err := Load(l.config(l.m))
@@ -133,7 +133,7 @@ func TestMadeEnds(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 	l.want(l.m, q, "[4096 a 904 b]")
-	for _, f := range []spot{p, settled, lost} {
+	for _, f := range []spot{p, ended, lost} {
 		if l.there(f) {
 			t.Errorf("%s is there", f.path[0])
 		}

@@ -92,7 +92,7 @@ func (h *handle) use() (int, error) {
 
 func (h *handle) done() {
 	if h.state.Add(-1) == closedBit {
-		h.settle()
+		h.syncClosing()
 		unix.Close(h.fd)
 	}
 }
@@ -111,7 +111,7 @@ func (h *handle) close() error {
 		if s != 0 {
 			return nil
 		}
-		h.settle()
+		h.syncClosing()
 		// Linux frees the descriptor even when close is interrupted: a second close could hit another file's.
 		if err := unix.Close(h.fd); err != nil && err != unix.EINTR {
 			return err

@@ -71,8 +71,8 @@ func (h *handle) fsync(fd int) error {
 	return err
 }
 
-// settle syncs what is not, before the descriptor is closed.
-func (h *handle) settle() {
+// syncClosing syncs what is not, before the descriptor is closed.
+func (h *handle) syncClosing() {
 	if h.on == nil || h.changes.Load() == 0 {
 		return
 	}

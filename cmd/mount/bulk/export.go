@@ -199,14 +199,14 @@ func (e *Export) spawn(ctx context.Context, d *destDir, n plain.Node, st plain.S
 		defer d.release()
 		defer again.Release()
 		if e.stopped(ctx) {
-			first.settle(mine, false)
+			first.decide(mine, false)
 			return
 		}
 		if !mine && e.link(d, first, name) {
 			return
 		}
 		err := e.file(ctx, d, again, st, name)
-		first.settle(mine, err == nil)
+		first.decide(mine, err == nil)
 		if err != nil {
 			e.fail(filepath.Join(d.path, name), err)
 		}

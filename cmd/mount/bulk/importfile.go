@@ -306,7 +306,7 @@ func (m *Import) dress(c *container.File, st *unix.Stat_t, attrs map[string][]by
 	}
 	h := c.Host()
 	uid, gid := owner(st)
-	if err := m.View.Tree.Settle(h, c.ID(), st.Mode&0o7777, uid, gid); err != nil {
+	if err := m.View.Tree.SetAttributes(h, c.ID(), st.Mode&0o7777, uid, gid); err != nil {
 		return err
 	}
 	if err := m.setXattrs(h, xattrs.Object{ID: c.ID()}, attrs); err != nil {

@@ -100,8 +100,8 @@ type leftDir struct {
 	times [2]unix.Timespec
 }
 
-// settleDirs gives directories their attributes; each name that is added changes the mtime.
-func (m *Import) settleDirs(left []leftDir) {
+// finishDirs gives directories their attributes; each name that is added changes the mtime.
+func (m *Import) finishDirs(left []leftDir) {
 	for _, l := range left {
 		err := l.dir.XattrsSelf(true, func(x disk.Xattrs) error { return m.setXattrs(x, xattrs.Object{ID: l.dir.ID()}, l.attrs) })
 		if err == nil {

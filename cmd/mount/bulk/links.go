@@ -57,8 +57,8 @@ func (t *linkTable) claim(object, path string) (l *linked, mine bool) {
 	return l, true
 }
 
-// settle is called once for the first name; l may be nil.
-func (l *linked) settle(mine, ok bool) {
+// decide is called once for the first name; l may be nil.
+func (l *linked) decide(mine, ok bool) {
 	if l != nil && mine {
 		l.ok = ok
 		close(l.done)

@@ -120,7 +120,7 @@ func (m *Import) name(b *batch, err error) {
 	if err != nil {
 		m.check(b.files[0].path, inVault(fmt.Errorf("make durable: %w", err)))
 	}
-	m.settleDirs(b.left)
+	m.finishDirs(b.left)
 }
 
 // publish gives a durable file its name, in place of what has it.

@@ -96,7 +96,7 @@ func (i *inode) syncData() {
 	}
 	old := i.stableData.size
 	if slices.ContainsFunc(i.writes, func(w dataChange) bool { return w.lost }) {
-		i.stableData = i.settle(len(i.writes), func(w *dataChange, _ int64) bool { return !w.lost }, pageSize)
+		i.stableData = i.contentWith(len(i.writes), func(w *dataChange, _ int64) bool { return !w.lost }, pageSize)
 		i.writes = slices.DeleteFunc(i.writes, func(w dataChange) bool { return !w.lost || w.kind != putData })
 	} else {
 		i.stableData, i.writes = i.data.clone(), nil
@@ -140,9 +140,9 @@ func (i *inode) loseWrites() {
 	}
 }
 
-// settle answers the stable content with some of the writes in it: the lengths, cuts and holes of the first meta of them, and the data that keep
+// contentWith answers the stable content with some of the writes in it: the lengths, cuts and holes of the first meta of them, and the data that keep
 // chooses by the unit it lies in. Where a cut or hole was not kept, later data of its range is on blocks that nobody finds.
-func (i *inode) settle(meta int, keep func(w *dataChange, unit int64) bool, unit int64) *content {
+func (i *inode) contentWith(meta int, keep func(w *dataChange, unit int64) bool, unit int64) *content {
 	type span struct{ from, to int64 }
 	c := i.stableData.clone()
 	var unmapped []span
@@ -252,6 +252,6 @@ func (i *inode) cutData(l DataLoss, p prefix, rng *rand.Rand) (meta int) {
 	case SizesAhead:
 		meta = len(i.writes)
 	}
-	i.stableData = i.settle(meta, keep, unit)
+	i.stableData = i.contentWith(meta, keep, unit)
 	return meta
 }

@@ -34,12 +34,12 @@ func (s *state) syncNames(pick func(nameChange) bool) {
 			rest = append(rest, c)
 			continue
 		}
-		s.settleNames(c)
+		s.applyNames(c)
 	}
 	s.pending = rest
 }
 
-func (s *state) settleNames(c nameChange) {
+func (s *state) applyNames(c nameChange) {
 	for _, x := range c.slots {
 		if x.ino == 0 {
 			delete(s.inodes[x.dir].stableNames, x.name)
@@ -154,7 +154,7 @@ func (s *state) cutNames(l NameLoss, p prefix, rng *rand.Rand) {
 	for _, c := range s.pending {
 		nowhere := slices.ContainsFunc(c.slots, func(x slot) bool { return x.ino != 0 && lost[touched{x.dir, false}] })
 		if keep(c) && !nowhere && !slices.ContainsFunc(c.touches(), func(x touched) bool { return lost[x] }) {
-			s.settleNames(c)
+			s.applyNames(c)
 			continue
 		}
 		for _, x := range c.touches() {
