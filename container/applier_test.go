@@ -44,7 +44,7 @@ func until(t *testing.T, what string, done func() bool) {
 func TestIdle(t *testing.T) {
 	f := &fill{logRig: newLogRig(t, geometries[0])}
 	c, a := f.file(0, 3), f.eng.applier
-	f.must(c.Drain())
+	f.must(c.drain())
 	waiting := []int{}
 	c.SetHooks(Hooks{Idle: func() { waiting = append(waiting, a.files[c]) }}) // under a.mu
 	for range 2 {
@@ -52,7 +52,7 @@ func TestIdle(t *testing.T) {
 		f.must(c.Flush())
 		f.must(f.write(c, 1, 1))
 		f.must(c.Flush())
-		f.must(c.Drain())
+		f.must(c.drain())
 	}
 	if len(waiting) < 2 || slices.Max(waiting) > 0 {
 		t.Errorf("told with so many transactions waiting: %v", waiting)
@@ -65,7 +65,7 @@ func TestNotesInOrder(t *testing.T) {
 	f := &fill{logRig: newLogRig(t, geometries[0])}
 	id, a := testID(1), f.eng.applier
 	a.owed = append(a.owed, nameNote{id: id, payload: (&redo.Head{ID: id, Path: []string{"the-second-name"}, Length: -1}).Append(nil)})
-	f.must(f.eng.Moved(id, []string{"the-third-name"}))
+	f.must(f.eng.NoteMoved(id, []string{"the-third-name"}))
 	f.must(f.eng.SyncNames())
 	h, err := f.dir.Open("journal.0000", true)
 	f.must(err)
@@ -89,7 +89,7 @@ func TestSuspendWaitsForCheckpoint(t *testing.T) {
 	f.eng = f.engine(geometries[0])
 	a := f.eng.applier
 	c := f.file(0, 3)
-	f.must(c.Drain())
+	f.must(c.drain())
 
 	a.mu.Lock()
 	a.anywhere, a.press = true, true
@@ -264,7 +264,7 @@ func TestCloseAfterFailure(t *testing.T) {
 func TestLastImagesWait(t *testing.T) {
 	f := &fill{logRig: newLogRig(t, geometries[8])}
 	c := f.file(0, 20)
-	f.must(c.Drain())
+	f.must(c.drain())
 	a := f.eng.applier
 	waits := func() int {
 		a.mu.Lock()
@@ -290,7 +290,7 @@ func TestLastImagesWait(t *testing.T) {
 		<-let
 	}})
 	var drained sync.WaitGroup
-	drained.Go(func() { f.must(c.Drain()) })
+	drained.Go(func() { f.must(c.drain()) })
 	<-begun
 	for range 3 {
 		again()

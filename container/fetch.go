@@ -18,6 +18,14 @@ const (
 // fetcher is a host file that reads into its memory what will be asked for, and does not wait for it.
 type fetcher interface{ Fetch(off, n int64) }
 
+// Fetch has the host begin to read what n bytes from off on are stored in, metadata included, where it can, and does not wait.
+func (f *File) Fetch(off, n int64) {
+	if h, ok := f.host.(fetcher); ok {
+		from := f.geo.groupAddr(uint64(off >> f.geo.groupShift))
+		h.Fetch(from, f.geo.hostOffset(off+n)-from)
+	}
+}
+
 // stream is a row of large reads, each about where the one before ended.
 type stream struct {
 	end     int64 // of the last one

@@ -187,8 +187,8 @@ func (f *File) Pending() bool {
 	return a.files[f] > 0
 }
 
-// Drain returns when everything flushed is durable and in its place. On an error (the host is full, or failed) it stays in the journal.
-func (f *File) Drain() error {
+// drain returns when everything flushed is durable and in its place. On an error (the host is full, or failed) it stays in the journal.
+func (f *File) drain() error {
 	a := f.eng.applier
 	if a == nil {
 		return nil
@@ -220,7 +220,7 @@ func (f *File) Close() error {
 	f.mu.RUnlock()
 	var err error
 	if a := f.eng.applier; a != nil && !abandoned {
-		if err = f.Drain(); err != nil {
+		if err = f.drain(); err != nil {
 			err = a.fail("close of a file", err) // the next mount replays what it lacks
 		}
 	}

@@ -102,7 +102,7 @@ func TestShortWriteLength(t *testing.T) {
 			f.must(f.write(c, 1, 1))
 		}
 		f.must(c.Sync())
-		f.must(c.Drain())
+		f.must(c.drain())
 		var st unix.Stat_t
 		f.must(c.Host().Stat(&st))
 		if want := c.Geometry().HostLength(c.Size()); st.Size != want {

@@ -67,7 +67,7 @@ func TestInlineKept(t *testing.T) {
 			f.must(c.WriteFrames(at+1, ws))
 			holds("with room", plain[:at+1])
 			f.must(c.Sync())
-			f.must(c.Drain())
+			f.must(c.drain())
 			holds("in its place", plain[:at+1])
 			f.must(c.Close())
 			f.must(f.eng.Close(true))

@@ -163,7 +163,7 @@ func (m *logModel) step() string {
 		return "sync"
 	case k < 18:
 		m.must(m.f.Flush())
-		m.must(m.f.Drain())
+		m.must(m.f.drain())
 		return "drain"
 	case k < 19:
 		m.r.eng.applier.ask(&m.r.eng.applier.press)

@@ -85,7 +85,7 @@ func (d *destroyed) write(rng *mrand.Rand) int {
 		case 0:
 			checkpoints.Go(func() { d.ok(d.r.eng.Checkpoint()) })
 		case 1:
-			d.ok(f.Drain())
+			d.ok(f.drain())
 		}
 	}
 	ops := d.r.disk.Ops()

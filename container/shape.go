@@ -51,7 +51,7 @@ func (f *File) awaitFreed(n int64) error {
 	if n < much {
 		return nil
 	}
-	err := f.Drain()
+	err := f.drain()
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return nil // it takes longer
 	}
@@ -241,12 +241,4 @@ func (f *File) clearBody() {
 	clear(f.made)
 	clear(f.placed)
 	f.serial = f.eng.serial.Add(1)
-}
-
-// Fetch has the host begin to read what n bytes from off on are stored in, metadata included, where it can, and does not wait.
-func (f *File) Fetch(off, n int64) {
-	if h, ok := f.host.(interface{ Fetch(off, n int64) }); ok {
-		g := f.geo
-		h.Fetch(g.groupAddr(uint64(off>>g.groupShift)), g.hostOffset(off+n)-g.groupAddr(uint64(off>>g.groupShift)))
-	}
 }

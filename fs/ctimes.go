@@ -60,8 +60,8 @@ func (c *ctimes) show(id keys.ObjectID, st *unix.Stat_t) {
 	}
 }
 
-// Ctimes returns what a later session is to know, nil where it knows it already. Call it when everything is closed.
-func (fs *FS) Ctimes() map[keys.ObjectID]vault.Ctime {
+// changedCtimes returns what a later session is to know, nil where it knows it already. Call it when everything is closed.
+func (fs *FS) changedCtimes() map[keys.ObjectID]vault.Ctime {
 	fs.ctimes.mu.Lock()
 	defer fs.ctimes.mu.Unlock()
 	if !fs.ctimes.changed {

@@ -118,7 +118,7 @@ func (s *Stack) saveCtimes() {
 	if s.FS == nil || s.Vault.ReadOnly() {
 		return
 	}
-	if of := s.FS.Ctimes(); of != nil {
+	if of := s.FS.changedCtimes(); of != nil {
 		if err := s.Vault.SaveCtimes(of); err != nil {
 			s.events.Emit(event.Event{Kind: event.Failed, Offset: -1, Err: err, Note: "some files will show a later ctime"})
 		}

@@ -316,13 +316,13 @@ func TestEveryCallFails(t *testing.T) {
 				}
 				continue
 			}
-			if w.failed == nil || !errors.Is(w.failed, ErrFailed) || !errors.Is(w.failed, syscall.EIO) || w.j.Err() == nil {
+			if w.failed == nil || !errors.Is(w.failed, ErrFailed) || !errors.Is(w.failed, syscall.EIO) || sticky(w.j) == nil {
 				t.Fatalf("call %d (%s) failed, and the journal says %v", at, struck, w.failed)
 			}
 			if _, err := w.j.Append(Entry{}); !errors.Is(err, ErrFailed) {
 				t.Fatalf("append after a failure: %v", err)
 			}
-			if err := w.j.Sync(w.j.End()); w.j.End() > w.j.Synced() && !errors.Is(err, ErrFailed) {
+			if err := w.j.Sync(w.j.End()); w.j.End() > durable(w.j) && !errors.Is(err, ErrFailed) {
 				t.Fatalf("sync after a failure: %v", err)
 			}
 			if err := w.j.Close(true); len(d.names) > 0 && err == nil {

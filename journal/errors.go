@@ -7,7 +7,7 @@ var (
 	ErrFailed = errors.New("journal failed")
 	// ErrClosed: the journal is closed.
 	ErrClosed = errors.New("journal is closed")
-	// ErrTooLarge: a transaction longer than MaxTransaction.
+	// ErrTooLarge: a transaction that does not fit all pieces but one.
 	ErrTooLarge = errors.New("transaction too large for the journal")
 	// ErrSize: Config.Size is out of bounds.
 	ErrSize = errors.New("journal size out of bounds")

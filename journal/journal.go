@@ -78,24 +78,14 @@ func New(c Config) (*Journal, error) {
 	return j, nil
 }
 
-// MaxTransaction is how many bytes of head and bulk together always fit a journal of that Size, once all before is recycled.
-func MaxTransaction(size int64) int {
-	if size == 0 {
-		size = DefaultSize
-	}
-	return maxTransaction(size/PieceSize, PieceSize)
-}
-
-// maxTransaction leaves a piece for what is in use where the transaction begins, and a header in each of the others.
+// maxTransaction is how many bytes of head and bulk together always fit so many pieces once all before is recycled: one piece may be in use where the transaction
+// begins, and each of the others has a header.
 func maxTransaction(pieces, pieceSize int64) int {
 	return int(max(pieces-1, 0)) * int(span(pieceSize)-recordHeader)
 }
 
 // End is the LSN of the last transaction appended.
 func (j *Journal) End() LSN { j.mu.Lock(); defer j.mu.Unlock(); return j.end }
-
-// Synced is the LSN up to which all is durable.
-func (j *Journal) Synced() LSN { j.mu.Lock(); defer j.mu.Unlock(); return j.synced }
 
 // Given is the LSN up to which the disk itself says that all was recycled: no replay delivers what ends there or before, whatever is cut off from here on. It is behind
 // Recycle until later records are synced.
@@ -104,10 +94,7 @@ func (j *Journal) Given() LSN { j.mu.Lock(); defer j.mu.Unlock(); return j.given
 // Used is how many bytes of log are not recycled.
 func (j *Journal) Used() int64 { j.mu.Lock(); defer j.mu.Unlock(); return int64(j.end - j.recycled) }
 
-// Err is the sticky error, nil as long as all is well. It wraps ErrFailed and its cause.
-func (j *Journal) Err() error { j.mu.Lock(); defer j.mu.Unlock(); return j.err }
-
-// Recycle gives up the transactions up to upTo, or up to Synced where that is less: what they did is durable elsewhere, and a replay that learns of it
+// Recycle gives up the transactions up to upTo, as far as they are synced: what they did is durable elsewhere, and a replay that learns of it
 // does not deliver them. Their pieces are used again. Whoever waits for room goes on.
 func (j *Journal) Recycle(upTo LSN) {
 	j.mu.Lock()

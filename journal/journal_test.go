@@ -64,6 +64,12 @@ func testTx(n, head, bulk int) tx {
 	return tx{head: fill(make([]byte, head), 0), bulk: fill(make([]byte, bulk), 0xa5)}
 }
 
+// durable is the LSN up to which a Sync has nothing left to do.
+func durable(j *Journal) LSN { j.mu.Lock(); defer j.mu.Unlock(); return j.synced }
+
+// sticky is the error that ended the journal, nil as long as all is well.
+func sticky(j *Journal) error { j.mu.Lock(); defer j.mu.Unlock(); return j.err }
+
 // put appends t, its bulk cut in three.
 func put(t testing.TB, j *Journal, x tx) tx {
 	t.Helper()
@@ -177,8 +183,8 @@ func TestRoundTrip(t *testing.T) {
 			j := open(t, testConfig(d, 4))
 			one := put(t, j, x)
 			ok(t, j.Sync(one.lsn))
-			if j.End() != one.lsn || j.Synced() != one.lsn || j.Used() != int64(one.lsn) {
-				t.Errorf("end %d, synced %d, used %d, want %d", j.End(), j.Synced(), j.Used(), one.lsn)
+			if j.End() != one.lsn || durable(j) != one.lsn || j.Used() != int64(one.lsn) {
+				t.Errorf("end %d, synced %d, used %d, want %d", j.End(), durable(j), j.Used(), one.lsn)
 			}
 			got, log := replay(t, testConfig(d.crash(nil, 0), 4))
 			mustEqual(t, got, []tx{one})
@@ -212,8 +218,8 @@ func TestTooLarge(t *testing.T) {
 		ok(t, j.Sync(x.lsn))
 		j.Recycle(x.lsn)
 	}
-	if MaxTransaction(0) != MaxTransaction(DefaultSize) || MaxTransaction(4*PieceSize) < 24<<20-3*pieceHeader-3*recordHeader {
-		t.Error(MaxTransaction(0), MaxTransaction(4*PieceSize))
+	if n := maxTransaction(4, PieceSize); n < 24<<20-3*pieceHeader-3*recordHeader {
+		t.Error(n)
 	}
 	if len(d.names) != 4 {
 		t.Errorf("%d pieces", len(d.names))

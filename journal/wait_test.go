@@ -117,7 +117,7 @@ func TestGroupCommit(t *testing.T) {
 		y := put(t, j, testTx(n, 10, 20))
 		wg.Go(func() {
 			ok(t, j.Sync(y.lsn))
-			if j.Synced() < y.lsn {
+			if durable(j) < y.lsn {
 				t.Error("not durable after Sync")
 			}
 		})
@@ -174,8 +174,8 @@ func TestHostFull(t *testing.T) {
 	if _, err := j.Append(Entry{Bulk: [][]byte{make([]byte, 100)}}); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("without any space: %v", err)
 	}
-	if len(d.names) != 0 || j.Err() != nil {
-		t.Fatalf("%d files, %v", len(d.names), j.Err())
+	if len(d.names) != 0 || sticky(j) != nil {
+		t.Fatalf("%d files, %v", len(d.names), sticky(j))
 	}
 	d.space = 2*testPiece + 10
 	full := true // a host that allocates late answers to the sync
@@ -186,8 +186,8 @@ func TestHostFull(t *testing.T) {
 		}
 		return 0, nil
 	}
-	if _, err := j.Append(Entry{}); !errors.Is(err, syscall.ENOSPC) || j.Err() != nil || len(d.names) != 0 {
-		t.Fatalf("late allocation: %v, sticky %v, %d files", err, j.Err(), len(d.names))
+	if _, err := j.Append(Entry{}); !errors.Is(err, syscall.ENOSPC) || sticky(j) != nil || len(d.names) != 0 {
+		t.Fatalf("late allocation: %v, sticky %v, %d files", err, sticky(j), len(d.names))
 	}
 	d.space = 2*testPiece + 10
 	if _, err := j.Append(Entry{Bulk: [][]byte{make([]byte, 2*testPiece)}}); !errors.Is(err, syscall.ENOSPC) {

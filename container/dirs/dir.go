@@ -48,9 +48,6 @@ type Dir struct {
 // ID returns the directory id.
 func (d *Dir) ID() keys.ObjectID { return d.id }
 
-// Removed reports whether the directory was removed. It stays so.
-func (d *Dir) Removed() bool { return d.gone.Load() }
-
 // hostName seals the name again; see doc.go.
 func (d *Dir) hostName(name string, n link) string {
 	host, _ := d.seal(name, n)

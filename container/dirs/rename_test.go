@@ -40,7 +40,7 @@ func TestRenameOver(t *testing.T) {
 	v.create(x, "inside")
 	_, rep, err = v.Rename(root, "x", root, "y", 0)
 	ok(t, err)
-	if rep.ID != y.ID() || !y.Removed() || x.Removed() || list(t, x) != "inside" {
+	if rep.ID != y.ID() || !y.gone.Load() || x.gone.Load() || list(t, x) != "inside" {
 		t.Errorf("replaced %+v", rep)
 	}
 	e, err := root.Lookup("y")

@@ -91,7 +91,7 @@ func TestRemovedDirectory(t *testing.T) {
 	v.mkdir(other, "below")
 	e, err := root.Rmdir("gone")
 	ok(t, err)
-	if e.ID != gone.ID() || !gone.Removed() || other.Removed() {
+	if e.ID != gone.ID() || !gone.gone.Load() || other.gone.Load() {
 		t.Error("not removed")
 	}
 	if v.dirs[gone.ID()] != nil {

@@ -38,6 +38,3 @@ func (id VaultID) String() string { return hex.EncodeToString(id[:]) }
 
 // String returns the 32 lower-case hex digits of the id.
 func (id ObjectID) String() string { return hex.EncodeToString(id[:]) }
-
-// IsZero reports whether no id was set.
-func (id ObjectID) IsZero() bool { return id == ObjectID{} }

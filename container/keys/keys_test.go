@@ -294,7 +294,7 @@ func TestRingCopies(t *testing.T) {
 }
 
 func TestIDs(t *testing.T) {
-	if a, b := RandomObjectID(), RandomObjectID(); a == b || a.IsZero() {
+	if a, b := RandomObjectID(), RandomObjectID(); a == b || a == (ObjectID{}) {
 		t.Error("RandomObjectID does not draw")
 	}
 	if a, b := RandomVaultID(), RandomVaultID(); a == b {

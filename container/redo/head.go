@@ -69,8 +69,8 @@ type Head struct {
 // Made is what a file is made with besides its content.
 type Made struct{ Mode, UID, GID uint32 } // Mode without the type
 
-// BulkLen is how many bytes of bulk belong to the head.
-func (h *Head) BulkLen() int64 {
+// bulkLen is how many bytes of bulk belong to the head.
+func (h *Head) bulkLen() int64 {
 	n := int64(0)
 	for _, rs := range [][]Range{h.Images, h.Patches} {
 		for _, r := range rs {

@@ -71,7 +71,7 @@ func headVectors() map[string]*vectors.Vector {
 		if h.Timed {
 			v.Set("mtime", fmt.Sprintf("%d %d", h.Mtime.Sec, h.Mtime.Nsec))
 		}
-		v.Set("freed", fmt.Sprint(h.Freed)).Set("images", fmt.Sprint(h.Images)).SetUint("bulk", uint64(h.BulkLen()))
+		v.Set("freed", fmt.Sprint(h.Freed)).Set("images", fmt.Sprint(h.Images)).SetUint("bulk", uint64(h.bulkLen()))
 		if len(h.Patches) > 0 {
 			v.Set("patches", fmt.Sprint(h.Patches))
 		}
@@ -170,7 +170,7 @@ func checkHead(t *testing.T, v *vectors.Vector, h *Head) {
 	if !bytes.Equal(h.ID[:], v.Hex("id")) || strings.Join(h.Path, "/") != v.Get("path") || fmt.Sprint(h.Length) != v.Get("length") ||
 		fmt.Sprint(h.Freed) != v.Get("freed") || fmt.Sprint(h.Images) != v.Get("images") || v.Has("patches") != (len(h.Patches) > 0) ||
 		len(h.Patches) > 0 && fmt.Sprint(h.Patches) != v.Get("patches") || v.Has("made") != (h.Made != nil) ||
-		h.Made != nil && fmt.Sprintf("%o %d %d", h.Made.Mode, h.Made.UID, h.Made.GID) != v.Get("made") || h.BulkLen() != int64(v.Uint("bulk")) {
+		h.Made != nil && fmt.Sprintf("%o %d %d", h.Made.Mode, h.Made.UID, h.Made.GID) != v.Get("made") || h.bulkLen() != int64(v.Uint("bulk")) {
 		t.Errorf("parsed %+v", h)
 	}
 	if h.Timed != v.Has("mtime") || h.Timed && fmt.Sprintf("%d %d", h.Mtime.Sec, h.Mtime.Nsec) != v.Get("mtime") {
@@ -206,8 +206,8 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if h.BulkLen() < 0 {
-			t.Fatalf("%d bytes of bulk", h.BulkLen())
+		if h.bulkLen() < 0 {
+			t.Fatalf("%d bytes of bulk", h.bulkLen())
 		}
 		if again := h.Append(nil); !bytes.Equal(again, b) {
 			t.Fatalf("%x is written back as %x", b, again)

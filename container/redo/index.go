@@ -102,8 +102,8 @@ func (x *index) add(t *journal.Transaction) error {
 	if err != nil {
 		return err
 	}
-	if h.BulkLen() != t.BulkLen {
-		return malformed("%d bytes of bulk, %d of images", t.BulkLen, h.BulkLen())
+	if h.bulkLen() != t.BulkLen {
+		return malformed("%d bytes of bulk, %d of images", t.BulkLen, h.bulkLen())
 	}
 	f := x.file(h.ID)
 	if h.Made != nil {
