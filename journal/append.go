@@ -1,19 +1,9 @@
 package journal
 
 import (
-	"errors"
 	"fmt"
-	"hash/crc32"
 	"slices"
-	"syscall"
-	"time"
-
-	"github.com/cofferfs/coffer/internal/crc32c"
-	"github.com/cofferfs/coffer/internal/event"
 )
-
-// askAgain is how long an Append waits for room before it asks for it once more.
-const askAgain = 100 * time.Millisecond
 
 // Entry is a transaction to append. What it holds is only read, and not kept.
 type Entry struct {
@@ -22,17 +12,24 @@ type Entry struct {
 	Sums []uint32 // CRC32C of each slice of Bulk, where they are known, else nil
 	Soon bool     // a Sync follows at once; it may then find that nothing is left to do
 
-	// From, where it is set, is told where the transaction will begin, once there is room for it, before it is written and before another can come. It must not call the
-	// Journal. Its error is answered as it is, and nothing was appended.
+	// From, where it is set, is told where the transaction will begin, once there is room for it and before it, or another, is written. It must not call
+	// the Journal. Append answers its error as it is, and appends nothing then.
 	From func(LSN) error
 }
 
-// Append writes one transaction to the pieces and returns its LSN. It then survives the death of the process, and after Sync a power cut.
+// Append writes one transaction to the pieces and returns its LSN. The transaction then survives the death of the process, and after Sync a power cut.
+// Transactions are ordered as their Appends took effect. In steady state nothing is allocated.
 //
-// It waits while there is no room, until Recycle makes some or Pressed says that it will not: never call Recycle after it in the same goroutine alone. All or nothing: after an error
-// nothing of the transaction is ever delivered, as far as the host obeys. Errors: ErrTooLarge; ENOSPC or EDQUOT where a piece that the transaction
-// needs cannot be made and those that there are would not do even if empty (nothing has happened, the caller may try again; as long as
-// they would do it waits for them); what Pressed answered to one that waits, likewise; ErrFailed, sticky; ErrClosed. Transactions are ordered as their Appends took effect; it allocates nothing in steady state.
+// While there is no room Append waits, until Recycle makes some or Pressed answers that none is to be had. So a goroutine that appends must not be the only one
+// that recycles.
+//
+// All or nothing: after an error nothing of the transaction is ever delivered, as far as the host obeys. The errors:
+//
+//	ErrTooLarge           it would not fit an empty journal
+//	ENOSPC, EDQUOT        the host has no room for a piece that it needs, and it does not fit those that there are, even if empty; the caller may try again
+//	of Pressed, or From   as they answered it; the caller may try again
+//	ErrFailed             sticky: a write or sync failed, now or before
+//	ErrClosed
 func (j *Journal) Append(e Entry) (LSN, error) {
 	t := payload{head: e.Head, bulk: e.Bulk, sums: e.Sums, left: len(e.Head)}
 	for _, b := range e.Bulk {
@@ -80,143 +77,6 @@ func (j *Journal) append(t *payload, from func(LSN) error, direct bool) (LSN, er
 	}
 	j.mu.Unlock()
 	return end, nil
-}
-
-// piecesFor says how many pieces a transaction of n bytes at pos begins.
-func (j *Journal) piecesFor(pos LSN, n int) int {
-	d := span(j.c.pieceSize)
-	pieces := 0
-	for first := true; first || n > 0; first = false {
-		if pos%d == 0 {
-			pieces++
-		}
-		part := min(n, int(d-pos%d)-recordHeader)
-		pos += recordSize(part)
-		n -= part
-	}
-	return pieces
-}
-
-// reserve returns where a transaction of n bytes begins, once the pieces for it are free: first those that were recycled, then new ones, then it
-// waits. The caller holds appending, so that they stay free.
-func (j *Journal) reserve(n int) (begin LSN, err error) {
-	var full error // of the host, when no more pieces can be made
-	for {
-		j.mu.Lock()
-		err, free, total, seen, begin := j.usable(), len(j.free), len(j.live)+len(j.free), j.recycled, j.end
-		j.mu.Unlock()
-		need, begun := j.piecesFor(begin, n), 0
-		if begin%span(j.c.pieceSize) != 0 {
-			begun = 1 // the piece that the transaction begins in stays in use
-		}
-		switch {
-		case err != nil:
-			return 0, err
-		case free >= need:
-			return begin, nil
-		case full == nil && total < j.max:
-			if full, err = j.grow(); err != nil {
-				return 0, err
-			}
-			continue
-		case full != nil && total < need+begun:
-			next := begin + span(j.c.pieceSize) - 1
-			next -= next % span(j.c.pieceSize)
-			switch {
-			case total < j.piecesFor(next, n):
-				return 0, fmt.Errorf("journal: make a piece: %w", full)
-			case seen == begin:
-				j.skipTo(next)
-				continue
-			}
-		}
-		if err := j.press(true); err != nil {
-			return 0, err
-		}
-		j.await(seen)
-	}
-}
-
-// skipTo has the log go on at the front of a piece, though the one in use has room left: all of it is recycled, so it can be used again. The caller
-// holds appending.
-func (j *Journal) skipTo(next LSN) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.free = append(j.free, j.live...)
-	j.live = j.live[:0]
-	j.end, j.synced, j.recycled = next, next, next
-}
-
-// await returns when more than seen is recycled, or nothing will be, or after a while: who was asked for room may have been unable to make any just then.
-func (j *Journal) await(seen LSN) {
-	late := false
-	timer := time.AfterFunc(askAgain, func() {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		late = true
-		j.cond.Broadcast()
-	})
-	defer timer.Stop()
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for j.recycled == seen && j.usable() == nil && !late {
-		j.cond.Wait()
-	}
-}
-
-// Prepare makes the first piece, where there is none: then a host that gets full later still takes transactions. One that is full now is no error.
-func (j *Journal) Prepare() error {
-	j.appending.Lock()
-	defer j.appending.Unlock()
-	j.mu.Lock()
-	err, total := j.usable(), len(j.live)+len(j.free)
-	j.mu.Unlock()
-	if err != nil || total > 0 {
-		return err
-	}
-	_, err = j.grow()
-	return err
-}
-
-// grow makes a piece. full says that the host has no room for one, or this process no descriptor; anything else is sticky.
-func (j *Journal) grow() (full, err error) {
-	p, err := makePiece(j.c.Dir, pieceName(j.made), j.c.pieceSize)
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
-		if !j.stunted {
-			j.c.Events.Emit(event.Event{Kind: event.Info, Object: pieceName(j.made), Offset: -1, Err: err, Note: "no room or descriptor for another piece: the journal stays smaller"})
-		}
-		j.stunted = true
-		return err, nil
-	case err != nil:
-		return nil, j.fail("make a piece", err)
-	}
-	j.made++
-	j.stunted = false
-	j.mu.Lock()
-	j.free = append(j.free, p)
-	j.mu.Unlock()
-	return nil, nil
-}
-
-// press asks the caller for room: where more than half is used, once until that was answered or much came to it; always where somebody waits. An error
-// says that there will be none.
-func (j *Journal) press(waiting bool) error {
-	if j.c.Pressed == nil {
-		return nil
-	}
-	size := LSN(j.max) * LSN(j.c.pieceSize)
-	j.mu.Lock()
-	end := j.end
-	ask := waiting || end-j.recycled > size/2 && (j.pressed <= j.recycled || end-j.pressed > size/8)
-	if ask {
-		j.pressed = end
-	}
-	j.mu.Unlock()
-	if !ask {
-		return nil
-	}
-	return j.c.Pressed(end)
 }
 
 // write writes the records of a transaction from pos on, in reserved pieces, and returns its end, and what they say that is recycled. Where direct is set they go
@@ -328,67 +188,4 @@ func (j *Journal) revoke(begin LSN) {
 			}
 		}
 	}
-}
-
-// payload is what is left of head and bulk.
-type payload struct {
-	head []byte
-	bulk [][]byte
-	sums []uint32 // CRC32C of each slice of bulk, or nil
-	skip int      // bytes of bulk[0] that are gone
-	left int      // bytes of head and bulk
-}
-
-// take cuts n bytes off the front.
-func (t *payload) take(n int) payload {
-	part := payload{head: t.head[:min(n, len(t.head))], bulk: t.bulk, sums: t.sums, skip: t.skip, left: n}
-	t.left -= n
-	t.head = t.head[len(part.head):]
-	for n -= len(part.head); n > 0; {
-		k := min(n, len(t.bulk[0])-t.skip)
-		n -= k
-		if t.skip += k; t.skip == len(t.bulk[0]) {
-			t.drop()
-		}
-	}
-	return part
-}
-
-// next cuts the longest run that lies in one slice off the front; it is empty for empty slices.
-func (t *payload) next() []byte {
-	if len(t.head) > 0 {
-		s := t.head
-		t.head = nil
-		t.left -= len(s)
-		return s
-	}
-	s := t.bulk[0][t.skip:]
-	if len(s) > t.left {
-		s = s[:t.left]
-	}
-	t.drop()
-	t.left -= len(s)
-	return s
-}
-
-// drop takes the first slice of bulk away.
-func (t *payload) drop() {
-	t.bulk, t.skip = t.bulk[1:], 0
-	if t.sums != nil {
-		t.sums = t.sums[1:]
-	}
-}
-
-// checksum is the CRC32C of all of it.
-func (t payload) checksum() uint32 {
-	crc := uint32(0)
-	for t.left > 0 {
-		if len(t.head) == 0 && t.sums != nil && t.skip == 0 && len(t.bulk[0]) <= t.left {
-			sum := t.sums[0]
-			crc = crc32c.Combine(crc, sum, int64(len(t.next())))
-			continue
-		}
-		crc = crc32.Update(crc, castagnoli, t.next())
-	}
-	return crc
 }

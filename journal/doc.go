@@ -50,7 +50,8 @@
 // # The files, in reading order
 //
 //	format.go record.go piece.go             the bytes: headers, records, the file of a piece
-//	journal.go append.go gather.go sync.go   the way in
+//	journal.go append.go payload.go gather.go room.go sync.go
+//	                                         the way in: records, what they are cut from, and pieces to write them to
 //	reader.go scan.go each.go                the way back: the pieces, what of them is whole, and that transaction by transaction
 //	salvage.go                               what can be had of a journal that is damaged
 //	errors.go                                the classes of errors
