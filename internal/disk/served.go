@@ -9,14 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// served is a host filesystem that another process or machine serves. Such a one is not told of syncfs(2), so that SyncAll syncs by itself each object that was changed since it was
-// last synced. What is open waits for that; what is closed is synced then, and so is what was changed by its name.
+// served is a host filesystem that another process or machine serves. The kernel does not pass syncfs(2) on to it, so SyncAll syncs each object that was changed
+// since its last sync: what is open by its descriptor, then; what is closed earlier, at its close; what was changed by its name alone, at once.
 type served struct {
-	one     sync.Mutex           // one syncs at a time, or the second would not wait for what the first is at; before mu
+	one     sync.Mutex           // one SyncAll at a time, or the second would not wait for what the first is at; before mu
 	mu      sync.Mutex           // guards what follows
-	changed map[*handle]struct{} // what may have to be synced, and what is being closed
-	closed  sync.Cond            // of the latter
-	err     error                // of the first sync that failed; sticky, since nobody knows what the host kept
+	changed map[*handle]struct{} // descriptors with changes that may not be synced, those that are being closed included
+	closed  sync.Cond            // one of those that are being closed is gone
+	// err is that of the first sync that failed: from then on every SyncAll answers it. What failed at a close can be synced by nobody any more, and what the
+	// host kept of it nobody knows, so no later SyncAll may say that all is durable.
+	err error
 }
 
 // servedBy answers nil for a filesystem that syncfs makes durable.
@@ -45,7 +47,7 @@ func (h *handle) change() {
 	h.on.mu.Unlock()
 }
 
-// changed is change where err is nil, and answers err.
+// changed is change where err, that of the change, is nil. It answers err.
 func (h *handle) changed(err error) error {
 	if err == nil {
 		h.change()
@@ -71,7 +73,8 @@ func (h *handle) fsync(fd int) error {
 	return err
 }
 
-// syncClosing syncs what is not, before the descriptor is closed.
+// syncClosing syncs what is not yet, before the descriptor is closed. That includes objects that seem to have no name left, of which
+// nothing needs to last: on such a host the kernel may count no links of a file that has one.
 func (h *handle) syncClosing() {
 	if h.on == nil || h.changes.Load() == 0 {
 		return
@@ -143,7 +146,8 @@ func syncServed(fd int) error {
 	return err
 }
 
-// syncAt is fsync(2) of what a name is, or a link of /proc.
+// syncAt is fsync(2) of what has this name in a directory, or is behind a link of /proc where dir is AT_FDCWD. What cannot be opened to be synced (a symlink, a
+// device without a driver, what this process may not open, what is gone) has nothing but its name: nil.
 func syncAt(dir int, name string) error {
 	flags := openFlags | unix.O_RDONLY
 	if dir == unix.AT_FDCWD {
@@ -174,7 +178,7 @@ func SyncTree(root Dir) error {
 	return root.SyncAll()
 }
 
-// syncEntries syncs a directory and the files in it, for Walk. What is gone by now, and what the process may not open, which it has not changed either, is passed over.
+// syncEntries syncs a directory and the files in it, for Walk. It passes over what is gone by now, and what this process may not open and so has not changed.
 func syncEntries(d Dir, _ struct{}, err error) (below []Below[struct{}], _ error) {
 	if err != nil {
 		return nil, unlessForeign(err)
