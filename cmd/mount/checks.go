@@ -277,6 +277,18 @@ func checkWritable(vault, or string) error {
 	return nil
 }
 
+// writableVaultDir makes path absolute for a command that replaces a config, which may be lost: that of a directory that can hold a vault and can be written to.
+func writableVaultDir(path string) (string, error) {
+	path, err := absolute(path)
+	if err == nil {
+		err = checkVaultDir(path)
+	}
+	if err == nil {
+		err = checkWritable(path, "")
+	}
+	return path, err
+}
+
 // quote makes a path safe to paste into a shell.
 func quote(path string) string {
 	safe := func(r rune) bool {

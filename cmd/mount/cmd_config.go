@@ -89,14 +89,8 @@ func backupFailed(err error) error {
 const maxConfig = 2 << 20
 
 func (a *app) restoreConfig(path, file string, from unlockFlags) error {
-	path, err := absolute(path)
+	path, err := writableVaultDir(path)
 	if err != nil {
-		return err
-	}
-	if err := checkVaultDir(path); err != nil {
-		return err
-	}
-	if err := checkWritable(path, ""); err != nil {
 		return err
 	}
 	cfg, err := readBackup(file)

@@ -29,17 +29,13 @@ With --show the vault is unlocked with the current passphrase, --keyfile or --id
 terminal or written to --recovery-file.`,
 		Args: exactArgs("VAULT"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			path, err := absolute(args[0])
-			if err != nil {
-				return err
-			}
 			if show {
-				return a.showRecovery(path, file, secret)
+				return a.showRecovery(args[0], file, secret)
 			}
 			if secret.keyfile != "" || secret.identity != "" {
 				return failf(exitUsage, "set a passphrase with: coffer passwd or coffer key add", "with the recovery key there is nothing else to unlock with")
 			}
-			return a.recover(path, file, secret.secretFlags, mib, time)
+			return a.recover(args[0], file, secret.secretFlags, mib, time)
 		},
 	}
 	cmd.Flags().BoolVar(&show, "show", false, "show the recovery key; needs the passphrase, a key file or an identity")
@@ -50,6 +46,10 @@ terminal or written to --recovery-file.`,
 }
 
 func (a *app) showRecovery(path, file string, secret unlockFlags) (err error) {
+	path, err = absolute(path)
+	if err != nil {
+		return err
+	}
 	cfg, err := a.loadConfig(path)
 	if err != nil {
 		return err
@@ -75,10 +75,8 @@ func (a *app) recover(path, file string, secret secretFlags, mib, time uint32) e
 	if err != nil {
 		return err
 	}
-	if err := checkVaultDir(path); err != nil {
-		return err
-	}
-	if err := checkWritable(path, ""); err != nil {
+	path, err = writableVaultDir(path)
+	if err != nil {
 		return err
 	}
 	s := a.secrets()
