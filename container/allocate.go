@@ -13,6 +13,9 @@ func (f *File) Allocate(off, n int64) error {
 	if err := f.geo.checkRange(off, n); err != nil || n == 0 {
 		return err
 	}
+	if err := f.eng.applier.prepare(); err != nil {
+		return err
+	}
 	defer f.hostChanged.Store(true)
 	g := f.geo
 	first := off &^ int64(g.FrameSize-1)

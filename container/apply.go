@@ -41,6 +41,7 @@ type applier struct {
 
 	suspensions atomic.Uint64 // how often the journal was suspended: each time all that had been flushed became durable
 	prepared    atomic.Bool   // the journal has a first piece, or the host was asked for one
+	preparing   sync.Mutex    // held while it is asked; before mu
 	paying      sync.Mutex    // one appends what is owed at a time; before mu
 	spare       disk.File     // keeps a descriptor for that piece, so that programs cannot have opened the last one; nil where there is none
 
@@ -135,11 +136,18 @@ func (a *applier) failed() error {
 // prepare makes the first piece of the journal before new data takes the last room on the host: what is stored could not be changed any more then, not
 // even truncated. A nil applier needs none.
 func (a *applier) prepare() error {
-	if a == nil || a.prepared.Swap(true) {
+	if a == nil || a.prepared.Load() {
+		return nil
+	}
+	a.preparing.Lock()
+	defer a.preparing.Unlock()
+	if a.prepared.Load() {
 		return nil
 	}
 	a.closeSpare()
-	if err := a.log.Load().Prepare(); err != nil {
+	err := a.log.Load().Prepare()
+	a.prepared.Store(true) // not before: who comes meanwhile may take that room
+	if err != nil {
 		return a.fail("journal", err)
 	}
 	return nil

@@ -78,6 +78,9 @@ func (f *File) writeFrames(size int64, ws []SegmentWrite) error {
 	if err := f.changeable(size); err != nil {
 		return err
 	}
+	if err := f.eng.applier.prepare(); err != nil {
+		return err
+	}
 	size = max(size, f.hdr.size)
 	if !anyDirty(ws) {
 		f.mu.Lock()

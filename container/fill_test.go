@@ -251,3 +251,32 @@ func TestFill(t *testing.T) {
 		})
 	}
 }
+
+// The journal has its room before new data takes the last that the host has, also where nothing was flushed as yet: what is stored can be changed then.
+func TestJournalBeforeData(t *testing.T) {
+	f := &fill{logRig: newLogRig(t, geometries[0])}
+	f.must(f.file(0, 3).Close())
+	f.must(f.eng.Close(true))
+	f.eng = f.engine(geometries[0])
+	h, err := f.root.Open("file0", false)
+	f.must(err)
+	stored, err := f.eng.Open(h, testID(1), OpenOptions{TrustLength: true})
+	f.must(err)
+	h, err = f.root.Create("file1", 0o600)
+	f.must(err)
+	filler, err := f.eng.Create(h, testID(2), ObjectFile)
+	f.must(err)
+	f.disk.SetSpace(16 << 20)
+	if err := f.write(filler, 0, 1600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the host is not full: %v", err)
+	}
+	f.must(f.write(stored, 1, 1))
+	f.must(stored.Sync())
+	f.must(stored.SetSize(1000))
+	f.must(stored.Sync())
+	f.must(stored.Close())
+	f.must(f.root.Unlink("file1"))
+	filler.Abandon()
+	f.must(filler.Close())
+	f.must(f.eng.Close(true))
+}
