@@ -146,20 +146,20 @@ func (c *Config) astray(f *file) (bool, error) {
 
 // place is where the walk found an object.
 type place struct {
-	path []string
-	ino  uint64
+	path    []string
+	ino     uint64
+	foreign bool // it is another's by its header
 }
 
-// walk looks for containers and directories in all names of the vault: once, and to the end. The error wraps ErrIncomplete where a directory could not
+// walk looks for containers and directories in all names of the vault: once, and to the end. A file that is another's by its header counts only where there is no other. The error wraps ErrIncomplete where a directory could not
 // be read: then nothing is known of what was not found.
 func (c *Config) walk(want map[keys.ObjectID]bool) (map[keys.ObjectID]*place, error) {
 	found := map[keys.ObjectID]*place{}
-	note := func(at *visited) {
+	note := func(at *visited, foreign bool) {
 		switch first := found[at.id]; {
-		case !want[at.id]:
-		case first == nil:
-			found[at.id] = &place{at.path(), at.ino}
-		case first.ino != at.ino:
+		case first == nil, first.foreign && !foreign:
+			found[at.id] = &place{at.path(), at.ino, foreign}
+		case first.ino != at.ino && !foreign:
 			c.Events.Emit(event.Event{Kind: event.Duplicate, Object: at.id.String(), Offset: -1, Note: "a second host object of this id is not replayed"})
 		}
 	}
@@ -170,7 +170,9 @@ func (c *Config) walk(want map[keys.ObjectID]bool) (map[keys.ObjectID]*place, er
 		if err != nil {
 			return nil, err
 		}
-		note(at)
+		if want[at.id] {
+			note(at, false)
+		}
 		return below, d.List(func(name string, ino uint64, typ uint8) error {
 			l, err := c.Names.Open(at.id, name)
 			if err != nil || typ != unix.DT_UNKNOWN && uint32(typ)<<12 != l.HostMode() {
@@ -179,8 +181,12 @@ func (c *Config) walk(want map[keys.ObjectID]bool) (map[keys.ObjectID]*place, er
 			switch next := (&visited{at, name, l.ID, ino}); {
 			case l.Type == names.Dir:
 				below = append(below, disk.Below[*visited]{Name: name, At: next})
-			case l.IsContainer():
-				note(next)
+			case l.IsContainer() && want[l.ID]:
+				other, err := foreignAt(d, name, l.ID)
+				if err != nil {
+					return err
+				}
+				note(next, other)
 			}
 			return nil
 		})

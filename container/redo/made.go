@@ -11,7 +11,7 @@ import (
 	"github.com/cofferfs/coffer/internal/event"
 )
 
-// there reports whether a regular file stands at the path of f, which is one of it.
+// there reports whether a regular file stands at the path of f, which is one of it, and is not another's.
 func (c *Config) there(f *file) (bool, error) {
 	err := c.inParent(f.path, f.id, func(d disk.Dir, name string) error {
 		var st unix.Stat_t
@@ -20,7 +20,11 @@ func (c *Config) there(f *file) (bool, error) {
 		} else if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 			return errStale
 		}
-		return nil
+		other, err := foreignAt(d, name, f.id)
+		if other {
+			return errStale
+		}
+		return err
 	})
 	return err == nil, unlessStale(err)
 }

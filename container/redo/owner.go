@@ -26,3 +26,13 @@ func foreign(host disk.File, id keys.ObjectID) (bool, error) {
 	clear(b[8:12])
 	return string(b[:8]) == "COFFERC1" && crc32.Checksum(b, castagnoli) == sum && keys.ObjectID(b[56:72]) != id, nil
 }
+
+// foreignAt is foreign for the file that has a name; of one that went nobody can say, either.
+func foreignAt(d disk.Dir, name string, id keys.ObjectID) (bool, error) {
+	host, err := d.Open(name, true)
+	if err != nil {
+		return false, unlessGone(err)
+	}
+	defer host.Close()
+	return foreign(host, id)
+}

@@ -323,15 +323,47 @@ func TestTwoObjects(t *testing.T) {
 	l.want(l.m, p, "[4096 a]")
 }
 
+// header is a whole header of an object.
+func header(id keys.ObjectID) []byte {
+	b := make([]byte, block)
+	copy(b, "COFFERC1")
+	copy(b[56:], id[:])
+	binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b, castagnoli))
+	return b
+}
+
+// TestSwappedLink: of a file with two names another one stands under that at the path. The file is written to under the other one.
+func TestSwappedLink(t *testing.T) {
+	for _, byPath := range []bool{true, false} {
+		for _, link := range []string{"a", "z"} { // in any order
+			l := newLab(t)
+			root := l.m.Root()
+			p := l.file(rootSpot, "f", 'o', block)
+			q := rootSpot.child(p.id, l.name(rootSpot, names.File, p.id, link))
+			ok(t, root.Rename(p.path[0], root, q.path[0], 0))
+			f, err := root.Create(p.path[0], 0o600)
+			ok(t, err)
+			foreign := header(keys.ObjectID{9})
+			_, err = f.WriteAt(foreign, 0)
+			ok(t, err)
+			h := p.images(0, block)
+			if !byPath {
+				h.Path = nil
+			}
+			l.put(h, "a")
+			l.stop()
+			l.replay()
+			l.want(l.m, q, "[4096 a]")
+			if readAll(t, f) != string(foreign) || l.has(event.Damage) {
+				t.Errorf("by path %v: the other file was written to, or taken for the one: %v", byPath, l.events)
+			}
+			f.Close()
+		}
+	}
+}
+
 // TestSwapped: the files of two names were swapped on the host. Neither gets what the journal has of the other; one that cannot be told is written to.
 func TestSwapped(t *testing.T) {
-	header := func(id keys.ObjectID) []byte {
-		b := make([]byte, block)
-		copy(b, "COFFERC1")
-		copy(b[56:], id[:])
-		binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b, castagnoli))
-		return b
-	}
 	for _, torn := range []bool{false, true} {
 		l := newLab(t)
 		p, other := l.file(rootSpot, "f", 'o', block), keys.ObjectID{9}
