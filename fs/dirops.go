@@ -239,6 +239,7 @@ func (fs *FS) remove(in *fuse.InHeader, name string, host func(*dirs.Dir, string
 	if err != nil {
 		return err
 	}
+	fs.lost(parent, e)
 	logged, err = removed()
 	return err
 }

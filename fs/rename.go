@@ -88,6 +88,12 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 	if err != nil || moved == target && moved != nil { // both names carry one object: nothing happened
 		return err
 	}
+	if replaces && !exchange {
+		fs.lost(dst, to)
+	}
+	if from.Type == typeFile {
+		fs.lost(src, from)
+	}
 	if target != nil {
 		fs.removeLinkLocked(target, dst, newName)
 	}

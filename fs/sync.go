@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/cofferfs/coffer/container/dirs"
 	"github.com/cofferfs/coffer/container/keys"
 )
 
@@ -58,6 +59,18 @@ func (fs *FS) changing(dirs ...*inode) (done func(host bool)) {
 			}
 			fs.dropSynced(d.id, c)
 		}
+	}
+}
+
+// lost is called when a directory lost the name e: that it went counts now, not that the file came. A directory that is gone needs no sync any more.
+func (fs *FS) lost(dir *inode, e dirs.Entry) {
+	fs.syncMu.Lock()
+	defer fs.syncMu.Unlock()
+	if c := fs.unsynced[dir.id]; c != nil {
+		delete(c.files, e.ID)
+	}
+	if c := fs.unsynced[e.ID]; c != nil && c.under == 0 {
+		delete(fs.unsynced, e.ID)
 	}
 }
 
