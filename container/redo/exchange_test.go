@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
 	"github.com/cofferfs/coffer/internal/event"
 	"github.com/cofferfs/coffer/internal/vectors"
@@ -290,7 +291,7 @@ func (s *swap) parentID(p spot) (id [16]byte) {
 	return l.ID
 }
 
-// Files are looked for where an exchange has put them; a view leaves the names and says so.
+// Files are looked for where an exchange has put them.
 func TestExchangeThenFiles(t *testing.T) {
 	s := newSwap(t)
 	h := s.a.images(0, block)
@@ -308,4 +309,65 @@ func TestExchangeThenFiles(t *testing.T) {
 	s.replay()
 	s.want(s.m, s.dst.child(s.a.id, s.x.Steps[1].New), "[4096 z]")
 	s.done(s.m, s.src, s.dst, "with a file")
+}
+
+// However far the renames came, a View shows the exchange as a replay leaves it, and renames nothing.
+func TestExchangeView(t *testing.T) {
+	for taken := range 4 {
+		s := newSwap(t)
+		inB := s.file(s.b, "within", 'w', 5)
+		ok(t, s.m.Root().SyncAll())
+		s.intend()
+		s.take(0, taken)
+		s.stop()
+		s.m.Record()
+		v, err := Load(s.config(s.m))
+		ok(t, err)
+		root := v.Root(s.m.Root())
+		at := func(p spot) disk.Dir {
+			d := root
+			for _, name := range p.path {
+				d, err = d.OpenDir(name)
+				ok(t, err)
+			}
+			return d
+		}
+		src, dst, file, dir := at(s.src), at(s.dst), s.x.Steps[1].New, s.x.Steps[2].New
+		for d, name := range map[disk.Dir]string{src: dir, dst: file} {
+			var all []string
+			ok(t, d.List(func(name string, ino uint64, typ uint8) error {
+				all = append(all, name)
+				var st unix.Stat_t
+				err := d.Stat(name, &st)
+				if err == nil && (st.Ino != ino || uint8(st.Mode>>12) != typ) {
+					err = fmt.Errorf("%s is listed as %d of type %d, and is %+v", name, ino, typ, st)
+				}
+				return err
+			}))
+			if slices.Sort(all); !slices.Equal(all, []string{name, names.SidecarName(name)}) {
+				t.Errorf("%d steps: directory shows %q", taken, all)
+			}
+		}
+		f, err := dst.Open(file, true)
+		ok(t, err)
+		if got := letters(readAll(t, f)); got != "[10 a]" {
+			t.Errorf("%d steps: the file holds %s", taken, got)
+		}
+		below, err := src.OpenDir(dir)
+		ok(t, err)
+		if f, err = below.Open(inB.path[len(inB.path)-1], true); err != nil || letters(readAll(t, f)) != "[5 w]" {
+			t.Errorf("%d steps: in the directory: %v", taken, err)
+		}
+		for _, step := range s.x.Steps {
+			_, err = src.Open(step.Old, true)
+			wantErr(t, err, unix.ENOENT)
+			_, err = dst.OpenPath(step.Old)
+			wantErr(t, err, unix.ENOENT)
+		}
+		said := slices.ContainsFunc(s.events, func(e event.Event) bool { return strings.Contains(e.Note, "was under way") })
+		if s.m.Ops() != 0 || said != (taken < 3) || s.has(event.Failed) {
+			t.Errorf("%d steps: %d operations, events %v", taken, s.m.Ops(), s.events)
+		}
+		v.Close()
+	}
 }

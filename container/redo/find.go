@@ -34,12 +34,8 @@ func (c *Config) dirID(path []string) (keys.ObjectID, error) {
 	return id, nil
 }
 
-// within opens the directory of a path and calls fn with it, open for the call. errStale where the path does not lead there.
-func (c *Config) within(path []string, fn func(d disk.Dir, id keys.ObjectID) error) error {
-	id, err := c.dirID(path)
-	if err != nil {
-		return err
-	}
+// descend opens the directory of a path; that of none is the root, which is not the caller's to close. errStale where the path does not lead there.
+func (c *Config) descend(path []string) (disk.Dir, error) {
 	d := c.Root
 	for i, name := range path {
 		sub, err := d.OpenDir(name)
@@ -47,12 +43,25 @@ func (c *Config) within(path []string, fn func(d disk.Dir, id keys.ObjectID) err
 			d.Close()
 		}
 		if gone(err) {
-			return errStale
+			return nil, errStale
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		d = sub
+	}
+	return d, nil
+}
+
+// within opens the directory of a path and calls fn with it, open for the call. errStale where the path does not lead there.
+func (c *Config) within(path []string, fn func(d disk.Dir, id keys.ObjectID) error) error {
+	id, err := c.dirID(path)
+	if err != nil {
+		return err
+	}
+	d, err := c.descend(path)
+	if err != nil {
+		return err
 	}
 	if len(path) > 0 {
 		defer d.Close()

@@ -12,13 +12,22 @@ import (
 	"github.com/cofferfs/coffer/internal/event"
 )
 
-// shown is what a View shows of names: files that a replay would make, and host names that it would remove. Sealed names are one object's in all of a vault.
+// shown is what a View shows of names: files that a replay would make, objects that it would move, and host names that it would remove. Sealed names are one object's
+// in all of a vault.
 type shown struct {
 	c       *Config
 	made    map[string]*file // by host name
 	inodes  map[string]uint64
-	in      map[keys.ObjectID][]string // names of made, by directory
+	moved   map[string]*placed         // nil: nothing shows under that name
+	in      map[keys.ObjectID][]listed // names of made and moved, by directory
 	dropped map[string]bool
+}
+
+// listed is a name that is listed besides those on the host.
+type listed struct {
+	name string
+	ino  uint64
+	typ  uint8
 }
 
 // show finds out which names a View shows otherwise; nil where there are none, or where directories cannot be read, of which an event tells: all else can be shown.
@@ -33,10 +42,16 @@ func (c *Config) show(x *index) *shown {
 	if err != nil {
 		c.Events.Emit(event.Event{Kind: event.Failed, Object: c.RootID.String(), Offset: -1, Err: err, Note: "files that only the journal has do not show"})
 	}
-	if err != nil || len(l.lacking)+len(l.dropped) == 0 {
+	s := &shown{
+		c: c, made: map[string]*file{}, inodes: map[string]uint64{}, moved: map[string]*placed{}, in: map[keys.ObjectID][]listed{}, dropped: map[string]bool{},
+	}
+	s.finishAll(x.exchanges)
+	if err != nil {
+		l = located{}
+	}
+	if len(l.lacking)+len(l.dropped)+len(s.moved) == 0 {
 		return nil
 	}
-	s := &shown{c: c, made: map[string]*file{}, inodes: map[string]uint64{}, in: map[keys.ObjectID][]string{}, dropped: map[string]bool{}}
 	for i, f := range l.lacking {
 		last := len(f.path) - 1
 		id, err := c.dirID(f.path[:last])
@@ -45,7 +60,7 @@ func (c *Config) show(x *index) *shown {
 		}
 		name := f.path[last]
 		s.made[name], s.inodes[name] = f, math.MaxUint64-uint64(i)
-		s.in[id] = append(s.in[id], name)
+		s.in[id] = append(s.in[id], listed{name, s.inodes[name], unix.DT_REG})
 	}
 	for _, f := range l.dropped {
 		s.dropped[f.path[len(f.path)-1]] = true
@@ -68,45 +83,52 @@ type viewDir struct {
 	id keys.ObjectID
 }
 
-// find answers what the View has of a name: a file to be made, or that it is gone.
-func (d *viewDir) find(op, name string) (*madeFile, error) {
-	if d.s.dropped[name] {
-		return nil, &fs.PathError{Op: op, Path: name, Err: unix.ENOENT}
+// find answers where a name is: in a directory of the host, there perhaps under another name, or it is a file to be made. An error says that it is gone.
+func (d *viewDir) find(op, name string) (made *madeFile, host disk.Dir, hostName string, err error) {
+	if p, moved := d.s.moved[name]; moved && p != nil && p.to == d.id {
+		return nil, p.dir, p.name, nil
+	} else if moved || d.s.dropped[name] {
+		return nil, nil, "", &fs.PathError{Op: op, Path: name, Err: unix.ENOENT}
 	}
-	f := d.s.made[name]
-	if f == nil {
-		return nil, nil
+	if f := d.s.made[name]; f != nil {
+		if l, err := d.s.c.Names.Open(d.id, name); err == nil && l.ID == f.id { // else it is of another directory
+			return &madeFile{f, d.s.inodes[name]}, nil, "", nil
+		}
 	}
-	if l, err := d.s.c.Names.Open(d.id, name); err != nil || l.ID != f.id { // of another directory
-		return nil, nil
-	}
-	return &madeFile{f, d.s.inodes[name]}, nil
+	return nil, d.Dir, name, nil
 }
 
 func (d *viewDir) Open(name string, readOnly bool) (disk.File, error) {
-	f, err := d.find("open", name)
+	made, host, name, err := d.find("open", name)
 	switch {
 	case err != nil:
 		return nil, err
-	case f == nil:
-		return d.Dir.Open(name, readOnly)
+	case made == nil:
+		return host.Open(name, readOnly)
 	}
-	return f, nil
+	return made, nil
 }
 
 func (d *viewDir) OpenPath(name string) (disk.File, error) {
-	f, err := d.find("open", name)
+	made, host, name, err := d.find("open", name)
 	switch {
 	case err != nil:
 		return nil, err
-	case f == nil:
-		return d.Dir.OpenPath(name)
+	case made == nil:
+		return host.OpenPath(name)
 	}
-	return f, nil
+	return made, nil
 }
 
 func (d *viewDir) OpenDir(name string) (disk.Dir, error) {
-	sub, err := d.Dir.OpenDir(name)
+	made, host, hostName, err := d.find("open", name)
+	if made != nil {
+		err = &fs.PathError{Op: "open", Path: name, Err: unix.ENOTDIR}
+	}
+	if err != nil {
+		return nil, err
+	}
+	sub, err := host.OpenDir(hostName)
 	if err != nil {
 		return nil, err
 	}
@@ -118,41 +140,56 @@ func (d *viewDir) OpenDir(name string) (disk.Dir, error) {
 }
 
 func (d *viewDir) Stat(name string, st *unix.Stat_t) error {
-	f, err := d.find("stat", name)
-	if f == nil && err == nil {
-		return d.Dir.Stat(name, st)
+	made, host, name, err := d.find("stat", name)
+	switch {
+	case err != nil:
+		return err
+	case made == nil:
+		return host.Stat(name, st)
 	}
-	if err == nil {
-		err = f.Stat(st)
-	}
-	return err
+	return made.Stat(st)
 }
 
 func (d *viewDir) BirthTime(name string) (int64, error) {
-	f, err := d.find("stat", name)
-	if f == nil && err == nil {
-		return d.Dir.BirthTime(name)
+	made, host, name, err := d.find("stat", name)
+	if made != nil || err != nil {
+		return 0, err
 	}
-	return 0, err
+	return host.BirthTime(name)
+}
+
+func (d *viewDir) Readlink(name string) (string, error) {
+	made, host, hostName, err := d.find("readlink", name)
+	if made != nil {
+		err = &fs.PathError{Op: "readlink", Path: name, Err: unix.EINVAL}
+	}
+	if err != nil {
+		return "", err
+	}
+	return host.Readlink(hostName)
 }
 
 func (d *viewDir) Xattrs(name string) disk.Xattrs {
-	if f, err := d.find("xattr", name); f != nil && err == nil {
-		return f
+	made, host, hostName, err := d.find("xattr", name)
+	switch {
+	case err != nil:
+		return d.Dir.Xattrs(name) // of nothing
+	case made == nil:
+		return host.Xattrs(hostName)
 	}
-	return d.Dir.Xattrs(name)
+	return made
 }
 
 func (d *viewDir) List(fn func(name string, ino uint64, typ uint8) error) error {
 	err := d.Dir.List(func(name string, ino uint64, typ uint8) error {
-		if d.s.dropped[name] {
+		if _, moved := d.s.moved[name]; moved || d.s.dropped[name] {
 			return nil
 		}
 		return fn(name, ino, typ)
 	})
-	for _, name := range d.s.in[d.id] {
+	for _, l := range d.s.in[d.id] {
 		if err == nil {
-			err = fn(name, d.s.inodes[name], unix.DT_REG)
+			err = fn(l.name, l.ino, l.typ)
 		}
 	}
 	return err

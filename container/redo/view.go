@@ -39,8 +39,7 @@ func (c *Config) view(r *journal.Reader, x *index) *View {
 	return v
 }
 
-// Load reads the journal for a View, which is nil where there is nothing to replay. Exchanges that were not over are not shown as if they
-// were; events say so. Where the journal has lost something what is left of it is shown, and Damage says so. Errors are those of Replay but for ErrLost.
+// Load reads the journal for a View, which is nil where there is nothing to replay. Where the journal has lost something what is left of it is shown, and Damage says so. Errors are those of Replay but for ErrLost.
 func Load(c Config) (*View, error) {
 	r, err := c.openJournal()
 	if err != nil {
@@ -57,9 +56,6 @@ func Load(c Config) (*View, error) {
 	}
 	emit := func(note string) {
 		c.Events.Emit(event.Event{Kind: event.Info, Object: c.RootID.String(), Offset: -1, Note: note})
-	}
-	for _, e := range x.exchanges {
-		emit(fmt.Sprintf("exchange %d of two names may have been under way: names show as they stand", e.ID))
 	}
 	if x.log.Transactions == 0 && damage == nil {
 		r.Close()
@@ -97,11 +93,15 @@ func (v *View) stays(id keys.ObjectID, host disk.File) bool {
 	return stay
 }
 
-// Close closes the pieces of the journal: files of the View cannot be read any more.
+// Close closes the pieces of the journal, and directories: files of the View cannot be read any more.
 func (v *View) Close() {
-	if v != nil {
-		v.r.Close()
+	if v == nil {
+		return
 	}
+	if v.shown != nil {
+		v.shown.close()
+	}
+	v.r.Close()
 }
 
 // Stat makes what the host says about the container id what it would say after a replay: length and mtime.
