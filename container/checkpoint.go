@@ -110,6 +110,11 @@ func (a *applier) intend(payload []byte) (done func(error), err error) {
 			_ = a.fail("exchange of two names", err)
 			return
 		}
+		// First of all: whoever waits for room in the journal may wait for that of the intent, and nothing else is appended until it comes.
+		a.mu.Lock()
+		a.anywhere = true
+		delete(a.open, t)
+		a.mu.Unlock()
 		// Not synced: without it the next mount finds that there is nothing to finish, or finishes it.
 		var end journal.LSN
 		if b, err := redo.Over(payload); err == nil {
@@ -118,7 +123,6 @@ func (a *applier) intend(payload []byte) (done func(error), err error) {
 		a.mu.Lock()
 		a.last = max(a.last, end)
 		a.anywhere = true
-		delete(a.open, t)
 		delete(a.open, &payload)
 		a.mu.Unlock()
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cofferfs/coffer/container/redo"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
 )
 
@@ -111,6 +112,46 @@ func TestShortWriteLength(t *testing.T) {
 		f.must(c.Close())
 		f.must(f.eng.Close(true))
 	}
+}
+
+// An exchange ends also where the host has no room for more than one piece of the journal, and a writer waits for that of the intent.
+func TestExchangeEndsOnFullHost(t *testing.T) {
+	f := &fill{logRig: newLogRig(t, geometries[0])}
+	c, a := f.file(0, 256), f.eng.applier
+	f.disk.SetFault(func(call disktest.Call) error {
+		if call.Op == "create" {
+			return unix.ENOSPC
+		}
+		return nil
+	})
+	over, err := a.intend((&redo.Exchange{ID: 1, Steps: []redo.Step{{Old: "a", New: "b"}}}).Append(nil))
+	f.must(err)
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		for range 400 { // more than a piece holds
+			f.must(f.write(c, 0, 4))
+			f.must(c.Flush())
+		}
+	}()
+	select {
+	case <-written:
+		t.Fatal("no writer waits for room")
+	case <-time.After(time.Second):
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		over(nil)
+		<-written
+	}()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the exchange waits for the writer, and the writer for the exchange")
+	}
+	f.must(c.Close())
+	f.must(f.eng.Close(true))
 }
 
 // The journal filled in every way: nothing waits for ever, and what waits in memory is bounded.
