@@ -88,6 +88,10 @@ func (fs *FS) setACL(n *inode, attr string, acl []byte, in *fuse.SetXAttrIn) err
 		n.held.Store(0)
 		return err
 	}
+	sealed, err := fs.sealedMode(n)
+	if err != nil {
+		return err
+	}
 	acl, owner := append([]byte(nil), acl...), uint32(0)
 	seals := attr == aclAccess && (!fs.asRoot || h&(heldMode|heldBadMode) != 0)
 	if p := ownerOf(acl); seals && p != nil {
@@ -107,7 +111,7 @@ func (fs *FS) setACL(n *inode, attr string, acl []byte, in *fuse.SetXAttrIn) err
 	}
 	mode := st.Mode & 0o7777
 	if seals {
-		mode = mode&^0o700 | owner<<6&0o700
+		mode = mode&^0o700 | owner<<6&0o700 | sealed&(suid|sgid)
 	}
 	if in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 {
 		mode &^= sgid

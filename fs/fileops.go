@@ -93,7 +93,7 @@ func (fs *FS) openNew(c *container.File, flags uint32, out *fuse.CreateOut, ente
 		n.toldCtime(st.Ctim) // nobody else has the name before the answer
 	}
 	n.mu.Unlock()
-	n.privFree.Store(st.Mode&(suid|sgid) == 0)
+	n.privFree.Store(st.Mode&(suid|sgid) == 0 && n.has(heldKnown) && !n.has(heldMode))
 	n.asMade.Store(true)
 	n.metaDirty.Store(false) // the first fdatasync makes a length durable, and with it all that the inode was made with
 	fs.opened(n, writable(flags))

@@ -168,16 +168,16 @@ func (n *inode) changeHeld(set, clear held) {
 
 // fresh is what an object holds that was just made in parent with a mode, 0 where only the host can tell.
 func (fs *FS) fresh(parent *inode, typ names.Type, mode uint32) held {
-	needed := dirs.NeededMode(typ)
+	mode &= 0o7777
 	switch {
 	case fs.cfg.ACL && !parent.has(heldKnown), parent.has(heldDefaultACL): // it may have inherited
 		return 0
-	case fs.asRoot || mode&needed == needed:
+	case fs.asRoot || dirs.HostMode(typ, mode) == mode:
 		return heldKnown
 	case fs.noAttrs:
 		return 0
 	}
-	return heldKnown | heldMode | held(mode&0o7777)<<modeAt
+	return heldKnown | heldMode | held(mode)<<modeAt
 }
 
 // hasAttrs reports whether the host of a vault has extended attributes. An error other than that it has none comes again when it matters.

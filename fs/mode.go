@@ -8,8 +8,9 @@ import (
 )
 
 // A daemon that is not root must be able to read and write what its user made read-only: flushes, listings and cleaning up go on. Where the plain
-// mode would not let it, the host's mode has the owner's bits added and the plain one is sealed in an attribute (FORMAT.md 8.7). Root needs
-// that for nothing, but keeps it up where it finds it, so that the vault stays usable for its user.
+// mode would not let it, the host's mode has the owner's bits added and the plain one is sealed in an attribute (FORMAT.md 8.7); and so it is with set-id
+// bits, which the host would take away at the next flush. Root needs that for nothing, but keeps it up where it finds it, so that the vault stays
+// usable for its user.
 
 // needed are the owner's bits that a daemon which is not root cannot do without.
 func (n *inode) needed() uint32 { return dirs.NeededMode(n.typ) }
@@ -28,7 +29,7 @@ func (fs *FS) showMode(n *inode, st *unix.Stat_t) error {
 	switch {
 	case h&heldBadMode != 0:
 		st.Mode &^= 0o7777
-	case h&heldMode != 0 && st.Mode&0o7777 == plain|n.needed():
+	case h&heldMode != 0 && st.Mode&0o7777 == dirs.HostMode(n.typ, plain):
 		st.Mode = st.Mode&^0o7777 | plain
 	}
 	return nil
@@ -63,7 +64,10 @@ func (fs *FS) chmodLocked(n *inode, mode uint32) error {
 		return err
 	}
 	host := mode
-	if !fs.asRoot || h&(heldMode|heldBadMode) != 0 {
+	switch {
+	case h&(heldMode|heldBadMode) != 0, !fs.asRoot && !fs.noAttrs:
+		host = dirs.HostMode(n.typ, mode)
+	case !fs.asRoot:
 		host |= n.needed()
 	}
 	fs.metaChanged(n)

@@ -232,6 +232,42 @@ touch -d @1000000000 f444; mv f555 d311/moved; chmod 444 f4555; chmod 640 f222; 
 	})
 }
 
+// A user's files keep set-id bits that were set before their content reached the host, which takes them away with each write of such a daemon; and lose
+// them to a write of an application.
+func TestSetIDs(t *testing.T) {
+	bothModes(t, func(t *testing.T, m *mounted) {
+		m.likeHost(`umask 022
+show() { stat -c "$1 %n %a %s" f*; }
+for n in 0 5 100000 3000000; do
+  exec 3>fopen$n; head -c $n /dev/zero >&3; chmod 6755 fopen$n; exec 3>&-
+  head -c $n /dev/zero >flater$n; chmod 4711 flater$n; cp -p flater$n fcopy$n
+  head -c $n /dev/zero >fsynced$n; sync fsynced$n; chmod 2750 fsynced$n; echo x >>fsynced$n; chmod 6555 fsynced$n; sync fsynced$n
+done
+show made
+tar cpf - f* | (mkdir x && cd x && tar xpf - && show unpacked)
+for f in flater*; do echo x >>$f; done; : >fcopy100000; truncate -s 7 fcopy3000000; show written
+chmod u-s fopen0; chmod 4400 fopen5; chmod 600 fopen100000; mv fopen0 fmoved; show changed
+`)
+		before := m.shown()
+		m.remount()
+		if now := m.shown(); now != before {
+			t.Errorf("after remount:\n%s\nbefore:\n%s", now, before)
+		}
+		fd, err := unix.Open(m.path("new"), unix.O_CREAT|unix.O_RDWR, 0o6711)
+		m.must(err)
+		file := os.NewFile(uintptr(fd), "new")
+		if st := fstat(t, file); st.Mode&0o7777 != 0o6711 {
+			t.Errorf("made with mode %o", st.Mode)
+		}
+		_, err = file.Write([]byte("written"))
+		m.must(err)
+		m.must(file.Close())
+		if st := lstat(t, m.path("new")); os.Geteuid() != 0 && st.Mode&0o7777 != 0o711 {
+			t.Errorf("a write leaves mode %o", st.Mode)
+		}
+	})
+}
+
 // shown is name, mode, size and time of everything at the top.
 func (m *mounted) shown() string {
 	m.t.Helper()

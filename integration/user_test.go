@@ -21,7 +21,7 @@ func TestAsUser(t *testing.T) {
 	if st, err := os.Stat(os.TempDir()); err != nil || st.Mode()&0o003 != 0o003 {
 		t.Skipf("users cannot write to %s", os.TempDir())
 	}
-	const run = "^(TestPosix|TestRename|TestUnlinkOpen|TestTruncate|TestUtimes|TestMtimeOfWrites|TestHardLinks|TestSymlinks|TestNames|TestRemountAndCompare|TestXattr|TestXattrTooLargeForHost|TestXattrUnlinked|TestXattrDamage|TestACL|TestNoACL|TestModesOfUser|TestTmpfile|TestBirthTime|TestCopyFileRange|TestCopyOfDirtyPages|TestFallocateBesideWrites|TestExchangeInUse|TestLongestNames|TestDeepTree|TestReadOnly)$"
+	const run = "^(TestPosix|TestRename|TestUnlinkOpen|TestTruncate|TestUtimes|TestMtimeOfWrites|TestHardLinks|TestSymlinks|TestNames|TestRemountAndCompare|TestXattr|TestXattrTooLargeForHost|TestXattrUnlinked|TestXattrDamage|TestACL|TestNoACL|TestModesOfUser|TestSetIDs|TestTmpfile|TestBirthTime|TestCopyFileRange|TestCopyOfDirtyPages|TestFallocateBesideWrites|TestExchangeInUse|TestLongestNames|TestDeepTree|TestReadOnly)$"
 	cmd := exec.Command("/proc/self/exe", "-test.run", run, "-test.v")
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}

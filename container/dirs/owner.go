@@ -42,7 +42,16 @@ func (d *Dir) hostMode(w want, mode uint32) uint32 {
 	if d.t.cfg.Seal == nil {
 		return mode
 	}
-	return mode | NeededMode(w.typ)
+	return HostMode(w.typ, mode)
+}
+
+// HostMode is the mode of a host object whose plain one may be sealed (FORMAT.md 8.7): with the bits that the owner needs, and without the set-id bits of a
+// file, which the host takes away when a process writes that is not root's.
+func HostMode(typ names.Type, plain uint32) uint32 {
+	if typ == names.File {
+		plain &^= unix.S_ISUID | unix.S_ISGID
+	}
+	return plain | NeededMode(typ)
 }
 
 // NeededMode are the owner's bits without which a process that is not root cannot work with a host object.
@@ -86,7 +95,10 @@ func (d *Dir) setAttributes(a attributes, w want) error {
 	}
 	err := d.t.cfg.Seal.SetMode(a, xattrs.Object{ID: w.id}, plain)
 	if errors.Is(err, unix.EOPNOTSUPP) { // a host without attributes shows the bits that were added
-		return nil
+		err = nil
+		if host = plain | NeededMode(w.typ); st.Mode&0o7777 != host {
+			err = a.Chmod(host)
+		}
 	}
 	return undoOn(err)
 }

@@ -202,7 +202,7 @@ func (n *node) showMode(s *Stat) error {
 	}
 	return n.withXattrs(func(x disk.Xattrs, o xattrs.Object) error {
 		mode, set, err := n.v.Attrs.Mode(x, o)
-		if set && s.Mode&0o7777 == mode|needed {
+		if set && s.Mode&0o7777 == dirs.HostMode(n.entry.Type, mode) {
 			s.Mode = s.Mode&^0o7777 | mode
 		}
 		return err

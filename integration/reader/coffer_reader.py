@@ -295,7 +295,7 @@ class Vault:
             return
         plain, added = u16(a, 2), 0o700 if out["type"] == "dir" else 0o600
         need(plain <= 0o7777, f"{what}: malformed")
-        if int(out["mode"], 8) == plain | added:
+        if int(out["mode"], 8) == (plain & ~(0 if out["type"] == "dir" else 0o6000) | added):
             out["mode"] = f"{plain:04o}"
 
 
