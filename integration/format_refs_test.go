@@ -1,0 +1,67 @@
+package integration
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var (
+	formatHeading = regexp.MustCompile(`(?m)^##+ (\d+(?:\.\d+)?)\.? `)
+	formatStep    = regexp.MustCompile(`\*\*([CARJ]\d)\*\*`)
+
+	citedSections = regexp.MustCompile(`FORMAT\.md,? (?:sections? )?(\d+(?:\.\d+)?(?:(?:, | and | to )\d+(?:\.\d+)?)*)`)
+	number        = regexp.MustCompile(`\d+(?:\.\d+)?`)
+	citedStep     = regexp.MustCompile(`\b[CARJ][1-9]\b`)
+)
+
+// TestFormatReferences: what the comments of the program cite of FORMAT.md, sections and steps, is there.
+func TestFormatReferences(t *testing.T) {
+	text, err := os.ReadFile("../FORMAT.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, re := range []*regexp.Regexp{formatHeading, formatStep} {
+		for _, m := range re.FindAllStringSubmatch(string(text), -1) {
+			known[m[1]] = true
+		}
+	}
+	cited := 0
+	check := func(path string, line int, what string) {
+		if cited++; !known[what] {
+			t.Errorf("%s:%d cites %s, which FORMAT.md does not have", path, line, what)
+		}
+	}
+	err = filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" {
+			return err
+		}
+		src, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for i, line := range strings.Split(string(src), "\n") {
+			for _, m := range citedSections.FindAllStringSubmatch(line, -1) {
+				for _, section := range number.FindAllString(m[1], -1) {
+					check(path, i+1, section)
+				}
+			}
+			_, comment, _ := strings.Cut(line, "//")
+			for _, step := range citedStep.FindAllString(comment, -1) {
+				check(path, i+1, step)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const least = 100 // fewer: the patterns above do not find them any more
+	if cited < least {
+		t.Errorf("%d citations found, want %d or more", cited, least)
+	}
+}
