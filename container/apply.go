@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/redo"
 	"github.com/cofferfs/coffer/internal/disk"
@@ -179,10 +177,10 @@ func (a *applier) admit() error {
 	}
 }
 
-// append appends a transaction, e, which lacks its head as yet; errGivenUp where it has patches whose whole blocks the journal may not keep. Until enqueue the journal keeps it, whatever is recycled. Before it has room it holds nothing back, or those who wait for room
-// would wait for each other.
+// append appends transaction t to the journal: e, with this head. Until enqueue the journal keeps it, whatever is recycled; but while t waits for room it holds
+// nothing back, or those who wait for room would wait for each other. errGivenUp: t patches blocks that the journal may have given up.
 func (a *applier) append(t *transaction, head *redo.Head, e journal.Entry) (err error) {
-	if err := a.payNotes(); err != nil && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+	if err := a.payNotes(); err != nil && !disk.IsFull(err) {
 		return err
 	}
 	e.Head, e.From = head.Append(nil), a.keepFor(t)
@@ -209,8 +207,8 @@ func (a *applier) keep(token any) func(journal.LSN) error {
 	}
 }
 
-// keepFor is keep for a transaction, from where the whole blocks are that it patches. Only now that there is room for it, since whoever waits for room must hold
-// nothing back: in the meantime these may have been given up.
+// keepFor is keep for a transaction, from the oldest of the whole blocks that it patches. That is decided only once there is room, see append, and by then they
+// may have been given up: errGivenUp.
 func (a *applier) keepFor(t *transaction) func(journal.LSN) error {
 	return func(from journal.LSN) error {
 		a.mu.Lock()
@@ -264,7 +262,7 @@ func (a *applier) enqueue(t *transaction) {
 	}
 }
 
-// drop drops the images that t covers, of transactions that wait: nobody finds them any more, and t is applied along with those. The caller holds mu.
+// drop takes the images that t covers away from transactions that wait: nobody reads them any more, and t is applied in the same batch. The caller holds mu.
 func (a *applier) drop(t *transaction) {
 	for _, m := range t.covers {
 		if !m.t.taken && m.t.images[m.off] == m {
@@ -276,7 +274,7 @@ func (a *applier) drop(t *transaction) {
 	t.covers = nil
 }
 
-// appendHead appends the head of what stands on the host already: it needs no application. f is the file where it is open, else nil.
+// appendHead logs what stands on the host already, so that nothing is to be applied. f is the file where it is open, else nil.
 func (a *applier) appendHead(h *redo.Head, f *File) (journal.LSN, error) {
 	t := &transaction{}
 	if err := a.append(t, h, journal.Entry{}); err != nil {
@@ -295,7 +293,8 @@ func (a *applier) appendHead(h *redo.Head, f *File) (journal.LSN, error) {
 	return t.lsn, nil
 }
 
-// drain returns when done says so, which is asked under mu whenever something was applied.
+// drain has everything applied until done answers true: it is called under mu, at first and whenever something was applied. The error is the sticky one,
+// or that of a full host.
 func (a *applier) drain(done func() bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -311,158 +310,6 @@ func (a *applier) drain(done func() bool) error {
 		a.cond.Wait()
 	}
 	return nil
-}
-
-// run applies and makes checkpoints until the engine is closed or something failed.
-func (a *applier) run() {
-	defer close(a.ended)
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		a.mu.Lock()
-		if a.working {
-			a.working = false
-			a.cond.Broadcast()
-		}
-		wait := time.Hour
-		if len(a.queue) > 0 {
-			wait = time.Until(a.due)
-		}
-		apply, press, stop := a.now || len(a.queue) > 0 && wait <= 0, a.press, a.closing || a.err != nil
-		a.now, a.press, a.working = false, false, apply || press
-		a.mu.Unlock()
-		switch {
-		case stop:
-			return
-		case press:
-			a.checkpoint()
-			continue
-		case apply:
-			a.applyAll()
-			continue
-		}
-		timer.Reset(wait)
-		select {
-		case <-a.wake:
-		case <-timer.C:
-		}
-	}
-}
-
-// applyAll makes the journal durable and applies what waits (A1, A2).
-func (a *applier) applyAll() bool {
-	a.mu.Lock()
-	batch := a.queue
-	a.queue = nil
-	var end journal.LSN
-	for _, t := range batch {
-		end, t.taken = max(end, t.lsn), true
-	}
-	a.mu.Unlock()
-	if len(batch) == 0 {
-		a.mu.Lock()
-		a.cond.Broadcast()
-		a.mu.Unlock()
-		return true
-	}
-	if err := a.log.Load().Sync(end); err != nil {
-		_ = a.fail("journal", err)
-	}
-	files := map[*File][]*transaction{}
-	var order []*File
-	for _, t := range batch {
-		if files[t.f] == nil {
-			order = append(order, t.f)
-		}
-		files[t.f] = append(files[t.f], t)
-	}
-	for i, f := range order {
-		err := a.failed()
-		if err == nil {
-			err = f.apply(files[f])
-		}
-		switch {
-		case err == nil:
-			a.applied(f, files[f])
-			continue
-		case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-			a.stall(err)
-		default:
-			_ = a.fail("write what is in the journal to its place", err)
-		}
-		// What is left waits again, before what came meanwhile.
-		var rest []*transaction
-		for _, f := range order[i:] {
-			rest = append(rest, files[f]...)
-		}
-		a.mu.Lock()
-		a.queue = append(rest, a.queue...)
-		a.mu.Unlock()
-		return false
-	}
-	a.mu.Lock()
-	if a.full != nil {
-		a.full = nil
-		a.events.Emit(event.Event{Kind: event.Info, Offset: -1, Note: "the host has room again: everything logged is in its place"})
-	}
-	if len(a.queue) > 0 {
-		a.due = time.Now().Add(applyAge)
-	}
-	a.mu.Unlock()
-	return true
-}
-
-// stall notes that the host is full. Everything logged stays in the journal and in memory; writers are refused until it fits.
-func (a *applier) stall(err error) {
-	a.mu.Lock()
-	first := a.full == nil
-	a.full = err
-	a.due = time.Now().Add(retryAfter)
-	a.cond.Broadcast()
-	a.mu.Unlock()
-	if first {
-		a.events.Emit(event.Event{Kind: event.Failed, Offset: -1, Err: err, Note: "the host is full: what is in the journal waits for room"})
-	}
-}
-
-// applied is called when transactions of a file are in their places.
-func (a *applier) applied(f *File, ts []*transaction) {
-	f.mu.Lock()
-	for _, t := range ts {
-		for off, m := range t.images {
-			if f.overlay[off] == m {
-				delete(f.overlay, off)
-			}
-			f.release(m)
-		}
-		if t.frees {
-			f.freeing--
-		}
-	}
-	f.queued -= len(ts)
-	gone := f.abandoned
-	f.mu.Unlock()
-	hooks := f.hooks.Load()
-	if hooks == nil || gone {
-		hooks = &Hooks{}
-	}
-	if hooks.Applied != nil {
-		hooks.Applied() // before the journal may give the transactions up: they say which mtime the host file has
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, t := range ts {
-		for _, m := range t.images {
-			a.bytes -= len(m.data)
-		}
-	}
-	if a.files[f] -= len(ts); a.files[f] == 0 {
-		delete(a.files, f)
-		if hooks.Idle != nil {
-			hooks.Idle() // under mu: whoever waits for this in drain comes after it
-		}
-	}
-	a.cond.Broadcast()
 }
 
 // lastOf answers the last transaction of an object that the journal still holds, 0 if there is none.

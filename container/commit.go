@@ -1,16 +1,14 @@
 package container
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"math/bits"
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/cofferfs/coffer/container/suite"
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 // maxDirtyMeta is how many changed meta blocks and nodes a file collects in memory before a write flushes them.
@@ -209,7 +207,7 @@ func (f *File) writeRun(r *slotRun) error {
 	case !r.stored: // the host may have no blocks there: better to learn it now
 		err = f.host.Allocate(addr, roundUp(int64(len(r.out.b)), BlockSize))
 		f.hostChanged.Store(true)
-		if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		if !disk.IsFull(err) {
 			err = nil
 		}
 	}

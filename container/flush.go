@@ -48,7 +48,7 @@ func (f *File) flushInPlace() error {
 		}
 	}
 
-	// C5: the host length. That of an empty new file comes with its header.
+	// The host length; that of an empty new file comes with its header. There is no C5 here: FORMAT.md says why.
 	f.mu.RLock()
 	want, have := f.geo.HostLength(f.hdr.size), f.hostLen
 	f.mu.RUnlock()

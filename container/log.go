@@ -7,15 +7,16 @@ import (
 
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/redo"
+	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/journal"
 )
 
 // The commit path over the journal (FORMAT.md section 12). After the first flush of a file nothing of it is overwritten before its new image
 // is durable in the journal:
 //
-//	WriteFrames   fresh slots are written directly; what is stored already waits in the transaction and the overlay
-//	Flush         log: C4 finish the metadata, L1 sync the host file if fresh frames of a durable file do not ride, L2 append one transaction
-//	Sync          journal.Sync, or the first sync of a file, which syncs the host file
+//	WriteFrames   C1 to C3: fresh slots are written directly; what is stored already waits in the transaction and the overlay
+//	Flush         C4 finish the metadata, C5 sync the host file if fresh frames of a durable file do not ride, C6 append one transaction (log)
+//	Sync          C7: journal.Sync, or the first sync of a file, which syncs the host file
 //	applier       once the journal is synced: the images to their places, then length and holes
 //
 // A file is durable, in the sense of its header's flag, from its first sync on. Before, a power cut may take any part of it that was not yet
@@ -44,7 +45,7 @@ type name struct {
 // a replay to find it; wrong ones cost it time. Both are called with locks of f held.
 func (f *File) SetName(path func() []string, sync func() error) { f.where.Store(&name{path, sync}) }
 
-// log appends what changed since the last flush to the journal as one transaction. The caller holds commit.
+// log appends what changed since the last flush to the journal as one transaction (C4 to C6). The caller holds commit.
 func (f *File) log() error {
 	a := f.eng.applier
 	if err := a.admit(); err != nil {
@@ -65,7 +66,7 @@ func (f *File) log() error {
 		return err
 	}
 
-	// L1: what the transaction refers to is durable before it can be.
+	// C5: what the transaction refers to is durable before it can be.
 	if t.direct && f.durable {
 		ended, err := f.endMake() // which syncs the host file, too
 		if err != nil {
@@ -79,7 +80,7 @@ func (f *File) log() error {
 		}
 	}
 
-	// L2: append.
+	// C6: append.
 	head := f.head()
 	head.Length, head.Freed, head.Made = t.length, merged(t.freed), t.made
 	err := f.append(t, head)
@@ -268,7 +269,7 @@ func (f *File) commitNow() (lsn journal.LSN, err error) {
 	// From here on its header says so. Whether that survives matters only to later transactions, which come after it in the journal; on a full host the first
 	// of them says it.
 	err = f.flush()
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if disk.IsFull(err) {
 		f.mu.Lock()
 		f.headerDirty, f.tx = false, nil // which has nothing but the header
 		f.mu.Unlock()

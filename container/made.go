@@ -4,10 +4,9 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/redo"
+	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/journal"
 )
 
@@ -76,7 +75,7 @@ func (f *File) makeNow(m redo.Made) (journal.LSN, error) {
 		return f.lsn, nil
 	}
 	f.durable, f.hdr.durable, f.headerDirty, f.tx = was, said, dirty, nil // all that it has stands on the host
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if disk.IsFull(err) {
 		return 0, nil
 	}
 	return 0, err

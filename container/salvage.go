@@ -4,8 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
 )
 
@@ -52,7 +51,7 @@ func (f *File) salvage() error {
 		return err
 	}
 	f.durable, f.held, f.headerDirty = true, true, true
-	if err := f.Sync(); !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+	if err := f.Sync(); !disk.IsFull(err) {
 		return err
 	}
 	return nil // it can be read; whoever flushes it next tries again

@@ -1,10 +1,9 @@
 package container
 
 import (
-	"errors"
 	"fmt"
 
-	"golang.org/x/sys/unix"
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 // SetSize sets the plain size. Growing changes nothing but the size: what is new reads as zeros. Shrinking drops the frames
@@ -52,7 +51,7 @@ func (f *File) awaitFreed(n int64) error {
 		return nil
 	}
 	err := f.drain()
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if disk.IsFull(err) {
 		return nil // it takes longer
 	}
 	return err

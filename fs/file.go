@@ -9,6 +9,7 @@ import (
 	"github.com/cofferfs/coffer/cache"
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/dirs"
+	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
 )
 
@@ -294,7 +295,7 @@ func (fs *FS) handOver(f *cache.File) error {
 	const tries, pause = 10, 10 * time.Millisecond
 	err := f.Flush()
 	for range tries {
-		if fs.orphans.Load() == 0 || !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		if fs.orphans.Load() == 0 || !disk.IsFull(err) {
 			break
 		}
 		time.Sleep(pause)

@@ -78,7 +78,7 @@ func breaches() []breach {
 			old: "f.hdr.durable = f.hdr.kind <= bodyInline", new: "f.hdr.durable = true"},
 		{rule: "what an unclean session had not synced becomes holes", file: "container/open.go",
 			old: "return f, f.salvage()", new: "return f, nil"},
-		{rule: "A1 nothing is applied before the journal is durable", file: "container/apply.go",
+		{rule: "A1 nothing is applied before the journal is durable", file: "container/run.go",
 			old: "if err := a.log.Load().Sync(end); err != nil {", new: "if err := error(nil); err != nil {"},
 		{rule: "A2 punched before it is written", file: "container/place.go",
 			old: "if frees {\n\t\tf.punch(ts)\n\t}\n\tif err := f.writeImages(images); err != nil {",

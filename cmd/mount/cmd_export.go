@@ -11,6 +11,7 @@ import (
 
 	"github.com/cofferfs/coffer/cmd/mount/bulk"
 	"github.com/cofferfs/coffer/container/plain"
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 // exportFlags are the choices of one export.
@@ -183,7 +184,7 @@ func (a *app) runExport(s *source, dir string, jobs []bulk.Job, f exportFlags) e
 		return failf(exitInterrupted, "call it again to go on", "interrupted; what is under its name is whole")
 	case errors.Is(err, unix.EROFS):
 		return failf(exitReadOnly, "export to another directory", "%w", err)
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+	case disk.IsFull(err):
 		return failf(exitHostFull, "make room and call it again to go on", "the destination is full: %w", err)
 	case err != nil:
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/cofferfs/coffer/cmd/mount/bulk"
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/plain"
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 // importFlags are the choices of one import.
@@ -263,7 +264,7 @@ func (a *app) runImport(c copying, run func() error, to plain.Node, sources []bu
 	switch {
 	case a.ctx.Err() != nil:
 		return failf(exitInterrupted, "call it again to go on", "interrupted; what is in the vault is whole")
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+	case disk.IsFull(err):
 		return failf(exitHostFull, "make room on the vault's host and call it again to go on", "%w", err)
 	case err != nil:
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/suite"
 	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 // Bounds of --kdf-memory in MiB, beside the machine's own memory, and of --kdf-time (FORMAT.md section 9). They are checked here
@@ -161,7 +162,7 @@ func (a *app) createVault(path string, create createFlags, secret secretFlags, f
 	if err != nil {
 		wipe(pass)
 		removeDirs(made)
-		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		if disk.IsFull(err) {
 			return nil, elsewhere("make room there, or choose another place for the vault", err)
 		}
 		return nil, kdfUsage(err)

@@ -15,6 +15,7 @@ import (
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/stream"
 	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 func (a *app) openCmd() *cobra.Command {
@@ -107,7 +108,7 @@ func writeOrOpenFailed(err error, out *countingWriter) error {
 
 // outputFailed is for what standard output answered, which has nothing to do with a vault's host; err may be nil.
 func outputFailed(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if disk.IsFull(err) {
 		return failf(exitHostFull, "make room where the output goes; what is there is only a part", "%w", err)
 	}
 	return err
