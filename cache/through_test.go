@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestWriteThrough: whole frames go to the store in one call and leave nothing behind; a dirty frame in the way is written over in the cache; what the store refuses is
-// dirty, read back, and stored by the next flush.
+// TestWriteThrough: whole frames go to the store in one call and leave nothing behind; a dirty frame in the way is written over in the cache; what the
+// store refuses is dirty, read back, and stored by the next flush.
 func TestWriteThrough(t *testing.T) {
 	st := newFake(t, 64<<10, 4<<10)
 	c := newCache(t, Config{MaxAge: time.Hour})

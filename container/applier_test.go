@@ -217,7 +217,8 @@ func TestResumePrepares(t *testing.T) {
 	f.must(f.eng.Close(true))
 }
 
-// A file may be closed while all is suspended, and what it has to say about its time is in its place then: nothing is logged, and whoever thaws meanwhile does not race.
+// A file may be closed while all is suspended, and what it has to say about its time is in its place then: nothing is logged, and whoever thaws meanwhile
+// does not race.
 func TestSuspendedNoteTime(t *testing.T) {
 	f := &fill{logRig: newLogRig(t, geometries[0])}
 	c := f.file(0, 3)

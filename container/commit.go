@@ -184,8 +184,8 @@ func (f *File) writeSlots(size int64, ws []SegmentWrite, alone bool) error {
 	return err
 }
 
-// sealWith returns what seals frames up to the next flush: whoever reads them at random then meets one prefix for each flush, and not one for each write. maxDirtyMeta
-// bounds how many frames that are.
+// sealWith returns what seals frames up to the next flush: whoever reads them at random then meets one prefix for each flush, and not one for each write.
+// maxDirtyMeta bounds how many frames that are.
 func (f *File) sealWith() (*suite.Sealer, error) {
 	if f.sealer == nil {
 		s, err := f.crypto.cipher.Sealer()

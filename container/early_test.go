@@ -142,7 +142,8 @@ func (h *full) WriteAt(p []byte, off int64) (int, error) {
 	return h.File.WriteAt(p, off)
 }
 
-// Where the host has no room for the meta block of a group that became full, the frames of it stand in their places: they need not come again, and so not by the journal.
+// Where the host has no room for the meta block of a group that became full, the frames of it stand in their places: they need not come again, and so not
+// by the journal.
 func TestFullGroupWithoutRoom(t *testing.T) {
 	g := geometries[8]
 	f := &fill{logRig: newLogRig(t, g)}

@@ -63,8 +63,8 @@ func (f *fetching) fetched() (all [][2]int64) {
 	return all
 }
 
-// TestStreamIsFetchedAhead: of a stream of large reads, in about their order, the host is asked for each byte once, meta blocks included, and before it is read. Large reads elsewhere
-// and small ones are asked for alone.
+// TestStreamIsFetchedAhead: of a stream of large reads, in about their order, the host is asked for each byte once, meta blocks included, and before it is
+// read. Large reads elsewhere and small ones are asked for alone.
 func TestStreamIsFetchedAhead(t *testing.T) {
 	const part = 1 << 20
 	r, f, host := rigFetching(t, 16*part)

@@ -16,15 +16,16 @@ import (
 //	applier.made   files whose make the journal may still hold; each has one name
 //	applier.names  where the last transaction ends that makes a file or says what became of it: whoever promises that names are so syncs the journal up to there
 //
-// Whoever moves the one name or takes it away says so in the journal behind that (Engine.NoteMoved, Engine.NoteRemoved). What gives the file another name, or its name
-// to another object, makes the name durable on the host and ends the make before (Engine.NoteDurable), and so does what needs the host file to be durable, data or
-// attributes (File.EndMake).
+// Whoever moves the one name or takes it away says so in the journal behind that (Engine.NoteMoved, Engine.NoteRemoved). What gives the file another name,
+// or its name to another object, makes the name durable on the host and ends the make before (Engine.NoteDurable), and so does what needs the host file to
+// be durable, data or attributes (File.EndMake).
 
 // mostMade is the longest host file of which the journal takes all.
 const mostMade = rideMax + 4*BlockSize
 
-// SyncNew is Sync of a new file that has one name, by the journal alone: that has all of the file then, and what it is made with. The directory of the name is
-// durable, and nothing but files made so came into it or went since. It answers false where the file is too large or not new, or the journal has no room; then nothing was promised.
+// SyncNew is Sync of a new file that has one name, by the journal alone: that has all of the file then, and what it is made with. The directory of the
+// name is durable, and nothing but files made so came into it or went since. It answers false where the file is too large or not new, or the journal has
+// no room; then nothing was promised.
 func (f *File) SyncNew(m redo.Made) (made bool, err error) {
 	lsn, err := f.makeNow(m)
 	if err != nil || lsn == 0 {
@@ -187,9 +188,9 @@ func endOf(id keys.ObjectID) nameNote {
 	return nameNote{id: id, ends: true, payload: (&redo.End{ID: id}).Append(nil)}
 }
 
-// note appends what became of the name of a file, behind what is owed: of two moves of a file the later one counts. To remove and to move files must be possible on a full
-// host, too: where the journal has no room just then, whoever logs or promises something next appends it. Where the journal has failed nobody can, and no name is
-// promised any more: a replay may undo what the note tells of.
+// note appends what became of the name of a file, behind what is owed: of two moves of a file the later one counts. To remove and to move files must be
+// possible on a full host, too: where the journal has no room just then, whoever logs or promises something next appends it. Where the journal has failed
+// nobody can, and no name is promised any more: a replay may undo what the note tells of.
 func (a *applier) note(n nameNote) error {
 	a.mu.Lock()
 	a.owed = append(a.owed, n)

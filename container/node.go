@@ -28,7 +28,8 @@ func (p pin) hole() bool { return p == pin{} }
 // newMAC returns a hash keyed with K_auth.
 func newMAC(auth *[32]byte) hash.Hash { return hmac.New(sha256.New, auth[:]) }
 
-// takeMAC returns a hash keyed with the file's K_auth, at its beginning. To key one costs a tenth of what a block takes, so that they are used again: putMAC takes it back.
+// takeMAC returns a hash keyed with the file's K_auth, at its beginning. To key one costs a tenth of what a block takes, so that they are used again:
+// putMAC takes it back.
 func (c *fileCrypto) takeMAC() hash.Hash {
 	mac, ok := c.macs.Get().(hash.Hash)
 	if !ok {

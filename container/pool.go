@@ -33,8 +33,8 @@ const (
 	minSealed   = ioUnit >> (sealedSizes - 1)
 )
 
-// sealed is the ciphertext of a run, with room for a tag behind it. A transaction may keep it for long: a run of one frame does not take the room of a long one. What is
-// not used for a while the garbage collector takes.
+// sealed is the ciphertext of a run, with room for a tag behind it. A transaction may keep it for long: a run of one frame does not take the room of a
+// long one. What is not used for a while the garbage collector takes.
 type sealed struct {
 	b    []byte
 	refs atomic.Int32 // images cut from it

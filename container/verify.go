@@ -7,9 +7,9 @@ import (
 	"io"
 )
 
-// Verify looks at everything that the container holds on the host: each tree node and meta block with its pin, each record, and each frame,
-// which it opens. Slots that hold nothing are not looked at. It goes on behind damage: a block that is damaged means that the range below it is lost. only says which ranges
-// to look at, nil: all. step, which may be nil, is told how many plain bytes were done since.
+// Verify looks at everything that the container holds on the host: each tree node and meta block with its pin, each record, and each frame, which it
+// opens. Slots that hold nothing are not looked at. It goes on behind damage: a block that is damaged means that the range below it is lost. only says
+// which ranges to look at, nil: all. step, which may be nil, is told how many plain bytes were done since.
 //
 // Nobody may write to the container meanwhile, or what was changed seems lost, and nothing of it be dirty. An error is that of ctx, or ErrClosed.
 func (f *File) Verify(ctx context.Context, only []LostRange, step func(n int64)) (Checked, error) {

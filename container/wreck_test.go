@@ -48,8 +48,8 @@ func saved(r *rig, eng *Engine, name string, g *Geometry) ([]byte, Checked, *Wre
 	return data, got, w
 }
 
-// TestWreck loses the header, or what vouches for the rest, of a file of every geometry: all frames are saved all the same, of a container too whose suite and digest are
-// not the vault's, where its header says so.
+// TestWreck loses the header, or what vouches for the rest, of a file of every geometry: all frames are saved all the same, of a container too whose suite
+// and digest are not the vault's, where its header says so.
 func TestWreck(t *testing.T) {
 	for _, g := range geometries {
 		r := newRig(t, g, suite.XChaCha20Poly1305, SHA256)

@@ -45,8 +45,8 @@ func mustOK(b testing.TB, s fuse.Status) {
 	}
 }
 
-// BenchmarkFsync is what the daemon does for a page that is overwritten at random and made durable, as the requests come. With TMPDIR on a tmpfs the disk is not in it, nor
-// ever are the kernel and its round trips.
+// BenchmarkFsync is what the daemon does for a page that is overwritten at random and made durable, as the requests come. With TMPDIR on a tmpfs the disk
+// is not in it, nor ever are the kernel and its round trips.
 func BenchmarkFsync(b *testing.B) {
 	const size = 64 << 20
 	s := benchStack(b)

@@ -14,8 +14,8 @@ const (
 // expectRead is called when a file is opened for reading. Where the kernel has no pages of it, a READ follows in a moment: the host begins to read already, so that
 // the disk works while the answer is on its way there and the READ on its way back. What goes wrong comes again with that.
 //
-// It answers ErrStale for a file whose last name was removed between the kernel's look at it and this call, and that was given up at once: the kernel looks the path up
-// again. Without that a reader would have an open file of which nothing can be read, and whose close fails.
+// It answers ErrStale for a file whose last name was removed between the kernel's look at it and this call, and that was given up at once: the kernel
+// looks the path up again. Without that a reader would have an open file of which nothing can be read, and whose close fails.
 func (fs *FS) expectRead(n *inode) error {
 	n.loc.RLock()
 	defer n.loc.RUnlock()

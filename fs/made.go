@@ -104,9 +104,9 @@ func (fs *FS) syncAttributes(f *cache.File) error {
 	return f.Container().Host().Sync()
 }
 
-// removing is called before a name e in d is removed, that of n, which may be nil. removed, called when it is, has the journal say so where the file counts as made, or
-// was durable since it was new: the next one under that name need not wait for the host then. It answers whether it did; else only a sync of the host makes the
-// removal durable. The caller holds loc.
+// removing is called before a name e in d is removed, that of n, which may be nil. removed, called when it is, has the journal say so where the file
+// counts as made, or was durable since it was new: the next one under that name need not wait for the host then. It answers whether it did; else only a
+// sync of the host makes the removal durable. The caller holds loc.
 func (fs *FS) removing(n *inode, d *dirs.Dir, e dirs.Entry) (removed func() (logged bool, err error)) {
 	alone := n != nil && n.asMade.Load() && n.headerSynced.Load() && n.hasFirstName()
 	if e.Type != typeFile || !alone && !fs.cfg.Engine.Made(e.ID) {

@@ -36,8 +36,8 @@ type MountOptions struct {
 	Wrap func(fuse.RawFileSystem) fuse.RawFileSystem
 }
 
-// Mount mounts fs and returns when it can be used: the kernel holds requests until they are answered. It is served in the background until it is unmounted; Server.Wait waits for that,
-// and FS.Close follows. As root mount(2) is called directly, and fusermount3 only where that fails.
+// Mount mounts fs and returns when it can be used: the kernel holds requests until they are answered. It is served in the background until it is
+// unmounted; Server.Wait waits for that, and FS.Close follows. As root mount(2) is called directly, and fusermount3 only where that fails.
 func Mount(fs *FS, o MountOptions) (*fuse.Server, error) {
 	w, err := parseWords(o.Options)
 	if err != nil {

@@ -45,8 +45,8 @@ func (l *database) copyOf() *database {
 	return c
 }
 
-// Power cuts on real filesystems: an image that holds one with the vault is copied by a reflink, which is atomic, while the daemon works on it. A copy is what a cut leaves of a
-// disk whose cache survives; the filesystem's own unwritten pages are lost. What had been synced before has to be in it.
+// Power cuts on real filesystems: an image that holds one with the vault is copied by a reflink, which is atomic, while the daemon works on it. A copy is
+// what a cut leaves of a disk whose cache survives; the filesystem's own unwritten pages are lost. What had been synced before has to be in it.
 func TestPowerCutHost(t *testing.T) {
 	needFUSE(t)
 	if os.Geteuid() != 0 {

@@ -11,10 +11,10 @@
 //	          [header|records][header|records][header|records]
 //
 // The log is cut into pieces by position: piece n of the log holds the bytes n·D up to (n+1)·D, D being the size of a piece without its header. A
-// transaction is one record, or several where it does not fit the rest of a piece; the last one carries the commit flag. Records begin at
-// multiples of 512 bytes, so that a torn sector of one never damages another, and are written by whole blocks of the host (gather.go). A piece that Recycle gave up is used again in place
-// for the next part of the log. So an append never grows a file, and an fdatasync has nothing but data to write. What an
-// earlier use left in a piece states another position than its own and is never taken for new.
+// transaction is one record, or several where it does not fit the rest of a piece; the last one carries the commit flag. Records begin at multiples of 512
+// bytes, so that a torn sector of one never damages another, and are written by whole blocks of the host (gather.go). A piece that Recycle gave up is used
+// again in place for the next part of the log. So an append never grows a file, and an fdatasync has nothing but data to write. What an earlier use left
+// in a piece states another position than its own and is never taken for new.
 //
 // A transaction has a head, which the chain of MACs through all records covers, and bulk, which only a CRC32C covers: it is meant for
 // ciphertext that has tags of its own. The package knows no key, only a constructor of a keyed hash, and never looks inside of either.

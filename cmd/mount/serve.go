@@ -168,9 +168,9 @@ func unmountOwn(mountpoint string, m mountEntry) error {
 // host in a system call, and the runtime gives the place of a thread that waits to another one only after some time: with as many as processors, other
 // requests wait as well. Four jobs that read 4 KiB at random, cold, on two processors: 14.3k reads a second with 2, 21.7k with 8; nothing else got slower.
 //
-// It is called before the server is made and after: as many goroutines wait for requests as there are places when that begins, and one more, each with its place. Were these all
-// that there are, the runtime (sysmon in Go 1.26) would look every 20 µs for one to take away, and each request would have to get one back. With
-// fewer that wait, new ones would be started all the time.
+// It is called before the server is made and after: as many goroutines wait for requests as there are places when that begins, and one more, each with its
+// place. Were these all that there are, the runtime (sysmon in Go 1.26) would look every 20 µs for one to take away, and each request would have to get
+// one back. With fewer that wait, new ones would be started all the time.
 func doubleProcs() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0))

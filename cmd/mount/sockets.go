@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The daemon of a mount listens on two abstract sockets, one for orders (control.go) and one for who asks how it does (status.go). Each end looks at who the other one is.
+// The daemon of a mount listens on two abstract sockets, one for orders (control.go) and one for who asks how it does (status.go). Each end looks at who
+// the other one is.
 
 // Their names have the mount's device number, which the kernel gives to another mount as soon as this one is gone, perhaps before its daemon has noticed.
 const (

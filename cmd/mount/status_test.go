@@ -104,7 +104,8 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// A file that was synced and is removed, as sqlite3 does it with each rollback journal, is given up at once. That the kernel has to tell a ctime of it then fails nowhere.
+// A file that was synced and is removed, as sqlite3 does it with each rollback journal, is given up at once. That the kernel has to tell a ctime of it
+// then fails nowhere.
 func TestStatusOfRemoved(t *testing.T) {
 	b := newBox(t)
 	v, _ := b.newVault("vault")

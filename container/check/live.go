@@ -17,8 +17,8 @@ import (
 // Live is how a check makes sure of what it found in a vault that is in use. What proves right is right whoever writes meanwhile; what does not may be
 // half-way through a change, and is looked at again while there is none.
 type Live struct {
-	// Hold calls fn while nothing is changed that a request would change: no name, no attribute. HoldSynced does so when, besides, everything that was written is in its
-	// place on the host. Both may be called concurrently; an error says that fn was not called.
+	// Hold calls fn while nothing is changed that a request would change: no name, no attribute. HoldSynced does so when, besides, everything that was
+	// written is in its place on the host. Both may be called concurrently; an error says that fn was not called.
 	Hold, HoldSynced func(fn func()) error
 	// InSession tells whether a link sequence was drawn by the session that runs.
 	InSession func(seq uint64) bool

@@ -15,8 +15,8 @@ import (
 	"github.com/cofferfs/coffer/internal/disk"
 )
 
-// merge makes one directory of two under one id, as tools leave them that bring back what was renamed: what is in the second one, where a mount reaches nothing, goes to
-// the first, or to lost+found where its name is taken; what is there as well, byte for byte, is removed.
+// merge makes one directory of two under one id, as tools leave them that bring back what was renamed: what is in the second one, where a mount reaches
+// nothing, goes to the first, or to lost+found where its name is taken; what is there as well, byte for byte, is removed.
 func (r *repairer) merge(ctx context.Context, second, first *object) (Action, error) {
 	m := merger{repairer: r, at: second.inside(), to: first.inside(), names: map[string]bool{}}
 	if err := m.run(ctx); err != nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/cofferfs/coffer/container/names"
 )
 
-// strip removes the extended attributes of an object that do not open, which nobody can read or set anew under their names. It does so only where all else of the object
-// says that it is the one of its name: those of an object that stands in another's place may open there.
+// strip removes the extended attributes of an object that do not open, which nobody can read or set anew under their names. It does so only where all else
+// of the object says that it is the one of its name: those of an object that stands in another's place may open there.
 func (r *repairer) strip(t *trouble) (Action, error) {
 	o := t.object
 	lost := strings.Join(t.attrs, ", ")

@@ -20,9 +20,9 @@ func (t *Tree) SetAttributes(f disk.File, id keys.ObjectID, mode uint32, uid, gi
 	return err
 }
 
-// Adopt brings a host object that shows nowhere in the tree into d under a name, with one rename on the host: what is called host in the directory from, which is not
-// d's. e is what is known of it; name and sequence do not count. What the name carried goes as by Rename where replace says so, but a directory does not (EISDIR); else
-// it is EEXIST. ErrStale where there is no such object. The caller syncs both directories.
+// Adopt brings a host object that shows nowhere in the tree into d under a name, with one rename on the host: what is called host in the directory from,
+// which is not d's. e is what is known of it; name and sequence do not count. What the name carried goes as by Rename where replace says so, but a
+// directory does not (EISDIR); else it is EEXIST. ErrStale where there is no such object. The caller syncs both directories.
 func (d *Dir) Adopt(name string, e Entry, from disk.Dir, host string, replace bool) (Entry, error) {
 	if err := d.admit(name); err != nil {
 		return Entry{}, err

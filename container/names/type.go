@@ -78,8 +78,8 @@ const (
 	knownFlags = NoHeader | Long | ContainerSymlink
 )
 
-// MayLackHeader reports whether the container of a name with these flags and the link sequence seq may have no header (FORMAT.md section 8.2). unclean tells which sequences
-// a session may have drawn that did not end cleanly.
+// MayLackHeader reports whether the container of a name with these flags and the link sequence seq may have no header (FORMAT.md section 8.2). unclean
+// tells which sequences a session may have drawn that did not end cleanly.
 func (f Flags) MayLackHeader(seq uint64, unclean func(seq uint64) bool) bool {
 	return f&NoHeader != 0 && unclean(seq)
 }

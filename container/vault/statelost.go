@@ -31,8 +31,8 @@ func (s *state) rebuild(o stateOptions, why error) error {
 	return nil
 }
 
-// believe takes cur, whose slot is good, for the state; broken says what is wrong with the other slot. Where that was the newer one, which named a journal that is there,
-// the state is rebuilt, and so where mark was the last to write it.
+// believe takes cur, whose slot is good, for the state; broken says what is wrong with the other slot. Where that was the newer one, which named a journal
+// that is there, the state is rebuilt, and so where mark was the last to write it.
 func (s *state) believe(o stateOptions, broken error) error {
 	marked := !s.cur.clean && s.cur.journal == [16]byte{}
 	if (broken != nil || marked) && o.orphaned != nil {
@@ -56,7 +56,8 @@ func (s *state) believe(o stateOptions, broken error) error {
 	return s.checkIdentity(o)
 }
 
-// mark makes durable that the state was lost, and what it was rebuilt to, before the journal that it named is touched: a session that ended uncleanly and names no journal.
+// mark makes durable that the state was lost, and what it was rebuilt to, before the journal that it named is touched: a session that ended uncleanly and
+// names no journal.
 func (s *state) mark(start int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -210,9 +210,9 @@ func (v *Vault) Resume() error {
 	return v.state.fail(err)
 }
 
-// Close makes everything on the host's filesystem durable, ends the session cleanly, unless its journal is still there (ErrJournal), empties the note, releases the lock and destroys the
-// ring. It must come after the last change to the host, all of it handed over successfully: where that failed, CloseUnclean is right.
-// Where it cannot be made durable the session stays open in the state. A second call answers ErrClosed.
+// Close makes everything on the host's filesystem durable, ends the session cleanly, unless its journal is still there (ErrJournal), empties the note,
+// releases the lock and destroys the ring. It must come after the last change to the host, all of it handed over successfully: where that failed,
+// CloseUnclean is right. Where it cannot be made durable the session stays open in the state. A second call answers ErrClosed.
 func (v *Vault) Close() error { return v.finish(true) }
 
 // CloseUnclean is Close for a session that could not hand everything to the host: the state keeps it as one that did not end

@@ -1,5 +1,5 @@
-// Package crc32c computes with CRC32C values (Castagnoli, RFC 3720), as hash/crc32 gives them: what is known of parts says what holds for the whole, so that no byte is
-// looked at twice.
+// Package crc32c computes with CRC32C values (Castagnoli, RFC 3720), as hash/crc32 gives them: what is known of parts says what holds for the whole, so
+// that no byte is looked at twice.
 //
 // A CRC is the remainder of the bytes, seen as a polynomial over GF(2), by a fixed polynomial of degree 32. n zero bytes behind them multiply it by x^8n,
 // and that of two strings, one behind the other, is the sum of the first one's, moved so, and of the second one's.

@@ -21,8 +21,9 @@ type Dir interface {
 	// Open opens a regular file for reading and writing (or reading only with readOnly). A symlink, FIFO, device, socket or
 	// directory in its place is an error at once, never a hang: ELOOP or ErrNotRegular.
 	Open(name string, readOnly bool) (File, error)
-	// OpenDirect opens a regular file for writing past the host's page cache: what WriteAt wrote within the stable length is durable when it returns, and nothing else
-	// is. Offset, length and the place in memory are multiples of DirectUnit. EINVAL or EOPNOTSUPP, here or from WriteAt, says that the host cannot do that.
+	// OpenDirect opens a regular file for writing past the host's page cache: what WriteAt wrote within the stable length is durable when it returns, and
+	// nothing else is. Offset, length and the place in memory are multiples of DirectUnit. EINVAL or EOPNOTSUPP, here or from WriteAt, says that the host
+	// cannot do that.
 	OpenDirect(name string) (File, error)
 	// Create makes a new regular file, opened for reading and writing; EEXIST where the name is taken.
 	Create(name string, mode uint32) (File, error)

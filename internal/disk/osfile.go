@@ -125,8 +125,8 @@ func (f *osFile) Stat(st *unix.Stat_t) error {
 	return f.do("stat", func(fd int) error { return unix.Fstat(fd, st) })
 }
 
-// StatTimeless is Stat without mtime and ctime, which stay as they are in st: a kernel (since 6.13) that was asked for them stamps the next change of the file finely, and moves
-// its coarse clock with that. It is for whoever can do without, as NextData.
+// StatTimeless is Stat without mtime and ctime, which stay as they are in st: a kernel (since 6.13) that was asked for them stamps the next change of the
+// file finely, and moves its coarse clock with that. It is for whoever can do without, as NextData.
 func (f *osFile) StatTimeless(st *unix.Stat_t) error {
 	var x unix.Statx_t
 	err := f.do("stat", func(fd int) error {

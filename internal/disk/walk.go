@@ -9,11 +9,11 @@ type Below[T any] struct {
 	At   T
 }
 
-// Walk calls visit for root, then for each subdirectory that visit asks for, each before its own. d is open for the call and stays Walk's; where a directory could not be
-// opened d is nil, and err says why. An error of visit ends the walk and is its answer.
+// Walk calls visit for root, then for each subdirectory that visit asks for, each before its own. d is open for the call and stays Walk's; where a
+// directory could not be opened d is nil, and err says why. An error of visit ends the walk and is its answer.
 //
-// However deep the tree is, only some tens of directories are open at once, and none by a path: what was closed on the way down is opened again from the nearest one above
-// that is open. Whoever moves a directory meanwhile has what was left below it be one that could not be opened.
+// However deep the tree is, only some tens of directories are open at once, and none by a path: what was closed on the way down is opened again from the
+// nearest one above that is open. Whoever moves a directory meanwhile has what was left below it be one that could not be opened.
 func Walk[T any](root Dir, top T, visit func(d Dir, at T, err error) (below []Below[T], _ error)) error {
 	below, err := visit(root, top, nil)
 	w := way[T]{{d: root, below: below}}

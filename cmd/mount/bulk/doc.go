@@ -10,10 +10,10 @@
 //	          large: each 32 MiB or 1 s, beside the copying: sync, then NAME.record, a resume point
 //	          whole: sync, thousands of small ones at a time, beside what comes next ── rename ──> its sealed name, at once
 //
-// It promises that nothing stands under its final name before it is whole and durable, and, of what comes out of a vault, verified, as every byte that is read from one
-// is. So what was interrupted is done again by the same call, which leaves alone what it finds finished. At a destination on the host it works on directory
-// descriptors, so that a deep tree is no limit and no symlink is followed. It stops at nothing but a destination that takes no more: what fails is reported, and
-// the rest copied.
+// It promises that nothing stands under its final name before it is whole and durable, and, of what comes out of a vault, verified, as every byte that is
+// read from one is. So what was interrupted is done again by the same call, which leaves alone what it finds finished. At a destination on the host it
+// works on directory descriptors, so that a deep tree is no limit and no symlink is followed. It stops at nothing but a destination that takes no more:
+// what fails is reported, and the rest copied.
 //
 // # The files, in reading order
 //

@@ -17,8 +17,8 @@ import (
 // errBusy keeps two from writing one file.
 var errBusy = errors.New("another process is copying to it")
 
-// partFile is a large file on its way to the host. It has a name from its beginning, so that a later run finds it. Its bytes lie at their places, and behind them, from
-// the size of the source on, two resume points that are written in turn:
+// partFile is a large file on its way to the host. It has a name from its beginning, so that a later run finds it. Its bytes lie at their places, and
+// behind them, from the size of the source on, two resume points that are written in turn:
 //
 //	0  8  how many bytes are durable
 //	8 32  SHA-256(label ‖ size and mtime of the source, 8 bytes for each number ‖ object ‖ bytes 0..7)

@@ -11,8 +11,8 @@ import (
 	"github.com/cofferfs/coffer/container"
 )
 
-// fillUnit is how many bytes are sealed at a time: enough that all cores have frames to work on, and few enough that they are in the processor's cache still when they are
-// written. With 4 MiB copying takes up to three times the processor time where others work, too.
+// fillUnit is how many bytes are sealed at a time: enough that all cores have frames to work on, and few enough that they are in the processor's cache
+// still when they are written. With 4 MiB copying takes up to three times the processor time where others work, too.
 const fillUnit = 512 << 10
 
 // fill copies the bytes of src from an offset on. Reading goes on while sealing and writing.
@@ -98,8 +98,8 @@ func (m *Import) fillSmall(c *container.File, src *os.File, st *unix.Stat_t, spa
 	return nil
 }
 
-// checkpoints are those of one file: a record each. What is written meanwhile lies behind them in slots that nothing on the host speaks of yet, and but for the edge in
-// blocks of its own.
+// checkpoints are those of one file: a record each. What is written meanwhile lies behind them in slots that nothing on the host speaks of yet, and but
+// for the edge in blocks of its own.
 func (m *Import) checkpoints(c *container.File, st *unix.Stat_t, stem string) *checkpoints {
 	var edge []byte
 	return &checkpoints{

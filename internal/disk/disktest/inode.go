@@ -106,7 +106,8 @@ func (i *inode) syncData() {
 	}
 }
 
-// syncRange makes the data of a range stable, and nothing else: not beyond the stable length, and nothing where a length, cut or hole that is not stable comes before.
+// syncRange makes the data of a range stable, and nothing else: not beyond the stable length, and nothing where a length, cut or hole that is not stable
+// comes before.
 func (i *inode) syncRange(off, n int64) {
 	if off+n > i.stableData.size || slices.ContainsFunc(i.writes, func(w dataChange) bool { return w.kind != putData }) {
 		return
