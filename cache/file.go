@@ -95,8 +95,8 @@ func (f *File) Close() error {
 	return err
 }
 
-// Abandon gives up a file that nobody can read again, and drops what was not handed over. What it answers closes the container, and is to be called
-// once: that frees what the file takes on the host, and may last.
+// Abandon gives up a file that nobody can read again, and drops what was not handed over. The caller calls free once: it closes the container, and with that
+// gives back what the file takes on the host, which may take long.
 func (f *File) Abandon() (free func() error) {
 	f.rw.Lock()
 	f.closing = true

@@ -106,7 +106,7 @@ func (f *File) flushed() {
 	}
 }
 
-// handOver is Flush without what came before.
+// handOver is Flush without the report of earlier failures.
 func (f *File) handOver() error {
 	c := f.c
 	c.mu.Lock()
@@ -173,7 +173,7 @@ func (f *File) writeAll(most int) (wrote bool, err error) {
 	return wrote, err
 }
 
-// writeBatch writes one batch of the listed segments and returns the rest of the list. some: WriteFrames was called.
+// writeBatch writes one batch of the listed segments and returns the rest of the list. some says whether WriteFrames was called.
 func (f *File) writeBatch(b *batch, list []uint64) (rest []uint64, some bool, err error) {
 	f.flushMu.Lock()
 	defer f.flushMu.Unlock()

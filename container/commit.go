@@ -93,7 +93,8 @@ func (f *File) writeFrames(size int64, ws []SegmentWrite) error {
 	return f.writeSlots(size, ws, false)
 }
 
-// outgrow is writeSlots of a file whose data is in its header, and may have to leave it: readers find it there or in its slot, and on an error it stays there.
+// outgrow is writeSlots of a file whose data is in its header, and may have to leave it. Readers find the data in either place; on an error it stays in the
+// header.
 func (f *File) outgrow(size int64, ws []SegmentWrite) error {
 	f.slots.Lock()
 	defer f.slots.Unlock()
@@ -112,7 +113,7 @@ func (f *File) outgrow(size int64, ws []SegmentWrite) error {
 	return err
 }
 
-// writeSlots writes frames to their slots, or into the header what fits it. alone says that the caller holds slots already.
+// writeSlots writes frames to their slots, or into the header what fits it. alone says that the caller holds File.slots already, exclusively.
 func (f *File) writeSlots(size int64, ws []SegmentWrite, alone bool) error {
 	done, ws, err := f.chooseBody(size, ws)
 	if done || err != nil {
@@ -268,7 +269,7 @@ func (f *File) chooseBody(size int64, ws []SegmentWrite) (done bool, _ []Segment
 		return true, ws, f.sealInline(size, first[:min(size, int64(len(first)))])
 	}
 	want := uint8(bodyTree)
-	if kind != bodyTree && f.geo.Frames <= 16 && ws[len(ws)-1].Segment == 0 {
+	if kind != bodyTree && f.geo.Frames <= singleFrames && ws[len(ws)-1].Segment == 0 {
 		want = bodySingle
 	}
 	if want == kind {

@@ -10,9 +10,9 @@ import (
 // EdgeBlocks is the most blocks of an Edge: the header, and a tree node of each level.
 const EdgeBlocks = 1 + treeLevels
 
-// Edge returns the blocks of a file without a journal that what is added behind its end writes anew in their places: the header, then the tree nodes above its last
-// group, from level 1 on, as far as there are any. All is flushed, and the size is whole groups: 4 MiB are, in every geometry. PutEdge brings back the file as it is
-// now after a power cut has torn them. The slice is the caller's.
+// Edge returns the blocks that are overwritten in their places when more is added to a file without a journal: the header, then the tree nodes above its last
+// group, from level 1 on, as far as there are any. After a power cut has torn them, PutEdge brings the file back to what it is now. Everything must be flushed,
+// and the size be a multiple of a group, as every multiple of 4 MiB is in every geometry. The slice is the caller's.
 func (f *File) Edge() ([]byte, error) {
 	f.commit.Lock()
 	defer f.commit.Unlock()
@@ -36,8 +36,8 @@ func (f *File) Edge() ([]byte, error) {
 	return edge, nil
 }
 
-// PutEdge writes the blocks of an Edge to their places in a host file that is not open as a container. Whether they belong there is found when it is opened and read,
-// as ever. What is no Edge is ErrCorrupt.
+// PutEdge writes the blocks of an Edge to their places in a host file that is not open as a container. It does not check that they belong there: opening and
+// reading the container does. The error is ErrCorrupt for what is no Edge, else the host's.
 func (g *Geometry) PutEdge(h disk.File, edge []byte) error {
 	if len(edge) == 0 || len(edge)%BlockSize != 0 || len(edge) > EdgeBlocks*BlockSize {
 		return fmt.Errorf("container: edge of %d bytes: %w", len(edge), ErrCorrupt)

@@ -26,7 +26,7 @@ type EngineConfig struct {
 	Workers    int             // of the frame pool, the callers included
 	MetaBudget int64           // bytes of verified meta blocks and tree nodes
 	Events     event.Sink
-	// Journal of the session, nil: changes are written in place, and a power cut may damage what is being changed. Then only Dir, MAC, Vault, ID and Size count.
+	// Journal of the session, but for Pressed, which is the engine's. nil: changes are written in place, and a power cut may damage what is being changed.
 	Journal *journal.Config
 	Host    disk.Dir // the vault's root, for checkpoints; with a Journal
 	// View shows what is in a journal that may not be replayed, since nothing may be written; nil: nothing is.
@@ -46,8 +46,8 @@ type Engine struct {
 	sealed atomic.Uint64 // frames sealed
 	crypto atomic.Int64  // ns in both
 	segs   atomic.Uint64 // segments read or written
-	read   atomic.Int64  // bytes of host files
-	wrote  atomic.Int64  // …
+	read   atomic.Int64  // bytes from host files
+	wrote  atomic.Int64  // bytes to host files
 
 	headers sync.Pool // of *block: headers that are being read
 
@@ -109,8 +109,8 @@ func (e *Engine) Checkpoint() error {
 	return e.applier.checkpointNow()
 }
 
-// Suspend brings everything that was flushed durably to its place and removes the journal: the host's files are then as after a clean unmount. No change may be
-// under way, or come before Resume, which begins the journal id. Without a journal both do nothing.
+// Suspend makes everything that was flushed durable in its place and removes the journal: the host's files are then as after a clean unmount. No change may be
+// under way, and none may come before Resume. Without a journal it does nothing.
 func (e *Engine) Suspend() error {
 	if e.applier == nil {
 		return nil
@@ -126,7 +126,7 @@ func (e *Engine) Fail(op string, err error) error {
 	return e.applier.fail(op, err)
 }
 
-// Resume ends what Suspend began.
+// Resume ends what Suspend began, and begins the journal id. Without a journal it does nothing. After an error no change is accepted any more.
 func (e *Engine) Resume(id [16]byte) error {
 	if e.applier == nil {
 		return nil
@@ -134,8 +134,8 @@ func (e *Engine) Resume(id [16]byte) error {
 	return e.applier.resume(id)
 }
 
-// Intend makes the intent of an exchange (package redo) durable before its host calls begin; done is to be called when they are over and synced, with an
-// error where they are half done for good. It is nil without a journal.
+// Intend returns the function that makes the intent of an exchange (package redo) durable, before the first of its host calls; done is to be called when these
+// are over and synced, with an error where they are half done for good. Without a journal there is none: nil.
 func (e *Engine) Intend() func(payload []byte) (done func(error), err error) {
 	if e.applier == nil {
 		return nil

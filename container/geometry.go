@@ -27,6 +27,7 @@ const (
 	macOffset    = 4064 // of the header's HMAC
 	bodySize     = macOffset - bodyOffset
 	inlineMax    = bodySize - entrySize // most plain bytes that a header holds
+	singleFrames = 16                   // most frames of a segment whose record a header may hold
 )
 
 // Geometry says how a container is cut into segments and frames and where on the host each of them lies (FORMAT.md section 4).

@@ -187,7 +187,7 @@ func (h *header) checkBody() error {
 		}
 		rest = h.body[entrySize+int(e.length()):]
 	case bodySingle:
-		if h.geo.record > bodySize || h.geo.Frames > 16 {
+		if h.geo.record > bodySize || h.geo.Frames > singleFrames {
 			return fmt.Errorf("single-segment body in %v: %w", h.geo, ErrCorrupt)
 		}
 		if err := record(h.body[:h.geo.record]).check(h.geo, 0, h.id[:]); err != nil {

@@ -125,7 +125,7 @@ func (e *Engine) replace(h disk.File, id keys.ObjectID, opt OpenOptions, why err
 	return f, nil
 }
 
-// replaceable reports whether a container that failed so is damaged for good. What the host could not read may be readable tomorrow, and
+// replaceable reports whether err, an error of Open, says that a container is damaged for good. What the host could not read may be readable tomorrow, and
 // what a newer version wrote is not damaged.
 func replaceable(err error) bool {
 	for _, class := range []error{ErrNoHeader, ErrCorrupt, ErrTruncated, ErrKey, ErrAuth, ErrIdentity, ErrSize} {
@@ -136,7 +136,7 @@ func replaceable(err error) bool {
 	return false
 }
 
-// Headerless reports whether a header that failed so may be one that a crash kept from being written whole.
+// Headerless reports whether err, an error of Open, is what a crash leaves that kept a header from being written whole.
 func Headerless(err error) bool {
 	return errors.Is(err, ErrNoHeader) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrTruncated)
 }

@@ -34,7 +34,7 @@ const (
 )
 
 // sealed is the ciphertext of a run, with room for a tag behind it. A transaction may keep it for long: a run of one frame does not take the room of a
-// long one. What is not used for a while the garbage collector takes.
+// long one. Those in the pool that are not used for a while are the garbage collector's.
 type sealed struct {
 	b    []byte
 	refs atomic.Int32 // images cut from it
@@ -145,7 +145,7 @@ func (p *pool) run(n int, task func(i int, s *scratch) error) error {
 	return first
 }
 
-// join counts one more at work, unless that are as many as may.
+// join counts one more goroutine at work; it answers false where as many are as may be.
 func (p *pool) join() bool {
 	select {
 	case p.workers <- struct{}{}:

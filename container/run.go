@@ -9,10 +9,13 @@ import (
 	"github.com/cofferfs/coffer/journal"
 )
 
+// atRest is how long run waits where there is nothing to do: until it is woken up.
+const atRest = time.Hour
+
 // run applies and makes checkpoints until the engine is closed or something failed.
 func (a *applier) run() {
 	defer close(a.ended)
-	timer := time.NewTimer(time.Hour)
+	timer := time.NewTimer(atRest)
 	defer timer.Stop()
 	for {
 		a.mu.Lock()
@@ -20,7 +23,7 @@ func (a *applier) run() {
 			a.working = false
 			a.cond.Broadcast()
 		}
-		wait := time.Hour
+		wait := atRest
 		if len(a.queue) > 0 {
 			wait = time.Until(a.due)
 		}

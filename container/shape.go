@@ -59,7 +59,7 @@ func (f *File) awaitFreed(n int64) error {
 
 func roundUp(n int64, unit int) int64 { return (n + int64(unit) - 1) &^ int64(unit-1) }
 
-// cutFrame seals the frame that holds byte size−1 again without what lies behind. Nothing is to do where it is a hole or ends there already.
+// cutFrame seals the frame that holds byte size−1 again without what lies behind. Where it is a hole or ends there already there is nothing to do.
 func (f *File) cutFrame(size int64) error {
 	if f.hdr.kind == bodyInline {
 		e, _ := f.hdr.inlineData()

@@ -11,7 +11,7 @@ import (
 // opens. Slots that hold nothing are not looked at. It goes on behind damage: a block that is damaged means that the range below it is lost. only says
 // which ranges to look at, nil: all. step, which may be nil, is told how many plain bytes were done since.
 //
-// Nobody may write to the container meanwhile, or what was changed seems lost, and nothing of it be dirty. An error is that of ctx, or ErrClosed.
+// The container has no changes that are not flushed, and nobody writes to it meanwhile, or what was changed seems lost. An error is that of ctx, or ErrClosed.
 func (f *File) Verify(ctx context.Context, only []LostRange, step func(n int64)) (Checked, error) {
 	f.commit.Lock()
 	defer f.commit.Unlock()

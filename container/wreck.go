@@ -153,7 +153,7 @@ func (w *Wreck) guessBody() {
 			return
 		}
 	}
-	if g.Frames <= 16 && !allZero(body[:g.record]) && record(body[:g.record]).check(g, 0, w.hdr.id[:]) == nil {
+	if g.Frames <= singleFrames && !allZero(body[:g.record]) && record(body[:g.record]).check(g, 0, w.hdr.id[:]) == nil {
 		w.hdr.kind = bodySingle
 		copy(w.hdr.body[:], body)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/cofferfs/coffer/container"
 )
 
-// The bits of a file handle are all it says.
+// The bits of a file handle, which has nothing else in it.
 const (
 	mayWrite = 1 << iota // opened for writing
 	hasData              // its FLUSH may have something to hand over: it may write, or it made the file
@@ -164,7 +164,7 @@ func (fs *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 	return fuse.ReadResultData(buf[:got]), fuse.OK
 }
 
-// Write takes data over. It is in memory when this returns, or with the host; FLUSH, FSYNC, pressure or the cache's timer hand it over.
+// Write takes the data, into the cache or straight to the host. What is in the cache is handed over by FLUSH, FSYNC, pressure or the cache's timer.
 func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	n, err := fs.node(in.NodeId)
 	if err != nil {
@@ -363,7 +363,7 @@ func (fs *FS) fallocate(n *inode, in *fuse.FallocateIn) error {
 	})
 }
 
-// Ioctl knows none.
+// Ioctl answers that there are none.
 func (fs *FS) Ioctl(<-chan struct{}, *fuse.IoctlIn, []byte, *fuse.IoctlOut, []byte) fuse.Status {
 	return fuse.Status(unix.ENOTTY)
 }

@@ -39,8 +39,8 @@ func (fs *FS) changed(dir *inode) {
 	fs.syncMu.Unlock()
 }
 
-// changing notes that names in directories are about to be removed or moved. done ends that; with a host of false nothing came of it that a sync of the host has
-// to make durable.
+// changing notes that names in directories are about to be removed or moved. done ends that; host says whether something came of it that only a sync of the
+// host makes durable.
 func (fs *FS) changing(dirs ...*inode) (done func(host bool)) {
 	fs.syncMu.Lock()
 	for _, d := range dirs {
@@ -74,7 +74,7 @@ func (fs *FS) lost(dir *inode, e dirs.Entry) {
 	}
 }
 
-// dropSynced forgets changes that are none. The caller holds syncMu.
+// dropSynced forgets the changes of a directory where none are left. The caller holds syncMu.
 func (fs *FS) dropSynced(dir keys.ObjectID, c *dirChanges) {
 	if c.other == 0 && c.under == 0 && len(c.files) == 0 {
 		delete(fs.unsynced, dir)
@@ -181,7 +181,7 @@ func (fs *FS) syncLinks(n *inode) error {
 	return nil
 }
 
-// syncParents makes the links of n durable, which are in these directories, unless they are. Who comes while somebody does it waits for that.
+// syncParents makes the links of n, which are in these directories, durable unless they are. Of several callers one does it, and the others wait for that.
 func (fs *FS) syncParents(n *inode, parents, left []*inode) error {
 	n.linkSync.Lock()
 	defer n.linkSync.Unlock()
@@ -208,8 +208,8 @@ func (fs *FS) syncParents(n *inode, parents, left []*inode) error {
 }
 
 // syncNewName begins syncLinks of a file whose one name is the one it was made with, so that name and data get durable at the same time: either alone promises
-// nothing, and takes nothing away. What it answers waits for that. Of other files it does nothing: a name that took another file's place must not be
-// durable before the data.
+// nothing, and takes nothing away. wait returns when it is done. For other files nothing is begun: a name that took another file's place must not be durable
+// before the data.
 func (fs *FS) syncNewName(n *inode) (wait func() error) {
 	n.loc.RLock()
 	first := n.hasFirstName()

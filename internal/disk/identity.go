@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownIDs is the identity of the process. It keeps that, and the runtime asks the kernel each time.
+// ownIDs is the identity of the process. It never changes, and the runtime would ask the kernel each time.
 var ownIDs = sync.OnceValues(func() (uid, gid int) { return os.Geteuid(), os.Getegid() })
 
 // As calls fn with the file system identity of another user and group, so that what fn makes on the host is theirs from its first moment; -1

@@ -15,7 +15,7 @@ import (
 // ErrNotRegular says that something else than a regular file stands where one was to be opened.
 var ErrNotRegular = errors.New("not a regular file")
 
-// IsFull reports whether a call failed since the host, or a quota there, has no room left.
+// IsFull reports whether err says that the host, or a quota there, has no room left.
 func IsFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // openFlags go with every open. O_NONBLOCK keeps a FIFO without a peer or a device from blocking the open; it has no

@@ -73,7 +73,7 @@ func (d *osDir) Open(name string, readOnly bool) (File, error) {
 	return f, nil
 }
 
-// OpenDirect refuses on filesystems of which it is not known that both flags together mean what they say: on FUSE and the network's that is up to a server.
+// OpenDirect works only on filesystems that are known to do what both flags together ask for: on FUSE and network filesystems that is up to a server.
 func (d *osDir) OpenDirect(name string) (File, error) {
 	f, err := d.openRegular(name, unix.O_WRONLY|unix.O_DIRECT|unix.O_DSYNC)
 	if err != nil {

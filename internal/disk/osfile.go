@@ -78,8 +78,8 @@ func (f *osFile) Truncate(size int64) error {
 	return f.change("truncate", func(fd int) error { return unix.Ftruncate(fd, size) })
 }
 
-// NextData returns the first offset at or behind off where the host has data, its length where none follows. It is for whoever can do without: File does not
-// have it, and hosts that know no holes answer off.
+// NextData returns the first offset at or behind off where the host has data, the length of the file where none follows; hosts that know no holes answer off.
+// It is no method of File: who can use it asks for it by a type assertion, and can do without.
 func (f *osFile) NextData(off int64) (data int64, err error) {
 	err = f.do("seek", func(fd int) (err error) {
 		if data, err = unix.Seek(fd, off, unix.SEEK_DATA); err == unix.ENXIO {
