@@ -267,8 +267,8 @@ func (fs *FS) fill(n *inode, st *unix.Stat_t, closes uint64, out *fuse.Attr) err
 	return nil
 }
 
-// measure replaces what the host says of a container's size and mtime by what is so. The open file knows; without one the host does, if it was
-// asked after the last close, before which it may not have had all.
+// measure replaces the host's size and mtime of a container by the plain ones. The open file knows them; without one the host does, if it was asked after the
+// last close: before that it may not have had everything.
 func (fs *FS) measure(n *inode, st *unix.Stat_t, closes uint64) error {
 	for {
 		n.mu.Lock()

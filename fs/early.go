@@ -12,7 +12,7 @@ const (
 )
 
 // expectRead is called when a file is opened for reading. Where the kernel has no pages of it, a READ follows in a moment: the host begins to read already, so that
-// the disk works while the answer is on its way there and the READ on its way back. What goes wrong comes again with that.
+// the disk works while the answer is on its way there and the READ on its way back. An error is left to that READ, which meets it again.
 //
 // It answers ErrStale for a file whose last name was removed between the kernel's look at it and this call, and that was given up at once: the kernel
 // looks the path up again. Without that a reader would have an open file of which nothing can be read, and whose close fails.

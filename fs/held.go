@@ -118,7 +118,7 @@ func (fs *FS) readMode(x disk.Xattrs, o xattrs.Object) (held, error) {
 	return heldMode | held(mode)<<modeAt, nil
 }
 
-// sight is what look found: what an object holds, 0 where it did not ask, and of what moment that is.
+// sight is what look found an object to hold, 0 where it did not ask, and when that was.
 type sight struct {
 	held   held
 	seen   uint64 // FS.attrChanges before

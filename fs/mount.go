@@ -57,8 +57,8 @@ func Mount(fs *FS, o MountOptions) (*fuse.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fs: mount: %w", err)
 	}
-	// Not Server.WaitMount, which only opens a file of the mount, for who works in it by himself: a process that is killed while it waits for its own answer
-	// is not gone before the mount is taken away by force.
+	// Not Server.WaitMount: that opens a file of the mount, and a process that is killed while it waits for its own answer is not gone before the mount is
+	// taken away by force.
 	go server.Serve()
 	tuneDevice(o.Mountpoint, fs.cfg.Log)
 	return server, nil
@@ -121,7 +121,7 @@ func (fs *FS) serverOptions(o MountOptions, w mountWords) *fuse.MountOptions {
 	}
 }
 
-// checks is the option that has the kernel check permissions. It goes without saying, but where nobody but root may enter: root may everything, and
+// checks is the option that has the kernel check permissions. It is set unless nobody but root may enter: root may do everything, and
 // the kernel's check costs one GETATTR of the directory before every name that is made, removed or looked up after the last such change. See Access.
 func (fs *FS) checks(o MountOptions, w mountWords) []string {
 	if fs.asRoot && !o.AllowOther && !w.allowOther && !fs.cfg.ACL && !w.checked {

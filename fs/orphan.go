@@ -8,7 +8,7 @@ import (
 	"github.com/cofferfs/coffer/internal/disk"
 )
 
-// What becomes of what the kernel is done with, and of files without a name: those stay on the host until their last handle is closed and the kernel forgets
+// What becomes of inodes that the kernel forgets, and of files without a name: these stay on the host until their last handle is closed and the kernel forgets
 // them, and their room comes back no sooner.
 
 // discard closes everything that n has open. Data of a file without any name is dropped, other data is flushed first.
@@ -22,7 +22,7 @@ func (fs *FS) discard(n *inode) error {
 	}
 	if f := n.file; f != nil {
 		if orphaned(f.Container().Host()) {
-			// Nobody can read it again: sealing what is dirty would be for nothing, and whether the close succeeds is nobody's business.
+			// Nobody can read it again: sealing what is dirty would be for nothing, and whether the close succeeds matters to nobody.
 			n.untrack()
 			_ = f.Abandon()()
 		} else {
@@ -54,7 +54,7 @@ func (fs *FS) discardLeft(n *inode) error {
 }
 
 // awaitFreeing returns when the host has freed what was removed from a directory and is being forgotten. It is called before the directory goes
-// itself: the kernel spins over an rmdir while a file that was in there is still on its way out, and takes the time of those who see it out.
+// itself: the kernel spins in an rmdir while a file that was in there is still being freed, and slows that down.
 func (n *inode) awaitFreeing() {
 	if n.typ == typeDir {
 		n.freeing.Lock()
@@ -97,8 +97,8 @@ const (
 	mostOrphans = 64
 )
 
-// free closes a file without a name, of so many bytes. That lasts as long as a sync where the host discards on the device what it frees, so that the caller
-// waits for it only where it matters: of a large file, or where the next write may need the room, it is not left to FORGET, or to the background.
+// free closes a file of size bytes that has no name left. Where the host discards on the device what it frees, that takes as long as a sync. So the caller waits
+// for it only where the room may be needed: for a large file, or on a host that is nearly full. Else it happens in the background.
 func (fs *FS) free(size int64, closeFile func() error) {
 	var st unix.Statfs_t
 	if size > smallFile || fs.orphans.Load() > mostOrphans || fs.cfg.Tree.Root().Statfs(&st) != nil || st.Bavail*uint64(st.Bsize) < roomyHost {

@@ -26,7 +26,7 @@ func (fs *FS) pruneLocked() {
 	if len(fs.nodes) <= fs.pruneAt || fs.server.Load() == nil {
 		return
 	}
-	// FORGETs follow one by one: not before an eighth more has come is it time to ask again.
+	// FORGETs come one by one: the kernel is asked again only when there are an eighth more.
 	fs.pruneAt = len(fs.nodes) + fs.cfg.MaxNodes/8
 	go fs.prune()
 }

@@ -28,7 +28,7 @@ type Stack struct {
 	events event.Sink
 }
 
-// StackConfig of NewStack.
+// StackConfig says what NewStack puts together, and how.
 type StackConfig struct {
 	WriteBack   bool // see Config
 	ACL         bool

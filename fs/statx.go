@@ -7,8 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Statx answers stat with the time of birth. The kernel sends it only when somebody asks for that; what else statx(2) knows it makes of
-// GETATTR.
+// Statx answers stat with the time of birth. The kernel sends STATX only where somebody asks for that time; all else of statx(2) it takes from GETATTR.
 func (fs *FS) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
 	n, err := fs.anyNode(in.NodeId)
 	if err == nil {

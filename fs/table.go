@@ -99,7 +99,8 @@ func (fs *FS) newNodeLocked(e dirs.Entry, st *unix.Stat_t) *inode {
 	return n
 }
 
-// known returns the inode that a name carries if there is one, held: the caller gives it back with release. That of another host object under the same id is none.
+// known returns the inode that a name carries if there is one, held: the caller gives it back with release. An inode of another host object under
+// the same id does not count.
 func (fs *FS) known(parent *inode, d *dirs.Dir, e dirs.Entry) *inode {
 	fs.mu.Lock()
 	n := fs.objects[e.ID]

@@ -13,9 +13,9 @@ import (
 
 // The mtime of a file that is open. Host writes happen when we flush, not when the application wrote, so the host's mtime is wrong after each of
 // them. The inode keeps the right one and puts it back after each hand-over that wrote to the host file (cache.Hooks.Flushed). One that goes to the journal
-// alone has the mtime in its transaction; on the host it is put when the applier has written there. That is no thrift: a host whose ctime was looked at
-// stamps its next change finely, and moves the clock of the whole kernel with it, so that under write-back each fsync would find an mtime that is new, and send a
-// SETATTR. For the same reason the host is not asked for times that do not count (statTimeless).
+// alone has the mtime in its transaction; on the host it is put when the applier has written there. The reason is not the call that this saves: a host whose
+// ctime was looked at stamps its next change finely, and moves the clock of the whole kernel with it, so that under write-back each fsync would find a new mtime
+// and send a SETATTR. For the same reason the host is not asked for times that do not count (statTimeless).
 //
 // Under write-back the right one is the kernel's: what it was told first, until it sends another by SETATTR, which it does only when it has
 // changed, and no later than before FLUSH and FSYNC. A WRITE that arrives says no more than that a SETATTR may follow: its arrival is put on the

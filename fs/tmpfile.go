@@ -11,7 +11,7 @@ import (
 )
 
 // Tmpfile makes a file without a name (O_TMPFILE) and opens it. It is one on the host, too: whatever ends this process ends the file. LINK
-// may name it; that O_EXCL forbids that is the kernel's to know.
+// may name it; where O_EXCL was given the kernel itself refuses that.
 func (fs *FS) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	return fs.status("tmpfile", fs.tmpfile(in, out))
 }

@@ -12,7 +12,7 @@ const turnEvery = 8 * time.Millisecond
 // turns remembers for each of the runtime's places (P) when that was last: a pool keeps what it has by place.
 type turns struct{ pool sync.Pool }
 
-// take goes through the scheduler where the goroutine's place has not for long. now is on a clock of the caller's.
+// take yields to the scheduler where the goroutine's place has run without that for turnEvery. now is the time on any clock of the caller's.
 //
 // A goroutine that serves requests never waits but in system calls, so that the runtime (sysmon in Go 1.26) sees one turn without an end: after 10 ms it takes the
 // place from the thread, sends that a signal, and then looks every 20 µs at what goes on, for as long as there are requests. That alone was an eighth to a

@@ -150,7 +150,7 @@ type repairer struct {
 	kept     int
 }
 
-// path is the plain path of what is wrong, or that of its directory.
+// path is the plain path of the damaged object, or that of its directory.
 func (t *trouble) path() string {
 	if t.object.link.Name == "" || t.what == stray {
 		return t.object.at.plainPath()

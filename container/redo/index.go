@@ -135,7 +135,7 @@ func (x *index) add(t *journal.Transaction) error {
 	return nil
 }
 
-// file answers the file id, as new where it is none yet.
+// file returns what is known of the file id, nothing at first.
 func (x *index) file(id keys.ObjectID) *file {
 	f := x.files[id]
 	if f == nil {

@@ -187,7 +187,7 @@ func (m *Import) copyFile(ctx context.Context, d *dirs.Dir, path, to string, src
 	return nil
 }
 
-// makeFile makes the container of a source in .coffer/import, going on with one that is there, and closes the source. What it answers has a reference of d.
+// makeFile makes the container of a source in .coffer/import, going on with one that is there, and closes the source. The result has a reference to d.
 func (m *Import) makeFile(ctx context.Context, d *dirs.Dir, path, to string, src *os.File, st *unix.Stat_t) (w whole, err error) {
 	defer src.Close()
 	w = whole{to: name{dir: d, name: to}, path: path, size: st.Size, ident: identityOf(st), links: st.Nlink > 1, large: st.Size > m.sizes.checkpoint}

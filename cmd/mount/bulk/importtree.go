@@ -18,7 +18,7 @@ import (
 	"github.com/cofferfs/coffer/internal/disk"
 )
 
-// owner is the owner that what is made gets: that of the source, where this process may give it.
+// owner is whom a new object is to belong to: the owner of the source, where this process may give it away.
 func owner(st *unix.Stat_t) (uid, gid int) {
 	if os.Geteuid() != 0 {
 		return -1, -1
