@@ -244,18 +244,24 @@ func backgroundFailure(t *testing.T, next, op string, healed bool) {
 	}
 }
 
+// breakStore has every call of the store fail as long as broken is set, as it is at first.
+func breakStore(st *fakeStore) (broken *atomic.Bool) {
+	broken = new(atomic.Bool)
+	broken.Store(true)
+	st.hook = func(string) error {
+		if broken.Load() {
+			return errFake
+		}
+		return nil
+	}
+	return broken
+}
+
 // TestEventAfterError: who is told of a failure in the background gets it from Flush.
 func TestEventAfterError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := newFake(t, 16<<10, 4<<10)
-		var broken atomic.Bool
-		broken.Store(true)
-		st.hook = func(string) error {
-			if broken.Load() {
-				return errFake
-			}
-			return nil
-		}
+		broken := breakStore(st)
 		var f *File
 		var err error
 		c := newCache(t, Config{MaxAge: time.Second, Events: func(event.Event) {
@@ -279,14 +285,7 @@ func TestEventAfterError(t *testing.T) {
 func TestFailedFlushIsReportedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := newFake(t, 16<<10, 4<<10)
-		var broken atomic.Bool
-		broken.Store(true)
-		st.hook = func(string) error {
-			if broken.Load() {
-				return errFake
-			}
-			return nil
-		}
+		broken := breakStore(st)
 		c := newCache(t, Config{MaxAge: time.Minute})
 		f := c.open(st, Hooks{})
 		if err := f.WriteAt([]byte("x"), 0); err != nil {

@@ -288,22 +288,31 @@ func TestImportKilled(t *testing.T) {
 	sameTree(t, tree, b.exported(v))
 }
 
+// largeSource writes a file of size random bytes, a multiple of 5 MiB.
+func largeSource(t *testing.T, path string, size int) {
+	t.Helper()
+	const piece = 5 << 20
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range size / piece {
+		if _, err := f.Write(randomBytes(byte(i), piece)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestImportGoesOn stops an import in the middle of a large file, again and again at the same place, and lets it go on: with the file as it was, and changed.
 func TestImportGoesOn(t *testing.T) {
 	b := newBox(t)
 	v, _ := b.newVault("vault")
 	const size = 150 << 20
 	src := b.path("source")
-	f, err := os.Create(src)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range size / (5 << 20) {
-		if _, err := f.Write(randomBytes(byte(i), 5<<20)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	f.Close()
+	largeSource(t, src, size)
 	// A limit of the host file's length stops it: ulimit -f, in blocks of 1024 bytes.
 	stop := func(kib int, shows string) {
 		t.Helper()
@@ -464,16 +473,7 @@ func TestProgressAtTerminal(t *testing.T) {
 	const size = 200 << 20
 	key, src := b.path("key"), b.path("source")
 	b.ok(passphrase+"\n", "key", "add", "--keyfile", key, v)
-	f, err := os.Create(src)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range size / (5 << 20) {
-		if _, err := f.Write(randomBytes(byte(i), 5<<20)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	f.Close()
+	largeSource(t, src, size)
 	tm := b.start("import", "--keyfile", key, v, src)
 	stopped(t, v, tm.cmd.Process)
 	time.Sleep(2 * barEvery) // long enough for a bar
