@@ -19,12 +19,7 @@ func (a *app) configCmd() *cobra.Command {
 		Long: `The config of a vault holds its key slots and parameters. Without it a vault opens with the recovery key only. It is in .coffer/config and once more
 in .coffer/config.bak; these commands are for a copy that is kept elsewhere.`,
 		Args: cobra.ArbitraryArgs,
-		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return failf(exitUsage, "coffer config backup or restore", "unknown command %q", "config "+args[0])
-			}
-			return failf(exitUsage, "coffer config backup or restore", "a command is missing")
-		},
+		RunE: needsCommand("coffer config backup or restore"),
 	}
 	var from unlockFlags
 	restore := &cobra.Command{

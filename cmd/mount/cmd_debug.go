@@ -23,12 +23,7 @@ func (a *app) debugCmd() *cobra.Command {
 		Short: "Show what lies below the files of a vault",
 		Long:  "Show what a vault holds below its files. Nothing is changed.",
 		Args:  cobra.ArbitraryArgs,
-		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return failf(exitUsage, "coffer debug journal", "unknown command %q", "debug "+args[0])
-			}
-			return failf(exitUsage, "coffer debug journal", "a command is missing")
-		},
+		RunE:  needsCommand("coffer debug journal"),
 	}
 	cmd.AddCommand(a.debugJournalCmd())
 	return cmd

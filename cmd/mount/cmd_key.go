@@ -22,12 +22,7 @@ func (a *app) keyCmd() *cobra.Command {
 		Long: `A vault opens with any of its key slots: passphrases, key files, and age recipients, which bring hardware keys by age's plugins. The
 vault may be mounted while they are changed.`,
 		Args: cobra.ArbitraryArgs,
-		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return failf(exitUsage, "coffer key add, list or remove", "unknown command %q", "key "+args[0])
-			}
-			return failf(exitUsage, "coffer key add, list or remove", "a command is missing")
-		},
+		RunE: needsCommand("coffer key add, list or remove"),
 	}
 	cmd.AddCommand(a.keyAddCmd(), a.keyListCmd(), a.keyRemoveCmd())
 	return cmd

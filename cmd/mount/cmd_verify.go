@@ -35,8 +35,7 @@ func (a *app) verifyCmd() *cobra.Command {
 		Use:   "verify VAULT",
 		Short: "Check every byte of a vault",
 		Long: `Check a vault with its key: every name, symlink and extended attribute, and every byte of every file, at the speed of disk or cipher. Nothing is
-changed. Exit code 26 says that there is damage. A journal that an unclean session left is
-seen as the next mount will replay it.
+changed. Exit code 26 says that there is damage. A journal that an unclean session left is seen as the next mount will replay it.
 
 A file that is gone together with its name leaves nothing to find, and so does what was put back as it once was.
 

@@ -142,6 +142,16 @@ func rangeArgs(least, most int, names ...string) cobra.PositionalArgs {
 	}
 }
 
+// needsCommand is what a command does that only has others below it, when none of these was given; hint names them.
+func needsCommand(hint string) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return failf(exitUsage, hint, "unknown command %q", cmd.Name()+" "+args[0])
+		}
+		return failf(exitUsage, hint, "a command is missing")
+	}
+}
+
 // kdfCommand is the hidden command of the short-lived process that derives a key from a passphrase.
 const kdfCommand = "kdf"
 
