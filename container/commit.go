@@ -124,65 +124,73 @@ func (f *File) writeSlots(size int64, ws []SegmentWrite, alone bool) error {
 		return err
 	}
 	f.eng.segs.Add(uint64(len(ws)))
-	defer func() {
-		for i := range runs {
-			if out := runs[i].out; out != nil {
-				f.eng.pool.putSealed(out)
-			}
-		}
-	}()
-
-	// C1: seal.
+	defer f.dropSealed(runs)
 	sealer, err := f.sealWith()
 	if err != nil {
 		return err
 	}
-	seal := func(i int, s *scratch) error { return f.sealRun(s, sealer, &runs[i]) }
 
-	// C2: to the slots, or to the transaction. Slots that hold frames get new ones only while no reader works on the old entries, and no slot is written
-	// directly while the applier sets the length. Where all of them are fresh each worker writes what it sealed, while its cache has it.
-	exclusive := slices.ContainsFunc(runs, func(r slotRun) bool { return r.stored || r.place == logged })
-	task, lock, unlock := seal, f.slots.Lock, f.slots.Unlock
-	if !exclusive {
-		lock, unlock = f.slots.RLock, f.slots.RUnlock
-		task = func(i int, s *scratch) error {
-			if err := seal(i, s); err != nil {
+	// C1: seal, and C2: to the slots or to the transaction. No slot is written directly while the applier sets the length.
+	fresh := !slices.ContainsFunc(runs, func(r slotRun) bool { return r.stored || r.place == logged })
+	if fresh { // each worker writes what it sealed, while its cache has it
+		if !alone {
+			f.slots.RLock()
+			defer f.slots.RUnlock()
+		}
+		err = f.eng.pool.run(len(runs), func(i int, s *scratch) error {
+			if err := f.sealRun(s, sealer, &runs[i]); err != nil {
 				return err
 			}
 			return f.writeRun(&runs[i])
-		}
-		if !alone {
-			lock()
-			defer unlock()
+		})
+	} else { // slots that hold frames get new ones only while no reader works on the old entries
+		err = f.eng.pool.run(len(runs), func(i int, s *scratch) error { return f.sealRun(s, sealer, &runs[i]) })
+		if err == nil && !alone {
+			f.slots.Lock()
+			defer f.slots.Unlock()
 		}
 	}
-	if err := f.eng.pool.run(len(runs), task); err != nil {
+	if err != nil {
 		return err
 	}
-	if exclusive && !alone {
-		lock()
-		defer unlock()
-	}
-	reached := f.hdr.size
-	for i := range runs {
-		r := &runs[i]
-		if exclusive {
-			err = f.writeRun(r)
-		}
-		if err == nil {
-			f.enterRun(r)
-			err = f.publish(r) // C3
-		}
-		if err != nil {
-			err, size = asSegmentError("write", r.segment, err), reached // what was written lies within the size all the same
-			break
-		}
-		reached = max(reached, f.geo.frameStart(r.segment, r.frame)+int64(r.size(f.geo)))
+	reached, err := f.enterRuns(runs, fresh)
+	if err != nil {
+		size = reached // what was written lies within the size all the same
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.hdr.size, f.headerDirty = size, true
 	return err
+}
+
+// dropSealed gives back the ciphertext of runs that no transaction has.
+func (f *File) dropSealed(runs []slotRun) {
+	for i := range runs {
+		if out := runs[i].out; out != nil {
+			f.eng.pool.putSealed(out)
+		}
+	}
+}
+
+// enterRuns enters sealed runs, which are written before unless they are already, into the transaction and the records (C3). reached is the plain size that covers
+// all that was entered.
+func (f *File) enterRuns(runs []slotRun, written bool) (reached int64, err error) {
+	reached = f.hdr.size
+	for i := range runs {
+		r := &runs[i]
+		if !written {
+			err = f.writeRun(r)
+		}
+		if err == nil {
+			f.enterRun(r)
+			err = f.publish(r)
+		}
+		if err != nil {
+			return reached, asSegmentError("write", r.segment, err)
+		}
+		reached = max(reached, f.geo.frameStart(r.segment, r.frame)+int64(r.size(f.geo)))
+	}
+	return reached, nil
 }
 
 // sealWith returns what seals frames up to the next flush: whoever reads them at random then meets one prefix for each flush, and not one for each write.
