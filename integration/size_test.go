@@ -87,6 +87,7 @@ func TestSeekDataOnDirtyPages(t *testing.T) {
 	})
 }
 
+// TestTruncate cuts and extends, by path and by handle, to sizes around those of frames, segments and groups: what was cut off never comes back.
 func TestTruncate(t *testing.T) {
 	bothModes(t, func(t *testing.T, m *mounted) {
 		full := patterned(300_000)

@@ -59,6 +59,7 @@ func everything(t *testing.T, path string) string {
 	return all.String()
 }
 
+// TestDebugJournal: every kind of transaction is listed, and what makes no sense is named; the vault stays as it is.
 func TestDebugJournal(t *testing.T) {
 	b := newBox(t)
 	v, _ := b.newVault("v")

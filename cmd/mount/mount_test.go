@@ -491,6 +491,7 @@ const nobody = 65534
 
 func userCred() *syscall.Credential { return &syscall.Credential{Uid: nobody, Gid: nobody} }
 
+// TestNormalUser: who is not root mounts, unmounts and clears a dead mount by fusermount3, and is told what only root may do.
 func TestNormalUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("the tests run as a normal user already")

@@ -61,97 +61,11 @@ func (b *box) filledVault() (vault, tree string) {
 	return vault, tree
 }
 
+// TestLookInside: ls, cat and stat without a mount, through one, and beside one that is for reading only; nothing is changed by them.
 func TestLookInside(t *testing.T) {
 	b := newBox(t)
 	v, tree := b.filledVault()
-	looks := func(stdin string) {
-		t.Helper()
-		ok := func(args ...string) string {
-			t.Helper()
-			r := b.ok(stdin, args...)
-			if r.stderr != "" {
-				t.Errorf("%v: %s", args, r.stderr)
-			}
-			return r.stdout
-		}
-		entries, err := os.ReadDir(tree)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var want []string
-		for _, e := range entries {
-			want = append(want, e.Name())
-		}
-		slices.Sort(want)
-		if got := ok("ls", v); got != strings.Join(want, "\n")+"\n" {
-			t.Errorf("ls: %q", got)
-		}
-		var all []objectInfo
-		if err := json.Unmarshal([]byte(ok("ls", "--json", v, "sub/up")), &all); err != nil {
-			t.Fatal(err)
-		}
-		if len(all) != 1 || all[0].Name != "file" || all[0].Type != "file" || all[0].Mode != "0444" || all[0].Size != 70_000 || all[0].Mtime.UnixNano() != 1_000_000_000_123_456_789 {
-			t.Errorf("ls --json: %+v", all)
-		}
-		long := ok("ls", "-l", v, "/")
-		for _, part := range []string{"drwxr-x---", "-rw-r-----", "prw", "link -> sub/deep/file", fmt.Sprint(3<<20 + 123)} {
-			if !strings.Contains(long, part) {
-				t.Errorf("ls -l lacks %q:\n%s", part, long)
-			}
-		}
-		if got := ok("ls", v, "small"); got != "small\n" {
-			t.Errorf("ls of a file: %q", got)
-		}
-		var st objectInfo
-		if err := json.Unmarshal([]byte(ok("stat", "--json", v, "sub/hard")), &st); err != nil || st.Nlink != 2 || st.Size != 3<<20+123 {
-			t.Errorf("stat: %+v, %v", st, err)
-		}
-		if got := ok("stat", v, "long link"); !strings.Contains(got, "symlink") || !strings.Contains(got, "x/x/x") {
-			t.Errorf("stat of a symlink: %s", got)
-		}
-		big, err := os.ReadFile(filepath.Join(tree, "big"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		sparse, err := os.ReadFile(filepath.Join(tree, "sparse"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, c := range []struct {
-			want []byte
-			args []string
-		}{
-			{big, []string{"big"}},
-			{big, []string{"/sub/hard"}},
-			{big[:10], []string{"big", "--length", "10"}},
-			{big[1<<20+5 : 2<<20], []string{"big", "--offset", fmt.Sprint(1<<20 + 5), "--length", fmt.Sprint(1<<20 - 5)}},
-			{big[3<<20:], []string{"big", "--offset", fmt.Sprint(3 << 20), "--length", "1000000"}},
-			{nil, []string{"big", "--offset", fmt.Sprint(4 << 20)}},
-			{nil, []string{"big", "--length", "0"}},
-			{nil, []string{"empty"}},
-			{sparse, []string{"sparse"}},
-			{[]byte("odd"), []string{"odd\n\xffname"}},
-			{[]byte("long name"), []string{strings.Repeat("n", 250)}},
-			{randomBytes(8, 70_000), []string{"link"}},
-			{randomBytes(8, 70_000), []string{"sub/up/file"}},
-		} {
-			if got := ok(append([]string{"cat", v}, c.args...)...); !bytes.Equal([]byte(got), c.want) {
-				t.Errorf("cat %v: %d bytes, want %d", c.args, len(got), len(c.want))
-			}
-		}
-		b.fails(exitOther, "no such file", stdin, "cat", v, "nope")
-		b.fails(exitOther, "is a directory", stdin, "cat", v, "sub")
-		b.fails(exitOther, "no contents", stdin, "cat", v, "fifo")
-		b.fails(exitOther, "not a directory", stdin, "cat", v, "small/x")
-		b.fails(exitOther, "no such file", stdin, "stat", v, "nope")
-		b.fails(exitOther, "no such file", stdin, "ls", v, "nope")
-		for _, link := range []string{"absolute", "outside"} {
-			b.fails(exitOther, "leads out", stdin, "cat", v, link)
-		}
-		b.fails(exitOther, "symbolic links", stdin, "cat", v, "loop")
-		b.fails(exitUsage, "negative", stdin, "cat", v, "big", "--offset=-1")
-	}
-	unchanged(t, func() { looks(passphrase + "\n") }, v)
+	unchanged(t, func() { b.looksInside(v, tree, passphrase+"\n") }, v)
 	b.fails(exitPassphrase, "wrong passphrase", "wrong\n", "ls", v)
 	b.fails(exitUsage, "takes 2 arguments", "", "cat", v)
 	b.fails(exitUsage, "takes 1 or 2 arguments and got 0", "", "ls")
@@ -159,13 +73,103 @@ func TestLookInside(t *testing.T) {
 
 	// Mounted, no passphrase is asked for. Following a symlink out of the mount is refused there too.
 	mp := b.mount(v, "plain")
-	looks("")
+	b.looksInside(v, tree, "")
 	b.ok("", "umount", mp)
 
 	// A mount for reading only shares the vault.
 	mp = b.mount(v, "plain", "-o", "ro")
-	looks(passphrase + "\n")
+	b.looksInside(v, tree, passphrase+"\n")
 	b.ok("", "umount", mp)
+}
+
+// looksInside compares what ls, cat and stat say of a vault with the tree that it was filled from.
+func (b *box) looksInside(v, tree, stdin string) {
+	t := b.t
+	t.Helper()
+	ok := func(args ...string) string {
+		t.Helper()
+		r := b.ok(stdin, args...)
+		if r.stderr != "" {
+			t.Errorf("%v: %s", args, r.stderr)
+		}
+		return r.stdout
+	}
+	entries, err := os.ReadDir(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, e := range entries {
+		want = append(want, e.Name())
+	}
+	slices.Sort(want)
+	if got := ok("ls", v); got != strings.Join(want, "\n")+"\n" {
+		t.Errorf("ls: %q", got)
+	}
+	var all []objectInfo
+	if err := json.Unmarshal([]byte(ok("ls", "--json", v, "sub/up")), &all); err != nil {
+		t.Fatal(err)
+	}
+	if len(all) != 1 || all[0].Name != "file" || all[0].Type != "file" || all[0].Mode != "0444" || all[0].Size != 70_000 || all[0].Mtime.UnixNano() != 1_000_000_000_123_456_789 {
+		t.Errorf("ls --json: %+v", all)
+	}
+	long := ok("ls", "-l", v, "/")
+	for _, part := range []string{"drwxr-x---", "-rw-r-----", "prw", "link -> sub/deep/file", fmt.Sprint(3<<20 + 123)} {
+		if !strings.Contains(long, part) {
+			t.Errorf("ls -l lacks %q:\n%s", part, long)
+		}
+	}
+	if got := ok("ls", v, "small"); got != "small\n" {
+		t.Errorf("ls of a file: %q", got)
+	}
+	var st objectInfo
+	if err := json.Unmarshal([]byte(ok("stat", "--json", v, "sub/hard")), &st); err != nil || st.Nlink != 2 || st.Size != 3<<20+123 {
+		t.Errorf("stat: %+v, %v", st, err)
+	}
+	if got := ok("stat", v, "long link"); !strings.Contains(got, "symlink") || !strings.Contains(got, "x/x/x") {
+		t.Errorf("stat of a symlink: %s", got)
+	}
+	big, err := os.ReadFile(filepath.Join(tree, "big"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sparse, err := os.ReadFile(filepath.Join(tree, "sparse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		want []byte
+		args []string
+	}{
+		{big, []string{"big"}},
+		{big, []string{"/sub/hard"}},
+		{big[:10], []string{"big", "--length", "10"}},
+		{big[1<<20+5 : 2<<20], []string{"big", "--offset", fmt.Sprint(1<<20 + 5), "--length", fmt.Sprint(1<<20 - 5)}},
+		{big[3<<20:], []string{"big", "--offset", fmt.Sprint(3 << 20), "--length", "1000000"}},
+		{nil, []string{"big", "--offset", fmt.Sprint(4 << 20)}},
+		{nil, []string{"big", "--length", "0"}},
+		{nil, []string{"empty"}},
+		{sparse, []string{"sparse"}},
+		{[]byte("odd"), []string{"odd\n\xffname"}},
+		{[]byte("long name"), []string{strings.Repeat("n", 250)}},
+		{randomBytes(8, 70_000), []string{"link"}},
+		{randomBytes(8, 70_000), []string{"sub/up/file"}},
+	} {
+		if got := ok(append([]string{"cat", v}, c.args...)...); !bytes.Equal([]byte(got), c.want) {
+			t.Errorf("cat %v: %d bytes, want %d", c.args, len(got), len(c.want))
+		}
+	}
+	b.fails(exitOther, "no such file", stdin, "cat", v, "nope")
+	b.fails(exitOther, "is a directory", stdin, "cat", v, "sub")
+	b.fails(exitOther, "no contents", stdin, "cat", v, "fifo")
+	b.fails(exitOther, "not a directory", stdin, "cat", v, "small/x")
+	b.fails(exitOther, "no such file", stdin, "stat", v, "nope")
+	b.fails(exitOther, "no such file", stdin, "ls", v, "nope")
+	for _, link := range []string{"absolute", "outside"} {
+		b.fails(exitOther, "leads out", stdin, "cat", v, link)
+	}
+	b.fails(exitOther, "symbolic links", stdin, "cat", v, "loop")
+	b.fails(exitUsage, "negative", stdin, "cat", v, "big", "--offset=-1")
 }
 
 // TestLookAtDamage flips a byte of every host file: what is touched by it fails, with its code, and the rest is read.

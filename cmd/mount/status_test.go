@@ -35,6 +35,7 @@ func (b *box) statusOnce(mp string, so func(r *statusReport) bool) *statusReport
 	}
 }
 
+// TestStatus: requests, errors and open files are counted, these by the paths that they have now, and to ask is no request.
 func TestStatus(t *testing.T) {
 	b := newBox(t)
 	v, _ := b.newVault("vault")

@@ -8,6 +8,8 @@ import (
 	"testing"
 )
 
+// TestRestoreConfig: a backup comes back whatever became of the config since. Which slots that brings back and takes away is told, and a config that is not
+// authentic is put aside.
 func TestRestoreConfig(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, path string){
 		"as it is": func(*testing.T, string) {},

@@ -57,6 +57,7 @@ func addContainer(t *testing.T, path, name string) {
 
 var newPass = []byte("written down somewhere else")
 
+// TestRecover: the recovery key sets a new passphrase whatever is left of .coffer, and whatever else lies about in the vault.
 func TestRecover(t *testing.T) {
 	for name, lose := range map[string]func(t *testing.T, path string){
 		"passphrase": func(*testing.T, string) {},
@@ -136,6 +137,7 @@ func TestRecover(t *testing.T) {
 	}
 }
 
+// TestRecoverRefuses: wrong keys, and containers that are changed in any field that a config is made from, leave the vault as it is.
 func TestRecoverRefuses(t *testing.T) {
 	path, recovery := newVault(t)
 	_, otherKey := newVault(t)
