@@ -47,7 +47,8 @@
 //
 // # The files, in reading order
 //
-//	cache.go file.go store.go       the cache, an open file in it, and what it needs of a container
+//	cache.go file.go store.go errors.go
+//	                                the cache, an open file in it, and what it needs of a container
 //	segment.go shelf.go             frames of a segment, and the buffers that they lie in
 //	read.go seek.go                 the way out
 //	write.go through.go copy.go     the way in

@@ -17,6 +17,12 @@
 // Every label of the derivation stands in this package and nowhere else, so
 // that one look shows them to be distinct.
 //
-// Next to read: package suite for what Enc is used with, package names for the
+// # The files, in reading order
+//
+//	id.go master.go secret.go   ids, the master key, and the memory that it is in
+//	ring.go stream.go           the keys of a vault, of a container and of a sealed stream
+//	recovery.go                 the master key as text
+//
+// Read next: package suite for what Enc is used with, package names for the
 // names key, and package vault for how the master key is wrapped in config.
 package keys

@@ -17,5 +17,13 @@
 //
 // It does not promise that the host object is of the type its name says
 // (compare Link.HostMode with its mode), nor which of two names wins: that is
-// the work of package dirs, the one to read next.
+// the work of package dirs.
+//
+// # The files, in reading order
+//
+//	type.go link.go          what a name says, and which of several links shows
+//	codec.go sidecar.go      sealed names, and the sidecars of long ones
+//	target.go                targets of symlinks
+//
+// Read next: package dirs.
 package names

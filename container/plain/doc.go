@@ -5,4 +5,6 @@
 // Node and File are interfaces, so that what reads a vault reads a mount of it as well (cmd/mount has that one). What a Node promises and what
 // it refuses is what package dirs and package container do: a name that does not open is hidden and reported as an event, damage of a file is an error
 // of the read that touches it.
+//
+// plain.go has the interfaces, view.go an open vault behind them.
 package plain

@@ -13,5 +13,12 @@
 //
 // Memory is bounded by the workers and the segment size, 64 MiB and a few segments at most, whatever the length of the stream.
 //
-// Read next: writer.go and reader.go; package container has the process functions of one segment (segment.go).
+// # The files, in reading order
+//
+//	writer.go reader.go readerat.go   streams, as io.Writer, io.Reader and io.ReaderAt
+//	header.go recipient.go            the header of a stream, and who may open it
+//	worker.go run.go                  the segment workers, and what they have in common
+//	errors.go                         the classes of errors
+//
+// Read next: package container, for the process functions of one segment.
 package stream

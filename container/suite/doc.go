@@ -27,5 +27,11 @@
 // package keys), and it knows nothing of frames: the associated data is the
 // caller's. Both suites allocate nothing per Seal and Open in steady state.
 //
-// Next to read: package keys, where the 32-byte keys come from.
+// # The files, in reading order
+//
+//	suite.go    the suites
+//	cipher.go   a key of one of them: Seal and Open
+//	xaes.go     XAES-256-GCM
+//
+// Read next: package keys, where the 32-byte keys come from.
 package suite

@@ -28,6 +28,7 @@
 //	                                                 what is remembered from session to session, link sequences above all
 //	lock.go                                          one writer at a time
 //	create.go recover.go scan.go backup.go           a vault made, and one whose config is lost
+//	errors.go                                        the classes of errors
 //
 // Package keys has the key schedule, package dirs uses the link sequences; read FORMAT.md section 9 next.
 package vault

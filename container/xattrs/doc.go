@@ -12,5 +12,13 @@
 // It promises that an attribute opens only on the object it was set on and under its own name. It does not promise that an attribute is
 // still there: who holds the storage can remove one, or put an older one back. How many attributes an object has and how long they are, is visible.
 //
-// Package fs decides who may do what, and remembers which objects have none. Read container/dirs next: it leads to attributes by name.
+// # The files, in reading order
+//
+//	codec.go   names, values and modes: sealed and opened
+//	store.go   the attributes of a host object
+//	check.go   all of them looked at, and carried to another object
+//
+// Package fs decides who may do what, and remembers which objects have none.
+//
+// Read next: container/dirs, which leads to attributes by name.
 package xattrs

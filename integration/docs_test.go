@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -15,6 +16,7 @@ var (
 
 	citedSections = regexp.MustCompile(`FORMAT\.md,? (?:sections? )?(\d+(?:\.\d+)?(?:(?:, | and | to )\d+(?:\.\d+)?)*)`)
 	number        = regexp.MustCompile(`\d+(?:\.\d+)?`)
+	goFile        = regexp.MustCompile(`\w+\.go\b`)
 	citedStep     = regexp.MustCompile(`\b[CARJ][1-9]\b`)
 )
 
@@ -63,5 +65,31 @@ func TestFormatReferences(t *testing.T) {
 	const least = 100 // fewer: the patterns above do not find them any more
 	if cited < least {
 		t.Errorf("%d citations found, want %d or more", cited, least)
+	}
+}
+
+// TestDocFiles: where the doc.go of a package lists its files in reading order, it lists all of them.
+func TestDocFiles(t *testing.T) {
+	docs := 0
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || d.Name() != "doc.go" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(text), "# The files, in reading order") {
+			return err
+		}
+		docs++
+		files, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*.go"))
+		for _, file := range files {
+			name := filepath.Base(file)
+			if name != "doc.go" && !strings.HasSuffix(name, "_test.go") && !slices.Contains(goFile.FindAllString(string(text), -1), name) {
+				t.Errorf("%s does not list %s", path, name)
+			}
+		}
+		return err
+	})
+	if err != nil || docs == 0 {
+		t.Errorf("%d lists of files, %v", docs, err)
 	}
 }
