@@ -108,11 +108,18 @@ func (f *File) cleanLocked() {
 	for k, b := range f.dirty {
 		f.eng.cacheMeta(k, b)
 	}
-	clear(f.dirty)
-	clear(f.made)
-	clear(f.placed)
-	clear(f.was)
+	f.dirty, f.made, f.placed, f.was = emptied(f.dirty), emptied(f.made), emptied(f.placed), emptied(f.was)
 	f.headerDirty = false
+}
+
+// emptied answers m without what was in it, or another map: one that ever held much takes long to go through, also when it holds little.
+func emptied[K comparable, V any](m map[K]V) map[K]V {
+	const few = 16
+	if len(m) > few {
+		return map[K]V{}
+	}
+	clear(m)
+	return m
 }
 
 // setHostLength cuts or extends the host file; readers that still use slots behind the cut finish first.
