@@ -51,7 +51,8 @@
 // # The files, in reading order
 //
 //	fs.go mount.go options.go stack.go                     the filesystem, its mount, and the layers of a vault put together
-//	fileops.go early.go file.go orphan.go copy.go          requests on bytes, and the open file behind them; one without a name
+//	fileops.go early.go file.go closings.go orphan.go copy.go
+//	                                                       requests on bytes, and the open file behind them; one without a name
 //	inode.go table.go links.go prune.go                    objects that the kernel knows, and their names
 //	dirops.go rename.go symlink.go tmpfile.go readdir.go   requests on names
 //	sync.go made.go                                        what an fsync makes durable beside the bytes

@@ -116,7 +116,7 @@ func TestSealedMode(t *testing.T) {
 	}
 	for _, again := range []bool{false, true} {
 		for _, c := range []struct{ plain, host uint32 }{
-			{0o444, 0o644}, {0, 0o600}, {0o4755, 0o4755}, {0o111, 0o711}, {0o640, 0o640}, {0o6444, 0o6644},
+			{0o444, 0o644}, {0, 0o600}, {0o4755, 0o755}, {0o111, 0o711}, {0o640, 0o640}, {0o6444, 0o644},
 		} {
 			if err := fs.chmod(n, c.plain); err != nil {
 				t.Fatal(err)

@@ -78,7 +78,7 @@ func TestOwnerFromTheStart(t *testing.T) {
 	}
 }
 
-// A mode without the bits that we need is sealed before its name shows; others are the host's.
+// A mode without the bits that we need, or with set-id bits that a write would take, is sealed before its name shows; others are the host's.
 func TestSealedModes(t *testing.T) {
 	v := newVault(t, func(c *Config) { c.Seal = testAttrs })
 	if _, err := v.cfg.Root.XattrsSelf().Getxattr("user.x", nil); errors.Is(err, unix.EOPNOTSUPP) {
@@ -91,7 +91,7 @@ func TestSealedModes(t *testing.T) {
 		make        func(d *Dir, name string, mode uint32) (Entry, error)
 	}{
 		{"read-only", 0o444, 0o644, true, makeFile}, {"none", 0, 0o600, true, makeFile}, {"plain", 0o640, 0o640, false, makeFile},
-		{"suid", 0o4455, 0o4655, true, makeFile},
+		{"suid", 0o4455, 0o655, true, makeFile}, {"sgid", 0o2755, 0o755, true, makeFile}, {"sgid dir", 0o2755, 0o2755, false, makeDir},
 		{"dir", 0o555, 0o755, true, makeDir}, {"closed", 0, 0o700, true, makeDir}, {"open", 0o1777, 0o1777, false, makeDir},
 		{"fifo", 0, 0, false, func(d *Dir, name string, mode uint32) (Entry, error) {
 			return d.Mknod(name, unix.S_IFIFO|mode, 0, -1, -1)
