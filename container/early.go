@@ -59,7 +59,7 @@ func (f *File) startEarly() {
 }
 
 // placeFull writes the meta blocks that are new, and have become full, to their fresh places, where the next flush finds them written. The host then has no gaps to
-// leave between its extents, whenever it begins to write them. One that changes after that waits for the flush. The segments ascend. The caller holds commit.
+// leave between the pieces that it allocates, whenever it begins to write them. One that changes after that waits for the flush. The segments ascend. The caller holds commit.
 func (f *File) placeFull(ws []SegmentWrite) {
 	if f.hdr.kind != bodyTree || len(ws) == 0 || !f.freshNow() {
 		return

@@ -13,7 +13,7 @@ import (
 	"github.com/cofferfs/coffer/internal/event"
 )
 
-// errStale: a path does not lead to what it is of any more.
+// errStale: what a path names is not there any more.
 var errStale = errors.New("stale path")
 
 // gone tells errors that say no more than that something else stands there, or nothing.

@@ -31,9 +31,9 @@ type file struct {
 	length  int64    // -1: as it is
 	timed   bool
 	mtime   unix.Timespec
-	blocks  map[int64]source // by number of the block; nil once they are extents
+	blocks  map[int64]source // by number of the block; nil once they are runs
 	high    int64            // no image ends beyond
-	extents []extent         // ascending
+	runs    []run            // ascending
 }
 
 // source is where the last image of a block begins in the journal. One that has patches only has no bytes itself.
@@ -57,8 +57,8 @@ type piece struct {
 	n    uint32 // bytes; 0: none
 }
 
-// extent is a run of bytes of the file that is one run of bulk.
-type extent struct {
+// run is a run of bytes of the file that lie side by side in a bulk, too.
+type run struct {
 	off, n int64
 	at     int64
 	bulk   uint32
@@ -82,7 +82,7 @@ func (c *Config) makeIndex(r *journal.Reader) (*index, error) {
 	}
 	x.log = log
 	for _, f := range x.order {
-		f.makeExtents()
+		f.makeRuns()
 	}
 	return x, nil
 }
@@ -270,8 +270,8 @@ func (f *file) cut(length int64) {
 	f.high = length
 }
 
-// makeExtents makes extents of the blocks.
-func (f *file) makeExtents() {
+// makeRuns makes runs of the blocks.
+func (f *file) makeRuns() {
 	numbers := make([]int64, 0, len(f.blocks))
 	for n := range f.blocks {
 		numbers = append(numbers, n)
@@ -294,29 +294,29 @@ func (f *file) makeExtents() {
 	f.blocks = nil
 }
 
-// extend appends a piece to the extents, to the last one where it goes on.
+// extend appends a piece to the runs, to the last one where it goes on.
 func (f *file) extend(off int64, p piece) {
 	if p.n == 0 {
 		return
 	}
-	if k := len(f.extents) - 1; k >= 0 && f.extents[k].continues(off, p) {
-		f.extents[k].n += int64(p.n)
+	if k := len(f.runs) - 1; k >= 0 && f.runs[k].continues(off, p) {
+		f.runs[k].n += int64(p.n)
 		return
 	}
-	f.extents = append(f.extents, extent{off: off, n: int64(p.n), at: p.at, bulk: p.bulk})
+	f.runs = append(f.runs, run{off: off, n: int64(p.n), at: p.at, bulk: p.bulk})
 }
 
-func (e *extent) continues(off int64, p piece) bool {
+func (e *run) continues(off int64, p piece) bool {
 	return e.off+e.n == off && e.bulk == p.bulk && e.at+e.n == p.at
 }
 
 // idle: there is nothing to be done to the file.
-func (f *file) idle() bool { return len(f.extents) == 0 && f.length < 0 && !f.timed }
+func (f *file) idle() bool { return len(f.runs) == 0 && f.length < 0 && !f.timed }
 
 // end is behind the last byte that an image has.
 func (f *file) end() int64 {
-	if k := len(f.extents); k > 0 {
-		return f.extents[k-1].off + f.extents[k-1].n
+	if k := len(f.runs); k > 0 {
+		return f.runs[k-1].off + f.runs[k-1].n
 	}
 	return 0
 }

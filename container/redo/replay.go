@@ -203,7 +203,7 @@ func (x *index) write(f *file, host disk.File, buf []byte) (written int64, err e
 		n = 0
 		return err
 	}
-	for _, e := range f.extents {
+	for _, e := range f.runs {
 		for e.n > 0 {
 			if n == len(buf) || off+int64(n) != e.off {
 				if err := flush(); err != nil {

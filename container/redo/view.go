@@ -171,7 +171,7 @@ func (w *viewFile) ReadAt(p []byte, off int64) (int, error) {
 
 // overlay puts what images have of [off, off+len(p)) over p.
 func (w *viewFile) overlay(p []byte, off int64) error {
-	all, end := w.f.extents, off+int64(len(p))
+	all, end := w.f.runs, off+int64(len(p))
 	first := sort.Search(len(all), func(i int) bool { return all[i].off+all[i].n > off })
 	for _, e := range all[first:] {
 		if e.off >= end {

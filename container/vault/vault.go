@@ -32,7 +32,7 @@ type Vault struct {
 	closed   atomic.Bool
 }
 
-// OpenOptions of Open.
+// OpenOptions say how Open opens a vault.
 type OpenOptions struct {
 	ReadOnly    bool // write nothing at all to the host; share the vault with other readers
 	NoView      bool // with ReadOnly: leave a journal unread, whatever it holds; see Pending
@@ -200,8 +200,8 @@ func (v *Vault) Suspend() error {
 	return v.state.pause()
 }
 
-// Resume begins another session, with a journal of its own. After an error the host may say that there is none, and no name is made any more: what is still possible,
-// to remove names and to set attributes, needs none.
+// Resume begins another session, with a journal of its own. After an error the state on the host may say that there is no session. So no name
+// is made any more; what still can be done, to remove names and to set attributes, needs none.
 func (v *Vault) Resume() error {
 	start, err := v.sessionStart()
 	if err == nil {

@@ -71,7 +71,7 @@ type Job struct {
 	Name string
 }
 
-// ErrSkipped is told of objects that are not copied because of what they are.
+// ErrSkipped is what Failed is told of objects whose type is not copied.
 var ErrSkipped = errors.New("not copied: a socket or a device")
 
 // errExists says that something else is in the way.

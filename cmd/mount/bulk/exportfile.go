@@ -88,7 +88,7 @@ func (e *Export) copyTogether(c *copier, d *destDir, name string, end func(t *te
 	return err
 }
 
-// copySmall copies to a file that is gone when it does not come to its end.
+// copySmall copies to a temporary file, which is gone where the copy fails.
 func (e *Export) copySmall(c *copier, d *destDir, name string, end func(t *tempFile) error) error {
 	t, err := e.fill(c, d, name, end)
 	if err != nil {

@@ -25,7 +25,7 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 	defer cancel()
 	free, full := make(chan *segments, 2), make(chan *segments, 2)
 	for range 2 {
-		free <- newSegments(c.Geometry(), int(min(fillUnit, m.sizes.chunk)))
+		free <- newSegments(c.Geometry(), int(min(fillUnit, m.sizes.step)))
 	}
 	failed := make(chan error, 1)
 	go func() {
@@ -41,7 +41,7 @@ func (m *Import) fill(ctx context.Context, c *container.File, src *os.File, st *
 		if err != nil {
 			continue
 		}
-		if s.at%m.sizes.chunk == 0 {
+		if s.at%m.sizes.step == 0 {
 			err = inVault(points.at(s.at))
 		}
 		if err == nil {
@@ -98,8 +98,8 @@ func (m *Import) fillSmall(c *container.File, src *os.File, st *unix.Stat_t, spa
 	return nil
 }
 
-// checkpoints are those of one file: a record each. What is written meanwhile lies behind them in slots that nothing on the host speaks of yet, and but
-// for the edge in blocks of its own.
+// checkpoints are those of one file: a record each. What is written after one lies in slots that nothing on the host refers
+// to yet and, but for the edge, in blocks of its own.
 func (m *Import) checkpoints(c *container.File, st *unix.Stat_t, stem string) *checkpoints {
 	var edge []byte
 	return &checkpoints{
@@ -116,7 +116,7 @@ func (m *Import) checkpoints(c *container.File, st *unix.Stat_t, stem string) *c
 			}
 			return err
 		},
-		save: func(off int64) error { // off is a multiple of the chunk size
+		save: func(off int64) error { // off is a multiple of the step
 			if err := c.Host().Datasync(); err != nil {
 				return err
 			}
@@ -125,7 +125,7 @@ func (m *Import) checkpoints(c *container.File, st *unix.Stat_t, stem string) *c
 	}
 }
 
-// readSource sends the source chunk by chunk; of a sparse one those that are holes are left out.
+// readSource sends the source step by step, and leaves out the steps of a sparse one that are holes.
 func (m *Import) readSource(ctx context.Context, src *os.File, size, from int64, sparse bool, free chan *segments, full chan<- *segments) error {
 	for at := from; at < size; {
 		if sparse {
@@ -133,8 +133,8 @@ func (m *Import) readSource(ctx context.Context, src *os.File, size, from int64,
 			if errors.Is(err, unix.ENXIO) {
 				return nil
 			}
-			if err == nil && data-at >= m.sizes.chunk {
-				at += (data - at) / m.sizes.chunk * m.sizes.chunk
+			if err == nil && data-at >= m.sizes.step {
+				at += (data - at) / m.sizes.step * m.sizes.step
 			}
 		}
 		var s *segments

@@ -25,8 +25,8 @@ type Import struct {
 	Key    []byte       // K_state; wiped by the caller after Run
 	SyncOf func() error // makes all of the host's filesystem durable
 
-	// Geometry is that of the files that are made. nil: the vault's, but of files that are gone on with that of streams, 1M/32K, where that is larger: it costs less
-	// space and time.
+	// Geometry is that of the files that are made. nil: the vault's; for files large enough to have resume points that of streams, 1M/32K, where that is larger: it
+	// costs less space and time.
 	Geometry *container.Geometry
 
 	Checksum bool // a file in the vault is finished when its bytes are the same, and not when size and mtime are
@@ -81,7 +81,7 @@ func (m *Import) Run(ctx context.Context, to *dirs.Dir, sources []Source) (err e
 		return err
 	}
 	if m.sizes == (limits{}) {
-		m.sizes = limits{checkpoint: checkpointBytes, chunk: chunkBytes, small: smallFile}
+		m.sizes = limits{checkpoint: checkpointBytes, step: stepBytes, small: smallFile}
 	}
 	if err := m.chooseEngines(); err != nil {
 		m.partials.close()

@@ -83,7 +83,7 @@ func (o *opened) close(clean bool) error {
 }
 
 // sizes are small, so that all that an import does happens within a few hundred host calls.
-var sizes = limits{checkpoint: 512 << 10, chunk: 256 << 10, small: 64 << 10}
+var sizes = limits{checkpoint: 512 << 10, step: 256 << 10, small: 64 << 10}
 
 func (o *opened) importer(failed func(path string, err error)) *Import {
 	return &Import{View: o.view, Root: o.v.Root(), Key: o.v.Ring().State(), SyncOf: o.v.Root().SyncAll, Geometry: o.view.Engine.Geometry(), Failed: failed, sizes: sizes}
@@ -222,7 +222,7 @@ func TestImportCutsInTree(t *testing.T) {
 		step = 11
 	}
 	importCuts(t, dir, files, []disktest.Loss{disktest.LoseSectors512, disktest.LoseTail, disktest.LoseSectors4K}, step, func(m *Import) {
-		m.Geometry, m.sizes.chunk = geo, 128<<10
+		m.Geometry, m.sizes.step = geo, 128<<10
 	})
 }
 
@@ -347,7 +347,7 @@ func TestImportGeometry(t *testing.T) {
 			t.Fatal(err)
 		}
 		m := o.importer(func(path string, err error) { t.Error(path, err) })
-		m.sizes, m.Geometry = limits{checkpoint: 8 << 20, chunk: chunkBytes, small: smallFile}, nil
+		m.sizes, m.Geometry = limits{checkpoint: 8 << 20, step: stepBytes, small: smallFile}, nil
 		if c.segment != 0 {
 			if m.Geometry, err = container.GeometryFor(c.segment, c.frame); err != nil {
 				t.Fatal(err)

@@ -22,7 +22,7 @@ import (
 const (
 	checkpointBytes = 64 << 20 // half of it is copied while the other is being made durable
 	checkpointTime  = 2 * time.Second
-	chunkBytes      = 4 << 20 // resume points lie at multiples of it, and it is one of every segment size
+	stepBytes       = 4 << 20 // a multiple of every segment size; resume points lie at multiples of it
 	smallFile       = 1 << 20 // up to here files are made durable many at a time
 	batchFiles      = 2048
 	largeSegment    = stream.DefaultSegmentSize
@@ -31,7 +31,7 @@ const (
 // limits are those that tests choose smaller.
 type limits struct {
 	checkpoint int64 // bytes that may be lost; a larger file has resume points
-	chunk      int64
+	step       int64 // resume points lie at multiples of it
 	small      int64
 }
 
@@ -90,7 +90,7 @@ func openSource(path string, st *unix.Stat_t) (*os.File, error) {
 	return f, nil
 }
 
-// errChanged: a copy of what changes would be of no moment at all.
+// errChanged: the source changed meanwhile, so that the copy would be what it was at no moment.
 var errChanged = errors.New("the file changed while it was read")
 
 func unchangedSource(f *os.File, st *unix.Stat_t) error {
@@ -272,7 +272,7 @@ func (m *Import) begin(e *container.Engine, stem string, mode uint32) (*containe
 func (m *Import) resume(stem string, st *unix.Stat_t) (c *container.File, from int64, err error) {
 	r, ok, err := m.partials.read(stem)
 	e := m.engine(true)
-	if err != nil || !ok || r.source != identityOf(st) || r.geometry != e.Geometry().ID || r.durable%uint64(m.sizes.chunk) != 0 || r.durable > r.source.size {
+	if err != nil || !ok || r.source != identityOf(st) || r.geometry != e.Geometry().ID || r.durable%uint64(m.sizes.step) != 0 || r.durable > r.source.size {
 		return nil, 0, err
 	}
 	h, err := m.partials.dir.Open(stem+partSuffix, false)
