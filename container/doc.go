@@ -16,7 +16,7 @@
 //	WriteFrames   C1 seal   C2 fresh slots: write   else: keep in the transaction and the overlay   C3 enter into records
 //	Flush         C4 digests, pins, nodes   C5 sync fresh frames if need be   C6 append one transaction to the journal (log.go)
 //	Sync          C7 sync the journal; of a new file, the host file      SyncNew   C8 all of a small new file into the journal instead (made.go)
-//	applier       A1 journal durable   A2 images to their places, length, holes   A3 sync   A4 recycle (apply.go, place.go, checkpoint.go)
+//	applier       A1 journal durable   A2 images to their places, length, holes   A3 sync   A4 recycle (run.go, place.go, checkpoint.go)
 //
 // What is stored is never overwritten before its new image is durable in the journal, so that after a power cut every page is the old or the new one;
 // container/redo replays. The first flush of a new file needs no journal: everything is fresh. Until its first sync a power cut may take parts of it, which

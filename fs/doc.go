@@ -23,7 +23,7 @@
 //	journal        Journal.Append (append.go): records behind each other in a piece
 //	fs             FSYNC, FS.Fsync: then File.Sync (log.go, C7): Journal.Sync; and the names of the file (sync.go), or all of a new file by the
 //	               journal alone (made.go, C8)
-//	container      some seconds later the applier (apply.go): what is durable in the journal to its places, a sync, Journal.Recycle (A1 to A4)
+//	container      some seconds later the applier (run.go): what is durable in the journal to its places, a sync, Journal.Recycle (A1 to A4)
 //
 // # What it rests on
 //

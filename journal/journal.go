@@ -87,8 +87,8 @@ func maxTransaction(pieces, pieceSize int64) int {
 // End is the LSN of the last transaction appended.
 func (j *Journal) End() LSN { j.mu.Lock(); defer j.mu.Unlock(); return j.end }
 
-// Given is the LSN up to which the disk itself says that all was recycled: no replay delivers what ends there or before, whatever is cut off from here on. It is behind
-// Recycle until later records are synced.
+// Given is the LSN up to which the disk itself says that everything was recycled: from now on no replay delivers what ends there or before, whatever a power cut
+// takes. It follows Recycle once later records are synced.
 func (j *Journal) Given() LSN { j.mu.Lock(); defer j.mu.Unlock(); return j.given }
 
 // Used is how many bytes of log are not recycled.
