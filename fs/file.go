@@ -119,7 +119,8 @@ func (fs *FS) openHost(n *inode, emptied bool) error {
 	}
 	opt := container.OpenOptions{
 		ReadOnly: fs.cfg.ReadOnly, MayLackHeader: fs.mayLackHeader(n.found), TrustLength: !fs.cfg.UncleanTime(st.Ctim), Length: st.Size,
-		Young: n.found.Flags&noHeader != 0 && fs.cfg.InSession(n.found.Seq), Emptied: emptied && n.geometry == fs.cfg.Engine.Geometry().ID, // a new container has the vault's geometry
+		Young:   n.found.Flags&noHeader != 0 && fs.cfg.InSession(n.found.Seq),
+		Emptied: emptied && n.geometry == fs.cfg.Engine.Geometry().ID, // a new container has the vault's geometry
 	}
 	c, err := fs.cfg.Engine.Open(h, n.id, opt)
 	if err != nil {
