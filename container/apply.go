@@ -28,7 +28,7 @@ const (
 // (FORMAT.md section 12, A1 to A4). Most of the time it waits: what is overwritten again and again is applied once. One goroutine does it, from
 // NewEngine to Close.
 //
-// Lock order: File.commit, File.hostMu, File.slots, File.mu, applier.mu. Nothing is held over journal.Append but File.commit, which the applier never takes.
+// Its locks are taken in the order of doc.go. Nothing is held over journal.Append but File.commit and paying, which the goroutine never takes.
 type applier struct {
 	log    atomic.Pointer[journal.Journal] // another one after a suspension
 	config journal.Config

@@ -18,7 +18,7 @@ import (
 // File is an open container. Reads may run concurrently with each other and with one writer; WriteFrames, SetSize, Discard, Flush and Sync
 // are serialized inside. A File knows nothing of dirty plaintext: that is cache's.
 //
-// Lock order: commit, hostMu, slots, load, mu. mu is never held over a host call.
+// Its locks are taken in the order of doc.go.
 type File struct {
 	eng      *Engine
 	host     disk.File
