@@ -103,6 +103,31 @@ func TestEarlyOpenUnlinked(t *testing.T) {
 	}
 }
 
+// A file that was just synced, and that another one replaces between the kernel's LOOKUP and its OPEN, can still be opened and read: the kernel looks a path up
+// only once again, and programs that read what is saved over and over would see ESTALE.
+func TestOpenOfReplaced(t *testing.T) {
+	r := newEarlyRig(t, 1)
+	var out fuse.CreateOut
+	mustOK(t, r.Create(nil, &fuse.CreateIn{InHeader: r.root, Flags: unix.O_WRONLY | unix.O_CREAT, Mode: 0o644}, "saved", &out))
+	in := fuse.InHeader{NodeId: out.NodeId}
+	data := r.content(0)
+	_, status := r.Write(nil, &fuse.WriteIn{InHeader: in, Fh: out.Fh, Size: uint32(len(data))}, data)
+	mustOK(t, status)
+	mustOK(t, r.Fsync(nil, &fuse.FsyncIn{InHeader: in, Fh: out.Fh}))
+	r.Release(nil, &fuse.ReleaseIn{InHeader: in, Fh: out.Fh})
+	if r.lingering.Load() == 0 {
+		t.Fatal("nothing of the file waits in the journal")
+	}
+	mustOK(t, r.Rename(nil, &fuse.RenameIn{InHeader: r.root, Newdir: r.root.NodeId}, "0", "saved"))
+	mustOK(t, r.Open(nil, &fuse.OpenIn{InHeader: in}, new(fuse.OpenOut)))
+	r.read(0, in)
+	r.close(in)
+	r.Forget(in.NodeId, 1)
+	if n := r.orphans.Load(); n != 0 {
+		t.Errorf("%d files without a name are left", n)
+	}
+}
+
 // No more than mostEarly wait at a time: the others are opened when they are read.
 func TestEarlyOpensAreBounded(t *testing.T) {
 	const files = mostEarly + 6

@@ -62,8 +62,9 @@ func (n *inode) awaitFreeing() {
 	}
 }
 
-// nameless is called when a name of n was removed. A file without any more is counted until it is gone from the host. If its data lingers, it
-// goes now: a full host must not keep what was deleted to make room.
+// nameless is called when a name of n was removed. A file without any more is counted until it is gone from the host. One of which data lingers goes when the
+// kernel forgets it, most often at once: not before, as somebody may be about to open what another file has just replaced. A large one goes now, and
+// so does any on a host that is nearly full, which must not keep what was deleted to make room.
 func (fs *FS) nameless(n *inode) {
 	n.loc.RLock()
 	last := len(n.links) == 0
@@ -80,10 +81,12 @@ func (fs *FS) nameless(n *inode) {
 	freed := n.lingers && n.opens == 0 && n.users == 0 && orphaned(n.file.Container().Host())
 	if freed {
 		fs.unlinger(n)
-		n.untrack()
-		fs.free(n.file.Container().Size(), n.file.Abandon())
-		n.file = nil
-		n.closes++
+		if !fs.mayStay(n.file.Container().Size()) {
+			n.untrack()
+			_ = n.file.Abandon()()
+			n.file = nil
+			n.closes++
+		}
 	}
 	n.mu.Unlock()
 	if freed {
@@ -92,24 +95,16 @@ func (fs *FS) nameless(n *inode) {
 }
 
 const (
-	smallFile   = 1 << 20  // to be freed in the background
+	smallFile   = 1 << 20  // may stay until the kernel forgets it
 	roomyHost   = 64 << 20 // bytes that the host has left where that can wait
-	mostOrphans = 64
+	mostOrphans = 512
 )
 
-// free closes a file of size bytes that has no name left. Where the host discards on the device what it frees, that takes as long as a sync. So the caller waits
-// for it only where the room may be needed: for a large file, or on a host that is nearly full. Else it happens in the background.
-func (fs *FS) free(size int64, closeFile func() error) {
+// mayStay reports whether a file without a name, of so many bytes, may stay for a moment, beside others of which the kernel is as slow to tell.
+func (fs *FS) mayStay(size int64) bool {
+	orphans := fs.orphans.Load()
 	var st unix.Statfs_t
-	if size > smallFile || fs.orphans.Load() > mostOrphans || fs.cfg.Tree.Root().Statfs(&st) != nil || st.Bavail*uint64(st.Bsize) < roomyHost {
-		_ = closeFile()
-		return
-	}
-	fs.orphans.Add(1)
-	fs.closing.begin(func() {
-		_ = closeFile()
-		fs.orphans.Add(-1)
-	})
+	return size <= smallFile && orphans <= mostOrphans && fs.cfg.Tree.Root().Statfs(&st) == nil && st.Bavail*uint64(st.Bsize) >= roomyHost+smallFile*uint64(orphans)
 }
 
 // orphaned reports whether a host file has no name left.

@@ -193,8 +193,10 @@ func (p *prog) background(dir, name string, args ...string) *background {
 // say sends a line.
 func (b *background) say(line string) {
 	b.p.t.Helper()
-	_, err := io.WriteString(b.stdin, line+"\n")
-	b.p.must(err)
+	if _, err := io.WriteString(b.stdin, line+"\n"); err != nil { // it says why
+		b.end()
+		b.p.must(err)
+	}
 }
 
 // line waits for the next line.
