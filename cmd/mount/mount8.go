@@ -110,7 +110,7 @@ func flagWords() func(key string) bool {
 func ignoredWord(key string) bool {
 	switch key {
 	case "", "defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "owner", "noowner", "group", "nogroup", "comment",
-		"uhelper", "helper", "relatime", "async", "atime", "diratime", "silent", "loud":
+		"uhelper", "helper", "relatime", "async", "atime", "diratime", "nodiratime", "silent", "loud":
 		return true
 	}
 	return strings.HasPrefix(key, "x-") || strings.HasPrefix(key, "X-")
@@ -178,7 +178,8 @@ The options are those of coffer mount -o, and all flags of coffer mount that tak
 only mount(8) or systemd read is ignored: defaults, noauto, nofail, _netdev, user, x-… and the like. A comma cannot stand in a
 value. Without passfile= or another secret the passphrase is asked for on the terminal, or read from standard input.
 
-Where only mount.fuse(8) of fuse3 is installed it calls coffer itself; dev and suid cannot be had by that way.
+Where only mount.fuse(8) of fuse3 is installed it calls coffer itself. dev and suid cannot be had by either way: mount(8) takes them for granted and keeps
+them for itself.
 
 umount(8) returns before the daemon has let go of the vault; coffer umount waits for that.
 

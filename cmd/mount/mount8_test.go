@@ -15,7 +15,7 @@ func TestFromMount8(t *testing.T) {
 		{"mount.fuse.coffer v m -o rw", "mount --quiet -o rw -- v m"},
 		{"mount.fuse.coffer /v /m -v -o rw,nofail,passfile=/p,allow_other -t fuse.coffer", "mount --quiet --passfile=/p -o rw,allow_other -- /v /m"},
 		{"mount.fuse.coffer /v /m -n -o ro,noauto,_netdev,x-systemd.idle-timeout=5,user=joe,idle=5m,log=/l,comment=x", "mount --quiet --idle=5m --log=/l -o ro -- /v /m"},
-		{"mount.fuse.coffer -o noatime /v /m -o suid,dev", "mount --quiet -o noatime,suid,dev -- /v /m"},
+		{"mount.fuse.coffer -o noatime,nodiratime /v /m -o suid,dev", "mount --quiet -o noatime,suid,dev -- /v /m"},
 		{"mount.fuse.coffer /v /m -o what", "mount --quiet -o what -- /v /m"}, // and coffer refuses it
 		{"mount.fuse.coffer /v /m -o foreground=true,options=ro,fsname=f", "mount --quiet -o foreground=true,options=ro,fsname=f -- /v /m"},
 		{"mount.fuse.coffer /v /m -sv -o what,fsname=x", "mount --quiet -o fsname=x -- /v /m"},
