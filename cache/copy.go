@@ -17,8 +17,14 @@ func (f *File) CopyFrom(src *File, srcOff, dstOff, n int64, cancel <-chan struct
 	if err := errors.Join(src.checkRange(srcOff, n), f.checkRange(dstOff, n)); err != nil {
 		return 0, err
 	}
-	buf := make([]byte, min(n, copyPiece))
-	defer clear(buf)
+	var buf []byte
+	if n <= int64(f.frameSize) {
+		buf = f.shelf.get()
+		defer f.shelf.put(buf)
+	} else {
+		buf = make([]byte, min(n, copyPiece))
+		defer clear(buf)
+	}
 	for done < n {
 		if done > 0 && cancelled(cancel) {
 			return done, nil

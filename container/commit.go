@@ -294,12 +294,15 @@ func (f *File) chooseBody(size int64, ws []SegmentWrite) (done bool, _ []Segment
 	f.single = nil
 	f.hdr.kind, f.headerDirty = want, true
 	f.hdr.body = [bodySize]byte{}
+	if want == bodyTree {
+		f.pins = new(headerPins)
+	}
 	switch {
 	case want == bodySingle:
 		f.single = new(block)
 	case old != nil:
 		f.dirty[metaKey{f.serial, 0, 0}] = old // not made: what it says was durable in the header, perhaps, and must be logged
-		f.pins[0] = unsealedPin
+		f.setPin(0, unsealedPin)
 	}
 	return false, ws, nil
 }

@@ -54,10 +54,10 @@ type File struct {
 	// flushes counts the beginnings and ends of flushes: a load that failed across one is repeated.
 	flushes atomic.Uint64
 
-	mu          sync.RWMutex // guards what follows
-	hdr         header       // body only current after sealBody
-	serial      uint64       // of this file's blocks in the engine's cache; renewed when blocks are dropped
-	pins        [headerGroups + topNodes]pin
+	mu          sync.RWMutex       // guards what follows
+	hdr         header             // body only current after sealBody
+	serial      uint64             // of this file's blocks in the engine's cache; renewed when blocks are dropped
+	pins        *headerPins        // nil where the body is no tree
 	single      *block             // of group 0, where the body is single: its first record lives in the header
 	dirty       map[metaKey]*block // blocks newer than the host's
 	made        map[metaKey]bool   // dirty blocks that did not exist before
@@ -104,9 +104,7 @@ func (f *File) ready(e *Engine, h disk.File, k *keys.FileKeys) error {
 		f.single = new(block)
 		copy(f.single[:], hdr.body[:hdr.geo.record])
 	case bodyTree:
-		for i := range f.pins {
-			f.pins[i] = pin(hdr.body[i*pinSize:])
-		}
+		f.pins = hdr.pins()
 	}
 	return nil
 }

@@ -60,7 +60,9 @@ func (f *File) flushInPlace() error {
 
 	// C6: the header.
 	f.hdr.durable = f.hdr.kind <= bodyInline
-	b := f.sealHeader()
+	b := f.eng.headerBlock()
+	defer f.eng.headers.Put(b)
+	f.sealHeader(b)
 	if err := f.writeHost(b[:], 0); err != nil {
 		return &MetaError{Op: "write", Level: headerLevel, Err: err}
 	}
@@ -91,16 +93,14 @@ func (f *File) writeHost(p []byte, off int64) error {
 	return err
 }
 
-// sealHeader seals the header as it is now.
-func (f *File) sealHeader() *block {
-	b := new(block)
+// sealHeader seals the header as it is now into b.
+func (f *File) sealHeader(b *block) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.hdr.sequence++
 	mac := f.crypto.takeMAC()
 	f.hdr.seal(b, mac)
 	f.crypto.putMAC(mac)
-	return b
 }
 
 // cleanLocked is called when the metadata is written or logged. The caller holds mu.
@@ -169,14 +169,15 @@ func (f *File) finishMeta() {
 				delete(f.made, k)
 			}
 			if plevel, pindex, place, header := parentOf(level, k.index); header {
-				f.pins[place] = p
+				f.setPin(place, p)
 			} else {
 				f.dirty[metaKey{k.serial, plevel, pindex}].setPin(place, p)
 			}
 		}
 	}
 	if f.hdr.kind == bodyTree {
-		for i, p := range f.pins {
+		for i := range headerGroups + topNodes {
+			p := f.pin(i)
 			copy(f.hdr.body[i*pinSize:], p[:])
 		}
 	}

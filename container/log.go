@@ -57,7 +57,8 @@ func (f *File) log() error {
 		return err
 	}
 	f.hdr.durable = f.durable
-	sealed := f.sealHeader()
+	sealed := new(block)
+	f.sealHeader(sealed)
 	header := &image{data: sealed[:]}
 	f.put(t, header)
 	f.usePatch(t, header, f.wasHeader)

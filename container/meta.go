@@ -35,7 +35,7 @@ func (f *File) inMemory(level uint8, index uint64) (b *block, known bool) {
 	if b := f.eng.cachedMeta(key); b != nil {
 		return b, true
 	}
-	if _, _, place, header := parentOf(level, index); header && f.pins[place].hole() {
+	if _, _, place, header := parentOf(level, index); header && f.pin(place).hole() {
 		return nil, true
 	}
 	return nil, false
@@ -63,7 +63,7 @@ func (f *File) loadBlock(level uint8, index uint64) (*block, error) {
 		serial := f.serial
 		var want pin
 		if header {
-			want = f.pins[place]
+			want = f.pin(place)
 		} else {
 			want = parent.pin(place)
 		}
@@ -157,8 +157,8 @@ func (f *File) writable(level uint8, index uint64) (*block, error) {
 		f.made[metaKey{f.serial, level, index}] = true
 	}
 	f.headerDirty = true
-	if header && f.pins[place].hole() {
-		f.pins[place] = unsealedPin
+	if header && f.pin(place).hole() {
+		f.setPin(place, unsealedPin)
 	} else if !header && parent.pin(place).hole() {
 		parent.setPin(place, unsealedPin)
 	}

@@ -25,6 +25,34 @@ var unsealedPin = pin(bytes.Repeat([]byte{0xff}, pinSize))
 
 func (p pin) hole() bool { return p == pin{} }
 
+// headerPins are those that a header holds.
+type headerPins [headerGroups + topNodes]pin
+
+// pins are those of a tree.
+func (h *header) pins() *headerPins {
+	p := new(headerPins)
+	for i := range p {
+		p[i] = pin(h.body[i*pinSize:])
+	}
+	return p
+}
+
+// pin is one of those in the header. The caller holds mu.
+func (f *File) pin(i int) pin {
+	if f.pins == nil {
+		return pin{}
+	}
+	return f.pins[i]
+}
+
+// setPin changes one. The caller holds mu.
+func (f *File) setPin(i int, p pin) {
+	if f.pins == nil {
+		f.pins = new(headerPins)
+	}
+	f.pins[i] = p
+}
+
 // newMAC returns a hash keyed with K_auth.
 func newMAC(auth *[32]byte) hash.Hash { return hmac.New(sha256.New, auth[:]) }
 

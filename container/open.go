@@ -170,11 +170,8 @@ func (e *Engine) Show(id keys.ObjectID, st *unix.Stat_t) { e.view.Stat(id, st) }
 
 // readHeader reads and verifies the first block, into hdr.
 func (e *Engine) readHeader(h disk.File, id keys.ObjectID, hdr *header) (*keys.FileKeys, error) {
-	b, ok := e.headers.Get().(*block)
-	if !ok {
-		b = new(block)
-	}
-	defer e.headers.Put(b) // what it holds is what the host has: no secret
+	b := e.headerBlock()
+	defer e.headers.Put(b)
 	if err := hdr.parseFirst(h, b); err != nil {
 		return nil, err
 	}
@@ -183,6 +180,14 @@ func (e *Engine) readHeader(h disk.File, id keys.ObjectID, hdr *header) (*keys.F
 		return nil, err
 	}
 	return &k, nil
+}
+
+// headerBlock answers a block for a header as the host has it, which goes back to headers: it holds no secret.
+func (e *Engine) headerBlock() *block {
+	if b, ok := e.headers.Get().(*block); ok {
+		return b
+	}
+	return new(block)
 }
 
 // parseFirst reads the first block of a host file into b and decodes it; nothing is verified yet.

@@ -95,7 +95,7 @@ func (f *File) losePin(level uint8, index uint64) error {
 	if header {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.pins[place] = pin{}
+		f.setPin(place, pin{})
 		f.headerDirty = true
 		return nil
 	}

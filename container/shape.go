@@ -235,7 +235,7 @@ func (f *File) clearBody() {
 	defer f.mu.Unlock()
 	f.hdr.kind, f.hdr.body, f.headerDirty = bodyNone, [bodySize]byte{}, true
 	f.single = nil
-	clear(f.pins[:])
+	f.pins = nil
 	clear(f.dirty)
 	clear(f.made)
 	clear(f.placed)

@@ -51,7 +51,7 @@ type survey struct {
 
 	kind   uint8
 	size   int64
-	pins   *[headerGroups + topNodes]pin
+	pins   *headerPins
 	single *block
 	inline []byte // entry and ciphertext
 
@@ -94,10 +94,7 @@ func (v *survey) bodyOf(h *header) {
 		v.single = new(block)
 		copy(v.single[:], h.body[:h.geo.record])
 	case bodyTree:
-		v.pins = new([headerGroups + topNodes]pin)
-		for i := range v.pins {
-			v.pins[i] = pin(h.body[i*pinSize:])
-		}
+		v.pins = h.pins()
 	}
 }
 

@@ -16,7 +16,11 @@ func (f *File) Verify(ctx context.Context, only []LostRange, step func(n int64))
 	f.commit.Lock()
 	defer f.commit.Unlock()
 	f.mu.RLock()
-	closed, hdr, pins, single, hostLen := f.closed, f.hdr, f.pins, f.single, f.hostLen
+	closed, hdr, single, hostLen := f.closed, f.hdr, f.single, f.hostLen
+	var pins headerPins
+	for i := range pins {
+		pins[i] = f.pin(i)
+	}
 	f.mu.RUnlock()
 	if closed {
 		return Checked{}, ErrClosed

@@ -14,7 +14,7 @@ const (
 
 	// heapFloor is how large the heap may get, in bytes, before anything is collected at all. What is alive is often a few MB: by heapGrowth alone a hundred small
 	// files that are opened or made were a collection each, which takes processor time and, with it, go-fuse's free buffers of maxRequest.
-	heapFloor = 24 << 20
+	heapFloor = 64 << 20
 
 	// smallestHeap is what the runtime takes for a heap that is smaller, at a growth of 100 %; at others in proportion.
 	smallestHeap = 4 << 20
