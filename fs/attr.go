@@ -357,5 +357,6 @@ func (fs *FS) answer(n *inode, st *unix.Stat_t, closes uint64, out *fuse.EntryOu
 	}
 	out.SetEntryTimeout(fs.cfg.Timeout)
 	out.SetAttrTimeout(fs.cfg.Timeout)
+	fs.tell(n, closes)
 	return nil
 }

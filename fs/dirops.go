@@ -67,6 +67,7 @@ func (fs *FS) found(parent *inode, d *dirs.Dir, e dirs.Entry, out *fuse.EntryOut
 		return err
 	}
 	fs.learn(n, s)
+	fs.lookedUp(n)
 	return fs.answer(n, &st, s.closes, out)
 }
 

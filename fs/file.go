@@ -145,6 +145,7 @@ func (fs *FS) attach(n *inode, c *container.File, mtime unix.Timespec) {
 	if !fs.cfg.WriteBack {
 		n.toldCtime(unix.Timespec{}) // until it changes
 	}
+	n.told.Store(0)
 	n.track(c.Host(), mtime)
 	c.SetHooks(container.Hooks{
 		Mtime: n.current, Applying: func() { fs.beforeApply(n, c.Host()) }, Applied: func() { fs.applied(n, c) }, Idle: func() { fs.idle(n) },

@@ -68,6 +68,9 @@ type FS struct {
 
 	attrChanges atomic.Uint64 // how often mode, owner or extended attributes of anything were about to change
 
+	started time.Time
+	forgot  atomic.Int64 // when the kernel last showed that it forgets names; see told.go
+
 	orphans   atomic.Int64 // files without a name that the host still has because of us
 	early     atomic.Int64 // files with inode.early
 	lingering atomic.Int64 // files without a handle that are open until the journal's content is in its place
@@ -115,6 +118,7 @@ func New(c Config) *FS {
 		cfg:           c,
 		pruneAt:       c.MaxNodes,
 		asRoot:        os.Geteuid() == 0,
+		started:       time.Now(),
 		nodes:         map[uint64]*inode{},
 		objects:       map[keys.ObjectID]*inode{},
 		handles:       map[uint64]*dirHandle{},

@@ -62,6 +62,7 @@ type inode struct {
 	closes  uint64    // how often file was closed: what the host said of it before is not so any more
 	lingers bool      // file is open though nobody has it open: see closeIdle; one hold
 
+	told         atomic.Int64  // when the kernel was last given name and attributes, 0 where that does not count any more; see told.go
 	paged        atomic.Bool   // the kernel has or had pages of it
 	worked       atomic.Bool   // the open file was made or used for more than reading; see untouched
 	lingering    atomic.Bool   // lingers, for who does not hold mu

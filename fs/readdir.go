@@ -74,9 +74,16 @@ func (fs *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList
 }
 
 // ReadDirPlus lists names with all attributes: each name that carries them is a LOOKUP that the kernel does not send. Names whose attributes
-// cannot be had are listed without; the kernel asks for them and gets the error.
+// cannot be had are listed without; the kernel asks for them and gets the error. So are those of which it has them.
 func (fs *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	now := fs.now()
 	return fs.status("readdirplus", fs.readDir(in, func(h *dirHandle, e *dirs.Entry, de fuse.DirEntry) bool {
+		if e != nil {
+			if n := fs.toldOf(h.node, e, now); n != nil {
+				de.Ino = n.ino
+				return out.AddDirLookupEntry(de) != nil
+			}
+		}
 		var st unix.Stat_t
 		var s sight
 		var err error

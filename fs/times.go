@@ -127,6 +127,7 @@ func (fs *FS) changedNow(n *inode) {
 // attrsChange notes that attributes or names of n change with this request.
 func (fs *FS) attrsChange(n *inode) {
 	n.changes.Add(1)
+	n.told.Store(0)
 	if fs.cfg.WriteBack { // the kernel sends the ctime
 		return
 	}
