@@ -122,6 +122,10 @@ func TestListedAgain(t *testing.T) {
 		}, []string{"0", "2", "3"}, nil},
 		{"a file that the kernel forgot", func() { r.Forget(id["0"].NodeId, 1) }, []string{"0"}, []string{"0"}},
 		{"and that nobody knows", func() {}, []string{"0"}, []string{"0"}}, // told forgets it again
+		{"and that is open, which its RELEASE ends", func() {
+			mustOK(t, r.Open(nil, &fuse.OpenIn{InHeader: id["1"]}, new(fuse.OpenOut)))
+			r.Forget(id["1"].NodeId, 1)
+		}, []string{"0", "1"}, []string{"0", "1"}},
 		{"long after", func() { r.cfg.Timeout = 1 }, all, all},
 	} {
 		c.do()
@@ -135,6 +139,7 @@ func TestListedAgain(t *testing.T) {
 			t.Errorf("%s: and then %v, want %v", c.what, again, c.again)
 		}
 	}
+	r.close(id["1"])
 	if want := map[string]bool{"0": true, "1": true, "2": true, "3": true}; !maps.Equal(r.links(), want) {
 		t.Errorf("%v is there", r.links())
 	}
