@@ -89,7 +89,10 @@ func (a *app) umount(path string, timeout time.Duration, lazy bool) error {
 	case err != nil:
 		return failf(exitOther, "", "cannot unmount %s: %w", mountpoint, err)
 	}
-	return a.awaitDaemon(daemon, mountpoint, timeout)
+	if err := a.awaitDaemon(daemon, mountpoint, timeout); err != nil {
+		return err
+	}
+	return daemon.leftClean(mountpoint)
 }
 
 // detach takes a busy mount out of the tree and leaves its daemon to those who still use it.
@@ -112,7 +115,8 @@ func (a *app) detach(m mountEntry, d daemon) error {
 // daemon is the process that serves a mount, found before the mount goes: the pid may be another's afterwards, the pidfd not.
 type daemon struct {
 	pid   int
-	pidfd int // -1: not known, then there is nothing to wait for
+	pidfd int    // -1: not known, then there is nothing to wait for
+	vault string // that it held for writing, "" where that is not known
 }
 
 func (d daemon) close() {
@@ -125,10 +129,10 @@ func (d daemon) close() {
 // fsname= was given or it is mounted for reading only, else by the arguments of the running processes.
 func findDaemon(m mountEntry) daemon {
 	none := daemon{pidfd: -1}
-	pid := 0
+	pid, vault := 0, ""
 	if filepath.IsAbs(m.source) {
 		if s := peekLock(m.source); s.Holder.Mountpoint == m.mountpoint {
-			pid = s.Holder.PID
+			pid, vault = s.Holder.PID, m.source
 		}
 	}
 	if pid == 0 {
@@ -141,7 +145,19 @@ func findDaemon(m mountEntry) daemon {
 	if err != nil {
 		return none
 	}
-	return daemon{pid: pid, pidfd: fd}
+	return daemon{pid: pid, pidfd: fd, vault: vault}
+}
+
+// leftClean says so where a daemon that has ended could not bring everything to the host: its vault is not clean, and nobody else has it.
+func (d daemon) leftClean(mountpoint string) error {
+	if d.vault == "" {
+		return nil
+	}
+	if clean, ok := peekState(d.vault); !ok || clean || peekLock(d.vault).Writer {
+		return nil
+	}
+	return failf(exitOther, "see its log; make room on the host if it is full; the next mount replays what is in the journal",
+		"%s is unmounted, but the daemon could not bring everything to the host", mountpoint)
 }
 
 // daemonByArgs looks for "coffer serve VAULT MOUNTPOINT" among the processes.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -169,6 +170,34 @@ func TestMountAfterUnmount(t *testing.T) {
 		}
 	}
 	b.gone(v, b.path("plain"))
+}
+
+// What cannot be brought to the host is told by umount, too: programs seldom look at what close answers. A host without room for a journal takes no changes.
+func TestUnmountOfFullHost(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount a tmpfs")
+	}
+	b := newBox(t)
+	b.warnings = append(b.warnings, unix.ENOSPC.Error())
+	b.smallDisk("host", 4)
+	v, _ := b.newVault("host/vault")
+	mp := b.mount(v, "plain")
+	writeFile(t, filepath.Join(mp, "file"), "kept")
+	b.ok("", "umount", mp)
+	b.mount(v, "plain")
+	f, err := os.OpenFile(filepath.Join(mp, "file"), os.O_WRONLY, 0)
+	noError(t, err)
+	_, err = f.WriteString("lost")
+	noError(t, err)
+	if err := f.Close(); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("close: %v", err)
+	}
+	b.fails(exitOther, "could not bring everything to the host", "", "umount", mp)
+	b.mount(v, "plain")
+	if got := readFile(t, filepath.Join(mp, "file")); got != "kept" {
+		t.Errorf("the file has %q", got)
+	}
+	b.ok("", "umount", mp)
 }
 
 // The kernel gives the device number of a mount that is gone to the next one, though the daemon of the first has not noticed: who asks reaches the right one.
