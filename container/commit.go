@@ -119,6 +119,7 @@ func (f *File) writeSlots(size int64, ws []SegmentWrite, alone bool) error {
 	if done || err != nil {
 		return err
 	}
+	f.fetchBlocks(ws)
 	runs, err := f.gather(size, ws)
 	if err != nil {
 		return err

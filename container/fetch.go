@@ -91,3 +91,29 @@ func (f *File) lookupFor(group uint64, at, end int64, fetched bool) (*block, err
 	}
 	return f.lookup(0, group)
 }
+
+// fetchBlocks has the host read the meta blocks that a write changes before the first of them is waited for, if they are several: they come beside each other. What is new has
+// none. The segments ascend. The caller holds commit.
+func (f *File) fetchBlocks(ws []SegmentWrite) {
+	h, ok := f.host.(fetcher)
+	if !ok || f.hdr.kind != bodyTree || f.hdr.size == 0 {
+		return
+	}
+	var cold []uint64
+	end := f.groupOf(f.geo.segmentOf(f.hdr.size-1)) + 1 // nothing is stored behind
+	for i, w := range ws {
+		group := f.groupOf(w.Segment)
+		if i > 0 && group == f.groupOf(ws[i-1].Segment) || group >= end {
+			continue
+		}
+		if _, known := f.inMemory(0, group); !known {
+			cold = append(cold, group)
+		}
+	}
+	if len(cold) < 2 { // one is as well waited for
+		return
+	}
+	for _, group := range cold {
+		h.Fetch(f.geo.groupAddr(group), BlockSize)
+	}
+}

@@ -157,6 +157,50 @@ func TestSlotsAreFetchedBeforeTheirBlock(t *testing.T) {
 	r.must(f.Close())
 }
 
+// overwrite writes a whole frame at each of the offsets, which ascend and lie in segments of their own, in one go, and reads none.
+func overwrite(f *File, offs ...int64) error {
+	g := f.Geometry()
+	var ws []SegmentWrite
+	size := f.Size()
+	for _, off := range offs {
+		w := SegmentWrite{Segment: g.segmentOf(off), Frames: make([][]byte, g.Frames), Dirty: 1 << g.frameOf(off)}
+		w.Frames[g.frameOf(off)] = random(g.FrameSize)
+		ws = append(ws, w)
+		size = max(size, off+int64(g.FrameSize))
+	}
+	return f.WriteFrames(size, ws)
+}
+
+// TestWritesFetchTheirBlocks: the host is asked for all meta blocks that a write changes before the first is waited for, but for those in memory and where there is one alone, which
+// is read at once. What is new has none.
+func TestWritesFetchTheirBlocks(t *testing.T) {
+	r, f, host := rigFetching(t, 40*4*64<<10)
+	g := f.Geometry()
+	group := func(j int64) int64 { return j * g.groupPlain }
+	asked := func(j uint64) [2]int64 { return [2]int64{g.groupAddr(j), BlockSize} }
+	read := func(j uint64) [2]int64 { return [2]int64{g.groupAddr(j), 0} }
+	node := func(level uint8) [2]int64 { return [2]int64{g.nodeAddr(level, 0), 0} }
+	for _, c := range []struct {
+		offs []int64
+		want [][2]int64
+	}{
+		{[]int64{group(20) + 65<<10}, [][2]int64{read(20)}},
+		{
+			[]int64{group(3), group(20), group(24), group(24) + 128<<10, group(39)},
+			[][2]int64{asked(3), asked(24), asked(39), read(3), read(24), node(3), node(2), node(1), read(39)},
+		},
+		{[]int64{group(3), group(24)}, nil},
+		{[]int64{group(24), group(40), group(41)}, nil},
+	} {
+		host.calls = nil
+		r.must(overwrite(f, c.offs...))
+		if !slices.Equal(host.calls, c.want) {
+			t.Errorf("write at %d: %v, want %v", c.offs, host.calls, c.want)
+		}
+	}
+	r.must(f.Close())
+}
+
 // holding is a host whose reads at one place wait until they are let go.
 type holding struct {
 	disk.File
