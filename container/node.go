@@ -73,14 +73,12 @@ func (c *fileCrypto) putMAC(mac hash.Hash) { c.macs.Put(mac) }
 func (c *fileCrypto) pinOf(level uint8, index uint64, b *block) (p pin) {
 	mac := c.takeMAC()
 	defer c.putMAC(mac)
-	var head [len(pinLabel) + 16]byte
-	copy(head[:], pinLabel)
-	binary.LittleEndian.PutUint64(head[len(pinLabel):], uint64(level))
-	binary.LittleEndian.PutUint64(head[len(pinLabel)+8:], index)
-	mac.Write(head[:])
+	var buf [sha256.Size]byte // of what comes before the block, then of the sum
+	head := append(buf[:0], pinLabel...)
+	head = binary.LittleEndian.AppendUint64(head, uint64(level))
+	mac.Write(binary.LittleEndian.AppendUint64(head, index))
 	mac.Write(b[:])
-	var sum [sha256.Size]byte
-	copy(p[:], mac.Sum(sum[:0]))
+	copy(p[:], mac.Sum(buf[:0]))
 	return p
 }
 

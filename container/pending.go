@@ -228,6 +228,7 @@ func (t *transaction) sorted(g *Geometry) (ranges, patches []redo.Range, sums []
 	all = append(all, t.riding...)
 	// A place may ride and be overwritten before the transaction is logged: what was written last is an image.
 	slices.SortStableFunc(all, func(a, b *image) int { return cmp.Compare(a.off, b.off) })
+	ranges, sums, bulk = make([]redo.Range, 0, len(all)), make([]uint32, 0, len(all)+1), make([][]byte, 0, len(all)+1)
 	var patched []byte
 	for i, m := range all {
 		if i > 0 && all[i-1].off == m.off {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -115,6 +116,11 @@ func (h *Head) Append(b []byte) []byte {
 	if h.Made != nil {
 		kind = KindMake
 	}
+	n := headSize + madeSize + rangeSize*(len(h.Freed)+len(h.Images)+len(h.Patches))
+	for _, name := range path {
+		n += 1 + len(name)
+	}
+	b = slices.Grow(b, n)
 	b = append(b, byte(kind), flags)
 	b = le.AppendUint16(b, uint16(len(path)))
 	b = le.AppendUint32(b, uint32(len(h.Freed)))
