@@ -37,7 +37,7 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 	}
 	if err == nil && !stand {
 		if err = fs.setAttr(n, in); err == nil {
-			err = fs.attr(n, &out.Attr)
+			err = fs.changedAttr(n, in, &out.Attr)
 		}
 	}
 	out.SetTimeout(fs.cfg.Timeout)
@@ -69,12 +69,7 @@ func (fs *FS) setAttr(n *inode, in *fuse.SetAttrIn) error {
 		fs.changed(n) // its own attributes come with the next fsync of the directory
 	}
 	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
-		if err := fs.setTimes(n, in); err != nil {
-			return err
-		}
-	}
-	if in.Valid&fuse.FATTR_CTIME != 0 && n.typ == typeFile { // nobody can set the host's
-		return fs.setCtime(n, ctimeOf(in))
+		return fs.setTimes(n, in)
 	}
 	return nil
 }

@@ -91,21 +91,25 @@ func (t *times) toldCtime(ts unix.Timespec) {
 	t.timeMu.Unlock()
 }
 
-// setCtime is toldCtime after a change. While the file is open that is its ctime, and closing notes it; else the host has one by now that stands for it.
-func (fs *FS) setCtime(n *inode, ts unix.Timespec) error {
-	n.toldCtime(ts)
+// changedAttr is attr after a SETATTR, which may have told a ctime: nobody can set the host's. While the file is open that is its ctime, and closing notes
+// it; else the host has one by now that stands for it.
+func (fs *FS) changedAttr(n *inode, in *fuse.SetAttrIn, out *fuse.Attr) error {
+	if in.Valid&fuse.FATTR_CTIME == 0 || n.typ != typeFile {
+		return fs.attr(n, out)
+	}
+	n.toldCtime(ctimeOf(in))
 	n.mu.Lock()
-	open := n.file != nil
+	open, closes := n.file != nil, n.closes
 	n.mu.Unlock()
 	if open {
-		return nil
+		return fs.attr(n, out)
 	}
 	var st unix.Stat_t
 	if err := n.stat(&st); err != nil {
 		return err
 	}
 	fs.standFor(n, &st)
-	return nil
+	return fs.fill(n, &st, closes, out)
 }
 
 // standFor notes that the host's ctime stands for the one that the kernel told, if it did. What has no name left is on its way out.
