@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestInitWithoutTerminal(t *testing.T) {
@@ -113,20 +115,28 @@ func TestInitPassphrasesDiffer(t *testing.T) {
 }
 
 func TestInterruptAtPrompt(t *testing.T) {
-	b := newBox(t)
-	tm := b.start(append([]string{"init", b.path("vault")}, cheap...)...)
-	tm.expectSecret("New passphrase: ")
-	if _, err := tm.master.WriteString("\x03"); err != nil {
-		t.Fatal(err)
-	}
-	if code := tm.wait(); code != int(exitInterrupted) {
-		t.Errorf("exit %d", code)
-	}
-	if !tm.echo() {
-		t.Error("the terminal was left without echo")
-	}
-	if _, err := os.Stat(b.path("vault")); err == nil {
-		t.Error("a directory was left behind")
+	for name, interrupt := range map[string]func(tm *terminal) error{
+		"^C":     func(tm *terminal) error { _, err := tm.master.WriteString("\x03"); return err },
+		"^\\":    func(tm *terminal) error { _, err := tm.master.WriteString("\x1c"); return err },
+		"SIGHUP": func(tm *terminal) error { return tm.cmd.Process.Signal(unix.SIGHUP) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBox(t)
+			tm := b.start(append([]string{"init", b.path("vault")}, cheap...)...)
+			tm.expectSecret("New passphrase: ")
+			if err := interrupt(tm); err != nil {
+				t.Fatal(err)
+			}
+			if code := tm.wait(); code != int(exitInterrupted) {
+				t.Errorf("exit %d", code)
+			}
+			if !tm.echo() {
+				t.Error("the terminal was left without echo")
+			}
+			if _, err := os.Stat(b.path("vault")); err == nil {
+				t.Error("a directory was left behind")
+			}
+		})
 	}
 }
 

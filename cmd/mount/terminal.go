@@ -6,18 +6,22 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
-// promptSecret asks on the terminal in without echo. An interrupt restores the terminal before it is reported: otherwise the
-// shell would be left without echo.
+// promptSecret asks on the terminal in without echo. An interrupt restores the terminal before it is reported, and so does what else a terminal or a shell
+// sends to end a program: otherwise the shell would be left without echo.
 func promptSecret(ctx context.Context, in *os.File, prompt string) ([]byte, error) {
 	fd := int(in.Fd())
 	old, err := term.GetState(fd)
 	if err != nil {
 		return nil, err
 	}
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGQUIT, unix.SIGHUP)
+	defer stop()
 	out, closeOut := terminalOut()
 	defer closeOut()
 	fmt.Fprint(out, prompt)
