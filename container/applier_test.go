@@ -80,6 +80,27 @@ func TestNotesInOrder(t *testing.T) {
 	f.must(f.eng.Close(true))
 }
 
+// Who asks for a checkpoint while none is under way waits for one, and the host syncs once for it.
+func TestCheckpointOnce(t *testing.T) {
+	f := &fill{logRig: newLogRig(t, geometries[0])}
+	c, a := f.file(0, 3), f.eng.applier
+	f.must(f.write(c, 0, 1))
+	f.must(c.Flush())
+	f.must(f.eng.Checkpoint())
+	until(t, "end of the round", func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return !a.working && !a.press && !a.now
+	})
+	a.mu.Lock()
+	rounds := a.rounds
+	a.mu.Unlock()
+	if rounds != 1 || c.Pending() {
+		t.Errorf("%d checkpoints, and that something waits is %v", rounds, c.Pending())
+	}
+	f.must(c.Close())
+}
+
 // A suspension waits for a checkpoint that runs: after it that one would give up what the next journal holds.
 func TestSuspendWaitsForCheckpoint(t *testing.T) {
 	f := &fill{logRig: newLogRig(t, geometries[0])}

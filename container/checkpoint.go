@@ -137,7 +137,11 @@ func (a *applier) intend(payload []byte) (done func(error), err error) {
 func (a *applier) checkpointNow() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for until := a.rounds + 2; a.rounds < until; { // the one that runs may have begun before
+	until, asked := a.rounds+1, -1
+	if a.working {
+		until++ // what runs may be one that began before
+	}
+	for a.rounds < until {
 		switch {
 		case a.err != nil:
 			return a.err
@@ -146,8 +150,10 @@ func (a *applier) checkpointNow() error {
 		case a.closing:
 			return ErrClosed
 		}
-		a.press = true
-		a.signal()
+		if asked != a.rounds {
+			a.press, asked = true, a.rounds
+			a.signal()
+		}
 		a.cond.Wait()
 	}
 	return nil
