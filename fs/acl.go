@@ -116,7 +116,7 @@ func (fs *FS) setACL(n *inode, attr string, acl []byte, in *fuse.SetXAttrIn) err
 	if in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 {
 		mode &^= sgid
 	}
-	if mode != st.Mode&0o7777 {
+	if mode != st.Mode&0o7777 || h&(heldMode|heldBadMode) != 0 { // what is sealed is of before, and could count with the new host mode
 		return fs.chmodLocked(n, mode)
 	}
 	return nil

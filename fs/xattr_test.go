@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"encoding/binary"
 	"errors"
 	"testing"
 
@@ -159,5 +160,50 @@ func TestSealedMode(t *testing.T) {
 	n.held.Store(0)
 	if got := show(); got != unix.S_IFREG|0o640 {
 		t.Errorf("repaired: %o", got)
+	}
+}
+
+// An ACL brings the mode with it: what was sealed before it does not count any more, also where the host's mode stays what it was.
+func TestSealedModeUnderACL(t *testing.T) {
+	fs, n, h := attrTable(t)
+	fs.cfg.ACL = true
+	minimal := func(mode uint16) []byte {
+		acl := []byte{2, 0, 0, 0}
+		for _, e := range []struct{ tag, perm uint16 }{{aclOwner, mode >> 6 & 7}, {4, mode >> 3 & 7}, {32, mode & 7}} {
+			acl = binary.LittleEndian.AppendUint16(acl, e.tag)
+			acl = binary.LittleEndian.AppendUint16(acl, e.perm)
+			acl = binary.LittleEndian.AppendUint32(acl, 1<<32-1)
+		}
+		return acl
+	}
+	for _, c := range []struct {
+		before   uint32
+		acl      uint16
+		killSGID bool
+		want     uint32
+	}{
+		{0o444, 0o644, false, 0o644},
+		{0o644, 0o444, false, 0o444},
+		{0o4755, 0o755, false, 0o4755},
+		{0o6755, 0o555, false, 0o6555},
+		{0o2755, 0o755, true, 0o755},
+		{0o2555, 0o755, true, 0o755},
+	} {
+		if err := fs.chmod(n, c.before); err != nil {
+			t.Fatal(err)
+		}
+		in := &fuse.SetXAttrIn{}
+		if c.killSGID {
+			in.SetXAttrFlags = fuse.SETXATTR_ACL_KILL_SGID
+		}
+		if err := fs.setACL(n, aclAccess, minimal(c.acl), in); errors.Is(err, unix.EOPNOTSUPP) {
+			t.Skipf("the host has no ACLs: %v", err)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		if err := errors.Join(h.Stat(&st), fs.showMode(n, &st)); err != nil || st.Mode != unix.S_IFREG|c.want {
+			t.Errorf("%o, then an ACL of %o: %o, %v, want %o", c.before, c.acl, st.Mode, err, c.want)
+		}
 	}
 }
