@@ -94,10 +94,17 @@ func (fs *FS) chown(n *inode, in *fuse.SetAttrIn) error {
 	} else {
 		fs.metaChanged(n)
 	}
+	// The host takes set-id bits from its own mode only. Those that are sealed go first, so that nothing that fails in between leaves them to the new owner.
+	sealed := n.typ != typeDir && killed(mode) != mode
+	if sealed {
+		if err := fs.chmod(n, killed(mode)); err != nil {
+			return err
+		}
+	}
 	err = n.host(func(a attrs) error { return a.Chown(uid, gid) })
 	n.owner.Store(nil)
-	if err == nil && mode != 0 && n.typ != typeDir { // the host took set-id bits from its own mode only
-		err = fs.chmod(n, killed(mode))
+	if err != nil && sealed {
+		err = errors.Join(err, fs.chmod(n, mode))
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package fs
 import (
 	"encoding/binary"
 	"errors"
+	"os"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -204,6 +205,51 @@ func TestSealedModeUnderACL(t *testing.T) {
 		var st unix.Stat_t
 		if err := errors.Join(h.Stat(&st), fs.showMode(n, &st)); err != nil || st.Mode != unix.S_IFREG|c.want {
 			t.Errorf("%o, then an ACL of %o: %o, %v, want %o", c.before, c.acl, st.Mode, err, c.want)
+		}
+	}
+}
+
+// chownedFile is a host file that tells of a chown before it does it.
+type chownedFile struct {
+	disk.File
+	before func() error
+}
+
+func (f *chownedFile) Chown(uid, gid int) error {
+	return errors.Join(f.before(), f.File.Chown(uid, gid))
+}
+
+// A chown takes set-id bits, sealed ones before it changes the owner. One that fails takes nothing.
+func TestChownOfSealedMode(t *testing.T) {
+	fs, n, h := attrTable(t)
+	fs.asRoot = false
+	shown := func() uint32 {
+		t.Helper()
+		var st unix.Stat_t
+		if err := errors.Join(h.Stat(&st), fs.showMode(n, &st)); err != nil {
+			t.Fatal(err)
+		}
+		return st.Mode & 0o7777
+	}
+	var fails error
+	during := uint32(0)
+	n.pinned = &chownedFile{h, func() error { during = shown(); return fails }}
+	in := &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{Valid: fuse.FATTR_UID, Owner: fuse.Owner{Uid: uint32(os.Getuid())}}}
+	for _, c := range []struct{ mode, killed uint32 }{{0o6755, 0o755}, {0o4444, 0o444}, {0o2640, 0o2640}, {0o444, 0o444}, {0o640, 0o640}} {
+		for _, fails = range []error{unix.EPERM, nil} {
+			if err := fs.chmod(n, c.mode); err != nil {
+				t.Fatal(err)
+			}
+			want := c.killed
+			if fails != nil {
+				want = c.mode
+			}
+			if err := fs.chown(n, in); !errors.Is(err, fails) {
+				t.Fatal(err)
+			}
+			if got := shown(); got != want || during != c.killed {
+				t.Errorf("%o: %o while the owner changes, then %o, want %o (%v)", c.mode, during, got, want, fails)
+			}
 		}
 	}
 }
