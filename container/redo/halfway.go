@@ -66,7 +66,7 @@ func (s *shown) finish(e *Exchange) (any bool, err error) {
 		if path, err = s.c.findDir(path); err != nil {
 			return nil, unlessStale(err)
 		}
-		return p, s.c.within(path, func(d disk.Dir, _ keys.ObjectID) error {
+		err = s.c.within(path, func(d disk.Dir, _ keys.ObjectID) error {
 			var st unix.Stat_t
 			err := d.Stat(name, &st)
 			if err == nil {
@@ -74,6 +74,7 @@ func (s *shown) finish(e *Exchange) (any bool, err error) {
 			}
 			return unlessGone(err)
 		})
+		return p, err
 	}
 	for _, step := range e.Steps {
 		from, err := at(step.From, step.Old)
