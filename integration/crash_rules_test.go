@@ -79,7 +79,7 @@ func breaches() []breach {
 		{rule: "what an unclean session had not synced becomes holes", file: "container/open.go",
 			old: "return f, f.salvage()", new: "return f, nil"},
 		{rule: "A1 nothing is applied before the journal is durable", file: "container/run.go",
-			old: "if err := a.log.Load().Sync(end); err != nil {", new: "if err := error(nil); err != nil {"},
+			old: "if err := a.log.Load().Sync(end); err != nil {", new: "_ = end\n\tif err := error(nil); err != nil {"},
 		{rule: "A2 punched before it is written", file: "container/place.go",
 			old: "if frees {\n\t\tf.punch(ts)\n\t}\n\tif err := f.writeImages(images); err != nil {",
 			new: "err := f.writeImages(images)\n\tif frees {\n\t\tf.punch(ts)\n\t}\n\tif err != nil {"},
