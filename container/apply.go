@@ -28,7 +28,7 @@ const (
 // (FORMAT.md section 12, A1 to A4). Most of the time it waits: what is overwritten again and again is applied once. One goroutine does it, from
 // NewEngine to Close.
 //
-// Its locks are taken in the order of doc.go. Nothing is held over journal.Append but File.commit and paying, which the goroutine never takes.
+// Its locks are taken in the order of doc.go. Nothing is held over journal.Append but File.commit, paying and flushing, which the goroutine never takes.
 type applier struct {
 	log    atomic.Pointer[journal.Journal] // another one after a suspension
 	config journal.Config
@@ -41,6 +41,8 @@ type applier struct {
 	prepared    atomic.Bool   // the journal has a first piece, or the host was asked for one
 	preparing   sync.Mutex    // held while it is asked; before mu
 	paying      sync.Mutex    // one appends what is owed at a time; before mu
+	flushing    sync.RWMutex  // shared by each flush, so that a suspension waits for those under way; before paying
+	suspended   bool          // there is no journal now; guarded by flushing
 	spare       disk.File     // keeps a descriptor for that piece, so that programs cannot have opened the last one; nil where there is none
 
 	mu       sync.Mutex // guards what follows

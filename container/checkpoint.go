@@ -159,8 +159,11 @@ func (a *applier) checkpointNow() error {
 	return nil
 }
 
-// suspend is close without an end: resume goes on with another journal.
+// suspend is close without an end: resume goes on with another journal. Whoever opens a file for reading meanwhile may find one that must be salvaged: what
+// comes of that is not flushed before resume.
 func (a *applier) suspend() error {
+	a.flushing.Lock()
+	defer a.flushing.Unlock()
 	// No checkpoint that began before may end after resume: it would give up what the next journal holds.
 	if err := a.drain(func() bool { return len(a.queue) == 0 && len(a.files) == 0 && !a.press && !a.working }); err != nil {
 		return err
@@ -178,9 +181,13 @@ func (a *applier) suspend() error {
 	clear(a.logged)
 	clear(a.made)
 	a.mu.Unlock()
+	a.suspended = true
 	a.suspensions.Add(1) // last: who opens a file meanwhile looks at it first
 	return nil
 }
+
+// isSuspended: there is no journal between suspend and resume; a nil applier is never suspended. The caller holds flushing.
+func (a *applier) isSuspended() bool { return a != nil && a.suspended }
 
 // resume opens the journal id.
 func (a *applier) resume(id [16]byte) error {
@@ -190,8 +197,11 @@ func (a *applier) resume(id [16]byte) error {
 	if err != nil {
 		return a.fail("resumption", err)
 	}
+	a.flushing.Lock()
+	defer a.flushing.Unlock()
 	a.log.Store(log)
 	a.prepared.Store(false)
+	a.suspended = false
 	return nil
 }
 

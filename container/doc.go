@@ -26,9 +26,9 @@
 //
 // # Locks
 //
-// In this order: File.commit, File.hostMu, File.slots, File.load (one of each level, from the meta blocks up), File.mu, applier.paying, applier.mu,
-// Engine.metaMu. File.mu is never held over a host call. The applier's goroutine takes neither commit nor paying, which are held over appends to the
-// journal that may wait for room.
+// In this order: File.commit, applier.flushing, File.hostMu, File.slots, File.load (one of each level, from the meta blocks up), File.mu,
+// applier.paying, applier.mu, Engine.metaMu. File.mu is never held over a host call. The applier's goroutine takes none of commit, flushing and
+// paying, which are held over appends to the journal that may wait for room.
 //
 // # The files, in reading order
 //

@@ -11,6 +11,10 @@ func (f *File) Flush() error {
 }
 
 func (f *File) flush() error {
+	if a := f.eng.applier; a != nil {
+		a.flushing.RLock()
+		defer a.flushing.RUnlock()
+	}
 	f.noteSuspension()
 	f.mu.RLock()
 	dirty, closed := f.headerDirty || len(f.dirty) > 0 || f.tx != nil, f.closed
@@ -18,7 +22,7 @@ func (f *File) flush() error {
 	switch {
 	case closed:
 		return ErrClosed
-	case !dirty || f.abandoned || f.readOnly: // of the latter it is only what salvage left out, which stays in memory
+	case !dirty || f.abandoned || f.readOnly || f.eng.applier.isSuspended(): // of the last two it is only what salvage made of the file, which stays in memory
 		return nil
 	}
 	f.flushes.Add(1)

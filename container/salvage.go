@@ -6,6 +6,7 @@ import (
 
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/event"
+	"github.com/cofferfs/coffer/journal"
 )
 
 // salvage makes a file whole that an unclean session made and that was never synced whole: the power may have gone before the host wrote
@@ -51,7 +52,7 @@ func (f *File) salvage() error {
 		return err
 	}
 	f.durable, f.held, f.headerDirty = true, true, true
-	if err := f.Sync(); !disk.IsFull(err) {
+	if err := f.Sync(); !disk.IsFull(err) && !errors.Is(err, journal.ErrClosed) { // which it is while it is suspended
 		return err
 	}
 	return nil // it can be read; whoever flushes it next tries again
