@@ -41,6 +41,11 @@ func NewFreezer(stack *Stack, watch *Watch, events event.Sink) *Freezer {
 func (z *Freezer) Freeze(timeout time.Duration) error {
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	return z.freeze(timeout)
+}
+
+// freeze is Freeze under mu.
+func (z *Freezer) freeze(timeout time.Duration) error {
 	if z.thawed != nil {
 		return ErrFrozen
 	}
@@ -52,11 +57,15 @@ func (z *Freezer) Freeze(timeout time.Duration) error {
 		z.watch.changes.Unlock()
 		return err
 	}
-	z.thawed = time.AfterFunc(timeout, func() {
-		if z.Thaw() == nil {
+	var own *time.Timer
+	own = time.AfterFunc(timeout, func() {
+		z.mu.Lock()
+		defer z.mu.Unlock()
+		if z.thawed == own && z.thaw() == nil { // it may have been thawed meanwhile, and frozen anew
 			z.events.Emit(event.Event{Kind: event.Info, Offset: -1, Note: "the freeze ended by itself, after its time"})
 		}
 	})
+	z.thawed = own
 	return nil
 }
 
@@ -88,6 +97,11 @@ func (z *Freezer) still() error {
 func (z *Freezer) Thaw() error {
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	return z.thaw()
+}
+
+// thaw is Thaw under mu.
+func (z *Freezer) thaw() error {
 	if z.thawed == nil {
 		return ErrNotFrozen
 	}
