@@ -191,7 +191,7 @@ func (c *Config) walk(want map[keys.ObjectID]bool) (map[keys.ObjectID]*place, er
 			case l.Type == names.Dir:
 				below = append(below, disk.Below[*visited]{Name: name, At: next})
 			case l.IsContainer() && want[l.ID]:
-				other, err := foreignAt(d, name, l.ID)
+				other, err := c.foreignAt(d, name, l.ID)
 				if err != nil {
 					return err
 				}

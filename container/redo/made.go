@@ -20,7 +20,7 @@ func (c *Config) there(f *file) (bool, error) {
 		} else if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 			return errStale
 		}
-		other, err := foreignAt(d, name, f.id)
+		other, err := c.foreignAt(d, name, f.id)
 		if other {
 			return errStale
 		}

@@ -1,6 +1,7 @@
 package redo
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -182,6 +183,38 @@ func TestMadeView(t *testing.T) {
 	wantErr(t, err, unix.EROFS)
 	if shows(t, v, l.m) != dir.path[0] || l.m.Ops() != before {
 		t.Error("something else shows, or was written")
+	}
+}
+
+// A file that cannot be read hides no other from a View; a replay fails for it, and loses nothing.
+func TestMadeBesideUnreadable(t *testing.T) {
+	for _, call := range []string{"open", "read"} {
+		for _, why := range []error{unix.EIO, unix.EACCES} {
+			l := newLab(t)
+			p, bad := l.lost(rootSpot, "file"), l.file(rootSpot, "bad", 'x', block)
+			l.put(p.made(), "ab")
+			l.put(bad.made(), "cd")
+			l.stop()
+			l.m.SetFault(func(c disktest.Call) error {
+				if c.Op == call && strings.HasSuffix(c.Name, bad.path[0]) {
+					return why
+				}
+				return nil
+			})
+			v, err := Load(l.config(l.m))
+			ok(t, err)
+			if got := shows(t, v, l.m); !strings.Contains(got, p.path[0]) {
+				t.Errorf("%s, %v: a view shows %s, not %s", call, why, got, p.path[0])
+			}
+			v.Close()
+			if _, err := Replay(l.config(l.m)); !errors.Is(err, why) {
+				t.Errorf("%s, %v: replayed, %v", call, why, err)
+			}
+			l.m.SetFault(nil)
+			l.replay()
+			l.want(l.m, p, "[4096 a 904 b]")
+			l.want(l.m, bad, "[4096 c 904 d]")
+		}
 	}
 }
 

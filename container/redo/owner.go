@@ -27,12 +27,15 @@ func foreign(host disk.File, id keys.ObjectID) (bool, error) {
 	return string(b[:8]) == "COFFERC1" && crc32.Checksum(b, castagnoli) == sum && keys.ObjectID(b[56:72]) != id, nil
 }
 
-// foreignAt is foreign for the file that has a name; of one that went nobody can say, either.
-func foreignAt(d disk.Dir, name string, id keys.ObjectID) (bool, error) {
+// foreignAt is foreign for the file that has a name. Of one that went nobody can say, either, nor for a View of one that cannot be read: it must not hide the others.
+func (c *Config) foreignAt(d disk.Dir, name string, id keys.ObjectID) (other bool, err error) {
 	host, err := d.Open(name, true)
-	if err != nil {
-		return false, unlessGone(err)
+	if err == nil {
+		other, err = foreign(host, id)
+		host.Close()
 	}
-	defer host.Close()
-	return foreign(host, id)
+	if c.viewing {
+		return other, nil
+	}
+	return other, unlessGone(err)
 }

@@ -31,6 +31,8 @@ type Config struct {
 	// Better tells, in a vault whose journal is damaged or doubtful, whether a file is to stay as it stands on the host: more of it opens, or it is newer, than with
 	// what the journal has of it. Neither is kept. nil: the journal counts.
 	Better func(id keys.ObjectID, host, replayed disk.File) bool
+
+	viewing bool // for a View: nothing is done to files
 }
 
 // Result says what a replay did.

@@ -41,6 +41,7 @@ func (c *Config) view(r *journal.Reader, x *index) *View {
 
 // Load reads the journal for a View, which is nil where there is nothing to replay. Where the journal has lost something what is left of it is shown, and Damage says so. Errors are those of Replay but for ErrLost.
 func Load(c Config) (*View, error) {
+	c.viewing = true
 	r, err := c.openJournal()
 	if err != nil {
 		return nil, fmt.Errorf("redo: load: %w", err)
