@@ -41,7 +41,7 @@ type applier struct {
 	prepared    atomic.Bool   // the journal has a first piece, or the host was asked for one
 	preparing   sync.Mutex    // held while it is asked; before mu
 	paying      sync.Mutex    // one appends what is owed at a time; before mu
-	flushing    sync.RWMutex  // shared by each flush, so that a suspension waits for those under way; before paying
+	flushing    sync.RWMutex  // shared by each flush and each wait for a checkpoint: a suspension waits for those under way; before paying
 	suspended   bool          // there is no journal now; guarded by flushing
 	spare       disk.File     // keeps a descriptor for that piece, so that programs cannot have opened the last one; nil where there is none
 

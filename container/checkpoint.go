@@ -133,8 +133,13 @@ func (a *applier) intend(payload []byte) (done func(error), err error) {
 	return done, nil
 }
 
-// checkpointNow returns when everything that was logged before is durable in its place.
+// checkpointNow returns when everything that was logged before is durable in its place, as it is while the journal is suspended.
 func (a *applier) checkpointNow() error {
+	a.flushing.RLock() // one that a suspension overtook would give up what the next journal holds
+	defer a.flushing.RUnlock()
+	if a.suspended {
+		return a.failed()
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	until, asked := a.rounds+1, -1

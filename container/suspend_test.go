@@ -4,7 +4,48 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// A checkpoint that is asked for while the journal is being suspended, by an open that found no descriptor, finds nothing left to do. It does not take the journal
+// for one that failed, nor the next one for the last.
+func TestCheckpointWhileSuspending(t *testing.T) {
+	f := &fill{logRig: newLogRig(t, geometries[0])}
+	f.must(f.eng.Close(true))
+	slow := &slowSync{Dir: f.root, begun: make(chan struct{}, 8), let: make(chan struct{}, 8)}
+	f.root = slow
+	f.eng = f.engine(geometries[0])
+	c := f.file(0, 3)
+	f.must(c.drain())
+	_, err := c.NoteTime(unix.Timespec{Sec: 7}) // which nobody synced
+	f.must(err)
+
+	suspended, checked := make(chan error, 1), make(chan error, 1)
+	go func() { suspended <- f.eng.Suspend() }()
+	<-slow.begun
+	a := f.eng.applier
+	a.mu.Lock()
+	a.anywhere = true
+	a.mu.Unlock()
+	go func() { checked <- f.eng.Checkpoint() }()
+	select {
+	case <-slow.begun:
+		t.Error("a checkpoint begins during the suspension")
+	case <-time.After(20 * time.Millisecond):
+	}
+	for range cap(slow.let) {
+		slow.let <- struct{}{}
+	}
+	f.must(<-suspended)
+	f.must(<-checked)
+	f.must(f.eng.Resume([16]byte{3}))
+	f.must(f.write(c, 1, 1))
+	f.must(c.Sync())
+	f.must(c.Close())
+	f.must(f.eng.Close(true))
+}
 
 // A file that an unclean session left without parts, or without its header, may be read while the journal is suspended: nothing on the host changes for that, and
 // afterwards it is made whole as ever.
