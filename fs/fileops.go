@@ -130,7 +130,10 @@ func (fs *FS) open(node uint64, flags, openFlags uint32, out *fuse.OpenOut) erro
 			fs.changedNow(n)
 			return f.Truncate(0)
 		})
-		if err == nil && flags&unix.O_TRUNC != 0 {
+		switch {
+		case flags&unix.O_TRUNC == 0 && damage(err):
+			err = nil // a SETATTR may be about to empty it, for which it need not open; what else comes fails then
+		case err == nil && flags&unix.O_TRUNC != 0:
 			err = fs.killCaps(n)
 		}
 	}

@@ -95,9 +95,13 @@ func (fs *FS) serverOptions(o MountOptions, w mountWords) *fuse.MountOptions {
 	}
 	// Without CAP_ASYNC_DIO: the kernel drops its pages when it has sent an asynchronous direct write, not when that has ended, so that what a buffered
 	// read finds in between stays. One at a time for each file is the price.
-	caps := uint64(fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO)
+	caps := uint64(fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO)
 	if fs.cfg.WriteBack {
+		// And without CAP_ATOMIC_O_TRUNC: the kernel sets the size to 0 once more after the answer to such an OPEN, and does not tell. What another writer sent in
+		// between would be here, and not in its cache: the file would grow by that when the kernel forgot it.
 		caps |= fuse.CAP_WRITEBACK_CACHE
+	} else {
+		caps |= fuse.CAP_ATOMIC_O_TRUNC
 	}
 	if fs.cfg.ACL {
 		caps |= fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT
