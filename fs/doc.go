@@ -54,7 +54,8 @@
 //	fileops.go early.go file.go closings.go orphan.go copy.go
 //	                                                       requests on bytes, and the open file behind them; one without a name
 //	inode.go table.go links.go prune.go                    objects that the kernel knows, and their names
-//	dirops.go rename.go symlink.go tmpfile.go readdir.go   requests on names
+//	dirops.go rename.go symlink.go tmpfile.go readdir.go told.go
+//	                                                       requests on names
 //	sync.go made.go                                        what an fsync makes durable beside the bytes
 //	attr.go statx.go times.go ctimes.go mode.go access.go killpriv.go
 //	xattr.go held.go acl.go statfs.go                      attributes
