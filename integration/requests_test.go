@@ -94,7 +94,7 @@ func (m *mounted) countRequests(t *testing.T, data []byte) (more []string) {
 			_, err = unix.Write(int(f.Fd()), data)
 			m.must(err)
 			m.must(f.Close())
-		}, map[string]int{"OPEN": 1, "GETATTR": 1, "GETXATTR": 2, "WRITE": 1, "SETATTR": 1, "FLUSH": 1, "RELEASE": 1}},
+		}, map[string]int{"OPEN": 1, "GETATTR": 1, "GETXATTR": 2, "WRITE": 1, "SETATTR": 2, "FLUSH": 1, "RELEASE": 1}}, // one to truncate, one for the mtime
 		{"append 100 bytes 100 times and fsync", func() {
 			f, err := os.OpenFile(m.path("d", "0009"), os.O_WRONLY|os.O_APPEND, 0)
 			m.must(err)
