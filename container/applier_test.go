@@ -30,6 +30,17 @@ func (s *slowSync) SyncAll() error {
 	return s.Dir.SyncAll()
 }
 
+// newSlowFill returns an engine on such a root.
+func newSlowFill(t *testing.T) (*fill, *slowSync) {
+	t.Helper()
+	f := &fill{logRig: newLogRig(t, geometries[0])}
+	f.must(f.eng.Close(true))
+	slow := &slowSync{Dir: f.root, begun: make(chan struct{}, 8), let: make(chan struct{}, 8)}
+	f.root = slow
+	f.eng = f.engine(geometries[0])
+	return f, slow
+}
+
 // until waits for what another goroutine is about to do.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
@@ -103,11 +114,7 @@ func TestCheckpointOnce(t *testing.T) {
 
 // A suspension waits for a checkpoint that runs: after it that one would give up what the next journal holds.
 func TestSuspendWaitsForCheckpoint(t *testing.T) {
-	f := &fill{logRig: newLogRig(t, geometries[0])}
-	f.must(f.eng.Close(true))
-	slow := &slowSync{Dir: f.root, begun: make(chan struct{}, 2), let: make(chan struct{}, 2)}
-	f.root = slow
-	f.eng = f.engine(geometries[0])
+	f, slow := newSlowFill(t)
 	a := f.eng.applier
 	c := f.file(0, 3)
 	f.must(c.drain())

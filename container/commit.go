@@ -303,7 +303,7 @@ func (f *File) chooseBody(size int64, ws []SegmentWrite) (done bool, _ []Segment
 		f.single = new(block)
 	case old != nil:
 		f.dirty[metaKey{f.serial, 0, 0}] = old // not made: what it says was durable in the header, perhaps, and must be logged
-		f.setPin(0, unsealedPin)
+		f.pins[0] = unsealedPin
 	}
 	return false, ws, nil
 }

@@ -92,8 +92,8 @@ func (f *File) lookupFor(group uint64, at, end int64, fetched bool) (*block, err
 	return f.lookup(0, group)
 }
 
-// fetchBlocks has the host read the meta blocks that a write changes before the first of them is waited for, if they are several: they come beside each other. What is new has
-// none. The segments ascend. The caller holds commit.
+// fetchBlocks has the host read the meta blocks that a write changes before the first of them is waited for, if they are several: they come beside each
+// other. What is new has none. The segments ascend. The caller holds commit.
 func (f *File) fetchBlocks(ws []SegmentWrite) {
 	h, ok := f.host.(fetcher)
 	if !ok || f.hdr.kind != bodyTree || f.hdr.size == 0 {

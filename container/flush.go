@@ -173,15 +173,14 @@ func (f *File) finishMeta() {
 				delete(f.made, k)
 			}
 			if plevel, pindex, place, header := parentOf(level, k.index); header {
-				f.setPin(place, p)
+				f.pins[place] = p
 			} else {
 				f.dirty[metaKey{k.serial, plevel, pindex}].setPin(place, p)
 			}
 		}
 	}
 	if f.hdr.kind == bodyTree {
-		for i := range headerGroups + topNodes {
-			p := f.pin(i)
+		for i, p := range f.pins {
 			copy(f.hdr.body[i*pinSize:], p[:])
 		}
 	}

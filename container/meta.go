@@ -158,7 +158,7 @@ func (f *File) writable(level uint8, index uint64) (*block, error) {
 	}
 	f.headerDirty = true
 	if header && f.pin(place).hole() {
-		f.setPin(place, unsealedPin)
+		f.pins[place] = unsealedPin
 	} else if !header && parent.pin(place).hole() {
 		parent.setPin(place, unsealedPin)
 	}

@@ -37,20 +37,12 @@ func (h *header) pins() *headerPins {
 	return p
 }
 
-// pin is one of those in the header. The caller holds mu.
+// pin is one of those in the header, that of a hole where the body is no tree any more. The caller holds mu.
 func (f *File) pin(i int) pin {
 	if f.pins == nil {
 		return pin{}
 	}
 	return f.pins[i]
-}
-
-// setPin changes one. The caller holds mu.
-func (f *File) setPin(i int, p pin) {
-	if f.pins == nil {
-		f.pins = new(headerPins)
-	}
-	f.pins[i] = p
 }
 
 // newMAC returns a hash keyed with K_auth.

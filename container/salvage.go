@@ -96,7 +96,7 @@ func (f *File) losePin(level uint8, index uint64) error {
 	if header {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.setPin(place, pin{})
+		f.pins[place] = pin{}
 		f.headerDirty = true
 		return nil
 	}

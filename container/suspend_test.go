@@ -12,11 +12,7 @@ import (
 // A checkpoint that is asked for while the journal is being suspended, by an open that found no descriptor, finds nothing left to do. It does not take the journal
 // for one that failed, nor the next one for the last.
 func TestCheckpointWhileSuspending(t *testing.T) {
-	f := &fill{logRig: newLogRig(t, geometries[0])}
-	f.must(f.eng.Close(true))
-	slow := &slowSync{Dir: f.root, begun: make(chan struct{}, 8), let: make(chan struct{}, 8)}
-	f.root = slow
-	f.eng = f.engine(geometries[0])
+	f, slow := newSlowFill(t)
 	c := f.file(0, 3)
 	f.must(c.drain())
 	_, err := c.NoteTime(unix.Timespec{Sec: 7}) // which nobody synced

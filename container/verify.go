@@ -18,8 +18,8 @@ func (f *File) Verify(ctx context.Context, only []LostRange, step func(n int64))
 	f.mu.RLock()
 	closed, hdr, single, hostLen := f.closed, f.hdr, f.single, f.hostLen
 	var pins headerPins
-	for i := range pins {
-		pins[i] = f.pin(i)
+	if f.pins != nil {
+		pins = *f.pins
 	}
 	f.mu.RUnlock()
 	if closed {

@@ -160,8 +160,8 @@ type place struct {
 	foreign bool // it is another's by its header
 }
 
-// walk looks for containers and directories in all names of the vault: once, and to the end. A file that is another's by its header counts only where there is no other. The error wraps ErrIncomplete where a directory could not
-// be read: then nothing is known of what was not found.
+// walk looks for containers and directories in all names of the vault: once, and to the end. A file that is another's by its header counts only where
+// there is no other. The error wraps ErrIncomplete where a directory could not be read: then nothing is known of what was not found.
 func (c *Config) walk(want map[keys.ObjectID]bool) (map[keys.ObjectID]*place, error) {
 	found := map[keys.ObjectID]*place{}
 	note := func(at *visited, foreign bool) {

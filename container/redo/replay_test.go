@@ -274,6 +274,16 @@ func TestUnreadableDirectory(t *testing.T) {
 	l.want(l.m, p, "[4096 a]")
 }
 
+// logBlock logs the first block of a file as "a", with its path or without, and ends the journal.
+func (l *lab) logBlock(p spot, byPath bool) {
+	h := p.images(0, block)
+	if !byPath {
+		h.Path = nil
+	}
+	l.put(h, "a")
+	l.stop()
+}
+
 // Two host files of one id: that at the path, else any one, and an event says so; a hard link is no second file.
 func TestTwoObjects(t *testing.T) {
 	for _, byPath := range []bool{true, false} {
@@ -284,12 +294,7 @@ func TestTwoObjects(t *testing.T) {
 		ok(t, err)
 		_, err = f.WriteAt([]byte("copy"), 0)
 		ok(t, err)
-		h := p.images(0, block)
-		if !byPath {
-			h.Path = nil
-		}
-		l.put(h, "a")
-		l.stop()
+		l.logBlock(p, byPath)
 		if res := l.replay(); res.Files != 1 || l.has(event.Duplicate) == byPath {
 			t.Errorf("by path %v: %+v, events %v", byPath, res, l.events)
 		}
@@ -346,12 +351,7 @@ func TestSwappedLink(t *testing.T) {
 			foreign := header(keys.ObjectID{9})
 			_, err = f.WriteAt(foreign, 0)
 			ok(t, err)
-			h := p.images(0, block)
-			if !byPath {
-				h.Path = nil
-			}
-			l.put(h, "a")
-			l.stop()
+			l.logBlock(p, byPath)
 			l.replay()
 			l.want(l.m, q, "[4096 a]")
 			if readAll(t, f) != string(foreign) || l.has(event.Damage) {
