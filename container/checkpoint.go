@@ -99,7 +99,7 @@ func (a *applier) leave(f *File) {
 // accepted any more, since the journal cannot be recycled past the intent.
 func (a *applier) intend(payload []byte) (done func(error), err error) {
 	t := &transaction{}
-	if t.lsn, err = a.log.Load().Append(journal.Entry{Head: payload, Soon: true, From: a.keep(t)}); err == nil {
+	if t.lsn, err = a.log.Load().Append(journal.Entry{Head: payload, Hurry: journal.Soon, From: a.keep(t)}); err == nil {
 		err = a.log.Load().Sync(t.lsn)
 	}
 	a.mu.Lock()

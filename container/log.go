@@ -112,7 +112,10 @@ func (f *File) log() error {
 
 // append appends a transaction with its images.
 func (f *File) append(t *transaction, head *redo.Head) error {
-	e := journal.Entry{Soon: f.syncSoon.Swap(false)}
+	e := journal.Entry{}
+	if f.syncSoon.Swap(false) {
+		e.Hurry = journal.Soon
+	}
 	head.Images, head.Patches, e.Sums, e.Bulk = t.sorted(f.geo)
 	return f.eng.applier.append(t, head, e)
 }

@@ -39,7 +39,7 @@ func (d lyingDir) Open(name string, readOnly bool) (disk.File, error) {
 	return d.file(d.Dir.Open(name, readOnly))
 }
 
-func (d lyingDir) OpenDirect(name string) (disk.File, error) {
+func (d lyingDir) OpenDirect(name string) (disk.Direct, error) {
 	if d.lies.data {
 		return nil, unix.EOPNOTSUPP
 	}

@@ -7,15 +7,24 @@ import (
 
 // Entry is a transaction to append. What it holds is only read, and not kept.
 type Entry struct {
-	Head []byte
-	Bulk [][]byte // one string of bytes, cut anyhow
-	Sums []uint32 // CRC32C of each slice of Bulk, where they are known, else nil
-	Soon bool     // a Sync follows at once; it may then find that nothing is left to do
+	Head  []byte
+	Bulk  [][]byte // one string of bytes, cut anyhow
+	Sums  []uint32 // CRC32C of each slice of Bulk, where they are known, else nil
+	Hurry Hurry    // what is known of the Sync that follows
 
 	// From, where it is set, is told where the transaction will begin, once there is room for it and before it, or another, is written. It must not call
 	// the Journal. Append answers its error as it is, and appends nothing then.
 	From func(LSN) error
 }
+
+// Hurry says what is known of the Sync after an Append.
+type Hurry uint8
+
+const (
+	Later Hurry = iota // nothing
+	Soon               // it comes at once: Append may take a way to the disk that leaves nothing to it
+	Ahead              // it comes in a moment: the disk may begin, and Sync, or the next Append, waits for it
+)
 
 // Append writes one transaction to the pieces and returns its LSN. The transaction then survives the death of the process, and after Sync a power cut.
 // Transactions are ordered as their Appends took effect. In steady state nothing is allocated.
@@ -40,8 +49,11 @@ func (j *Journal) Append(e Entry) (LSN, error) {
 	}
 	j.waiting.Add(1)
 	j.appending.Lock()
-	alone := j.waiting.Add(-1) == 0 // else one sync for all of them is less
-	lsn, err := j.append(&t, e.From, e.Soon && alone)
+	w := way(e.Hurry)
+	if j.waiting.Add(-1) > 0 {
+		w = cached // one sync for all of them is less
+	}
+	lsn, err := j.append(&t, e.From, w)
 	j.appending.Unlock()
 	if err != nil {
 		return 0, err
@@ -50,8 +62,20 @@ func (j *Journal) Append(e Entry) (LSN, error) {
 	return lsn, nil
 }
 
-// append is Append under appending. direct: it may go straight to the disk.
-func (j *Journal) append(t *payload, from func(LSN) error, direct bool) (LSN, error) {
+// way is how a transaction gets to its piece, as its Hurry asks for.
+type way uint8
+
+const (
+	cached = way(Later) // through the host's page cache: a Sync makes it durable
+	direct = way(Soon)  // past it: it is durable then
+	flying = way(Ahead) // past it, and the host goes on by itself
+)
+
+// append is Append under appending.
+func (j *Journal) append(t *payload, from func(LSN) error, w way) (LSN, error) {
+	if err := j.land(); err != nil {
+		return 0, err
+	}
 	begin, err := j.reserve(t.left)
 	if err != nil {
 		return 0, err
@@ -62,9 +86,11 @@ func (j *Journal) append(t *payload, from func(LSN) error, direct bool) (LSN, er
 		}
 	}
 	j.mu.Lock()
-	direct = direct && j.synced == begin // J3: what lies before may be in the page cache alone
+	if j.synced != begin { // J3: what lies before may be in the page cache alone
+		w = cached
+	}
 	j.mu.Unlock()
-	end, stated, err := j.write(t, begin, &direct)
+	end, stated, err := j.write(t, begin, &w)
 	if err != nil {
 		j.revoke(begin)
 		return 0, j.fail("write", err)
@@ -72,16 +98,19 @@ func (j *Journal) append(t *payload, from func(LSN) error, direct bool) (LSN, er
 	j.number++
 	j.mu.Lock()
 	j.end, j.stated = end, stated
-	if direct {
+	switch w {
+	case direct:
 		j.synced, j.given = end, stated
+	case flying:
+		j.flying = j.live[len(j.live)-1]
 	}
 	j.mu.Unlock()
 	return end, nil
 }
 
-// write writes the records of a transaction from pos on, in reserved pieces, and returns its end, and what they say that is recycled. Where direct is set they go
-// straight to the disk; it is unset where one of them could not.
-func (j *Journal) write(t *payload, pos LSN, direct *bool) (end, stated LSN, err error) {
+// write writes the records of a transaction from pos on, in reserved pieces, and returns its end, and what they say that is recycled. w is the way that they
+// may go, and becomes the one that they went.
+func (j *Journal) write(t *payload, pos LSN, w *way) (end, stated LSN, err error) {
 	for first := true; first || t.left > 0; first = false {
 		p, err := j.pieceAt(pos)
 		if err != nil {
@@ -96,10 +125,13 @@ func (j *Journal) write(t *payload, pos LSN, direct *bool) (end, stated LSN, err
 		if t.left == 0 {
 			rec.flags |= flagCommit
 		}
+		if *w == flying && (!first || t.left > 0) {
+			*w = direct // one record can fly
+		}
 		j.mu.Lock()
 		rec.durable, rec.recycled = j.synced, j.recycled
 		j.mu.Unlock()
-		if err := j.writeRecord(p, &rec, part, direct); err != nil {
+		if err := j.writeRecord(p, &rec, part, w); err != nil {
 			return 0, 0, err
 		}
 		pos, stated = rec.end(), rec.recycled
@@ -131,10 +163,11 @@ func (j *Journal) pieceAt(pos LSN) (*piece, error) {
 	return p, nil
 }
 
-// writeRecord writes one record. direct is that of write.
-func (j *Journal) writeRecord(p *piece, rec *record, part payload, direct *bool) error {
+// writeRecord writes one record. w is that of write.
+func (j *Journal) writeRecord(p *piece, rec *record, part payload, w *way) error {
 	off := p.header.offset(rec.pos)
 	before := int(off % hostBlock)
+	copy(j.buf[:before], j.last)
 	g := gather{f: p.f, off: off - int64(before), b: j.buf[:before+recordHeader]}
 	end := g.off + roundUp(int64(before)+int64(rec.size()), hostBlock)
 	pad := int(min(end, p.header.size)-off) - recordHeader - part.left
@@ -147,7 +180,9 @@ func (j *Journal) writeRecord(p *piece, rec *record, part payload, direct *bool)
 	mac := j.sealer.end()
 	sealRecord(h, &mac)
 
-	*direct = *direct && p.direct != nil && len(g.b)+part.left+pad <= cap(g.b)
+	if p.direct == nil || len(g.b)+part.left+pad > cap(g.b) {
+		*w = cached
+	}
 	for part.left > 0 {
 		if err := g.add(part.next()); err != nil {
 			return err
@@ -157,22 +192,9 @@ func (j *Journal) writeRecord(p *piece, rec *record, part payload, direct *bool)
 		return err
 	}
 	last := int(p.header.offset(rec.end()) % hostBlock)
-	if *direct {
-		var err error
-		if *direct, err = p.writeDirect(g.b, g.off); err != nil {
-			return err
-		}
-	}
-	if !*direct {
-		if err := g.write(g.b); err != nil {
-			return err
-		}
-	}
-	if last > 0 {
-		copy(j.buf[:last], g.b[(len(g.b)-1)&^(hostBlock-1):])
-	}
+	j.last = g.b[len(g.b)-int(roundUp(int64(last), hostBlock)):][:last]
 	j.chain = mac
-	return nil
+	return g.end(p, w)
 }
 
 // revoke takes the first record of a failed transaction away, durably, so that it is not replayed should all of it have reached the host. Where even that

@@ -27,7 +27,7 @@
 //	    (fsync of the directory), before it is used
 //	J2  the header of a piece is synced before the first record of that use overwrites what the piece held before
 //	J3  records go to the page cache in order; Sync makes pieces durable in order, then counts them as synced. One that is to be synced at once goes straight to the
-//	    disk, where all before it is synced and nobody else waits
+//	    disk, where all before it is synced and nobody else waits. It may fly: Append returns while the host writes, and Sync, or the next Append, waits for that
 //	J4  a piece is used again only when Recycle gave up all of it; on a full host what it had not filled yet is left out then
 //	J5  removal: a header that gives up the whole log is synced to the newest piece; the other pieces are unlinked; that is synced; the
 //	    newest is unlinked; that is synced

@@ -62,4 +62,21 @@ func (g *gather) write(p []byte) error {
 	return err
 }
 
+// end writes what is left to p, on the way w. Where that cannot be w becomes the way that it went.
+func (g *gather) end(p *piece, w *way) error {
+	if *w == flying {
+		if begun, err := p.begin(g.b, g.off); begun || err != nil {
+			return err
+		}
+		*w = direct
+	}
+	if *w == direct {
+		if done, err := p.writeDirect(g.b, g.off); done || err != nil {
+			return err
+		}
+		*w = cached
+	}
+	return g.write(g.b)
+}
+
 func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }

@@ -37,7 +37,8 @@ type Journal struct {
 	sealer    sealer
 	chain     chain  // of the last record
 	number    uint64 // of the next transaction
-	buf       []byte // gathers small writes; as direct files want it
+	buf       []byte // gathers small writes; as direct files want it. What flies lies in it
+	last      []byte // what its last block has, of buf: the next record writes it again
 	stunted   bool   // the host had no room for the last piece, and that was said
 
 	waiting atomic.Int32 // for appending
@@ -54,6 +55,7 @@ type Journal struct {
 	given    LSN // of recycled, in those up to synced
 	pressed  LSN // asked for last
 	syncing  bool
+	flying   *piece // the host writes to it what lies between synced and end; Sync waits for that
 	closed   bool
 	err      error // sticky
 
@@ -154,9 +156,12 @@ func (j *Journal) Close(remove bool) error {
 	for j.syncing {
 		j.cond.Wait()
 	}
-	live, free, err := j.live, j.free, j.err
-	j.live, j.free = nil, nil
+	live, free, err, flying := j.live, j.free, j.err, j.flying
+	j.live, j.free, j.flying = nil, nil, nil
 	j.mu.Unlock()
+	if flying != nil {
+		_ = flying.direct.End() // nobody asked whether it is durable
+	}
 
 	all := append(append([]*piece(nil), free...), live...)
 	defer func() {

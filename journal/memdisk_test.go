@@ -20,6 +20,7 @@ type memDisk struct {
 	before   func(call, name string) (keep int, err error)
 	space    int64 // bytes that can still be allocated; -1: any
 	direct   int   // writes past the page cache
+	ended    int   // of them, those that were begun and ended
 	cached   int   // files that are opened for these, and refuse them
 }
 
@@ -33,8 +34,14 @@ type memFile struct {
 	d    *memDisk
 	name string
 	i    *memInode
+}
 
-	direct, refuses bool
+// memDirect is a file past the page cache.
+type memDirect struct {
+	*memFile
+	refuses bool
+	off     int // of what Begin began
+	p, was  []byte
 }
 
 func newMemDisk() *memDisk {
@@ -75,13 +82,13 @@ func (d *memDisk) Open(name string, _ bool) (disk.File, error) {
 	return &memFile{d: d, name: name, i: i}, nil
 }
 
-func (d *memDisk) OpenDirect(name string) (disk.File, error) {
+func (d *memDisk) OpenDirect(name string) (disk.Direct, error) {
 	defer d.mu.Unlock()
 	if _, err := d.call("open direct", name); err != nil {
 		return nil, err
 	}
 	d.cached--
-	return &memFile{d: d, name: name, i: d.names[name], direct: true, refuses: d.cached >= 0}, nil
+	return &memDirect{memFile: &memFile{d: d, name: name, i: d.names[name]}, refuses: d.cached >= 0}, nil
 }
 
 func (d *memDisk) Unlink(name string) error {
@@ -141,10 +148,12 @@ func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	defer f.d.mu.Unlock()
 	keep, err := f.d.call("write", f.name)
+	return f.put(p, off, keep, err)
+}
+
+// put writes p, or after a failed call what it kept.
+func (f *memFile) put(p []byte, off int64, keep int, err error) (int, error) {
 	n := len(p)
-	if f.direct && (f.refuses || disk.CheckDirect(p, off) != nil) {
-		return 0, syscall.EINVAL
-	}
 	if err != nil {
 		n = min(keep, n)
 	}
@@ -160,15 +169,55 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	copy(f.i.cur[off:], p[:n])
 	for s := int(off) / sector; n > 0 && s <= (int(off)+n-1)/sector; s++ {
 		f.i.versions[s] = append(f.i.versions[s], slices.Clone(f.i.cur[s*sector:min((s+1)*sector, len(f.i.cur))]))
-		if f.direct && err == nil {
-			copy(f.i.base[s*sector:], f.i.cur[s*sector:(s+1)*sector])
-			delete(f.i.versions, s)
-		}
-	}
-	if f.direct {
-		f.d.direct++
 	}
 	return n, err
+}
+
+func (f *memDirect) WriteAt(p []byte, off int64) (int, error) {
+	defer f.d.mu.Unlock()
+	n, err := f.begin(p, off)
+	if err == nil {
+		f.durable()
+	}
+	return n, err
+}
+
+func (f *memDirect) Begin(p []byte, off int64) error {
+	defer f.d.mu.Unlock()
+	_, err := f.begin(p, off)
+	return err
+}
+
+// begin writes past the page cache. The caller unlocks.
+func (f *memDirect) begin(p []byte, off int64) (int, error) {
+	keep, err := f.d.call("write", f.name)
+	if f.refuses || disk.CheckDirect(p, off) != nil {
+		return 0, syscall.EINVAL
+	}
+	f.d.direct++
+	f.off, f.p, f.was = int(off), p, slices.Clone(p)
+	return f.put(p, off, keep, err)
+}
+
+func (f *memDirect) End() error {
+	defer f.d.mu.Unlock()
+	if !slices.Equal(f.p, f.was) {
+		panic("what was begun to write was changed before its end")
+	}
+	_, err := f.d.call("end write", f.name)
+	if err == nil {
+		f.durable()
+		f.d.ended++
+	}
+	return err
+}
+
+// durable has what was begun on the disk.
+func (f *memDirect) durable() {
+	for s := f.off / sector; s < (f.off+len(f.p))/sector; s++ {
+		copy(f.i.base[s*sector:], f.i.cur[s*sector:(s+1)*sector])
+		delete(f.i.versions, s)
+	}
 }
 
 func (f *memFile) Allocate(off, n int64) error {

@@ -10,12 +10,13 @@ import (
 
 // piece is one host file of the ring.
 type piece struct {
-	name   string
-	f      disk.File
-	direct disk.File // the same for what is to be durable at once; nil where the host has none
-	header header    // what it is used for
-	place  int       // where the newest header stands
-	used   bool      // header stands on the disk
+	name    string
+	f       disk.File
+	direct  disk.Direct // the same for what is to be durable at once; nil where the host has none
+	noAhead bool        // of direct, only WriteAt can be had
+	header  header      // what it is used for
+	place   int         // where the newest header stands
+	used    bool        // header stands on the disk
 }
 
 // zeros is what new pieces are written with.
@@ -69,6 +70,19 @@ func (p *piece) writeDirect(b []byte, off int64) (done bool, err error) {
 	_, err = p.direct.WriteAt(b, off)
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP) {
 		p.noDirect()
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// begin begins writeDirect where the host can; else it does nothing, and never again.
+func (p *piece) begin(b []byte, off int64) (begun bool, err error) {
+	if p.noAhead {
+		return false, nil
+	}
+	err = p.direct.Begin(b, off)
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP) {
+		p.noAhead = true // writeDirect says whether it is that alone
 		return false, nil
 	}
 	return err == nil, err

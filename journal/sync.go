@@ -20,7 +20,7 @@ func (j *Journal) Sync(lsn LSN) error {
 		j.cond.Wait()
 	}
 	j.syncing = true
-	end, stated := j.end, j.stated
+	end, stated, flying := j.end, j.stated, j.flying
 	j.batch = j.batch[:0]
 	for _, p := range j.live {
 		if p.header.limit() > j.synced && p.header.start() < end {
@@ -29,19 +29,40 @@ func (j *Journal) Sync(lsn LSN) error {
 	}
 	j.mu.Unlock()
 	var err error
-	for _, p := range j.batch {
-		if err = p.f.Datasync(); err != nil {
-			break // the order of J3: what lies behind does not count
-		}
+	if flying != nil { // that is all which is not durable
+		err = flying.direct.End()
+	} else {
+		err = syncPieces(j.batch)
 	}
 	if err != nil {
 		err = j.fail("sync", err)
 	}
 	j.mu.Lock()
-	j.syncing = false
+	j.syncing, j.flying = false, nil
 	if err == nil {
 		j.synced, j.given = end, stated
 	}
 	j.cond.Broadcast()
 	return err
+}
+
+// syncPieces stops at the first error, by the order of J3: what lies behind does not count.
+func syncPieces(pieces []*piece) error {
+	for _, p := range pieces {
+		if err := p.f.Datasync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// land waits until nothing is flying: who appends needs the buffer that it lies in.
+func (j *Journal) land() error {
+	j.mu.Lock()
+	flying, end := j.flying, j.end
+	j.mu.Unlock()
+	if flying == nil {
+		return nil
+	}
+	return j.Sync(end)
 }

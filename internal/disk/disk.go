@@ -21,10 +21,9 @@ type Dir interface {
 	// Open opens a regular file for reading and writing (or reading only with readOnly). A symlink, FIFO, device, socket or
 	// directory in its place is an error at once, never a hang: ELOOP or ErrNotRegular.
 	Open(name string, readOnly bool) (File, error)
-	// OpenDirect opens a regular file for writing past the host's page cache: what WriteAt wrote within the stable length is durable when it returns, and
-	// nothing else is. Offset, length and the place in memory are multiples of DirectUnit. EINVAL or EOPNOTSUPP, here or from WriteAt, says that the host
-	// cannot do that.
-	OpenDirect(name string) (File, error)
+	// OpenDirect opens a regular file for writing past the host's page cache. EINVAL or EOPNOTSUPP, here or from Direct.WriteAt, says that the host cannot
+	// do that.
+	OpenDirect(name string) (Direct, error)
 	// Create makes a new regular file, opened for reading and writing; EEXIST where the name is taken.
 	Create(name string, mode uint32) (File, error)
 	// Tmpfile makes a new regular file without a name, opened for reading and writing. It is gone with its last descriptor unless LinkFile
@@ -69,6 +68,17 @@ type Dir interface {
 	// SyncAll is syncfs(2): data, attributes and names of the whole host filesystem, as they were when it was called, are durable when it returns. On a
 	// filesystem that is not told of that it is a sync of all that was changed by this Dir, those opened from it, and that from which it was opened.
 	SyncAll() error
+	Close() error
+}
+
+// Direct is an open host file that is written past the host's page cache. Offset, length and the place in memory of what is written are multiples of DirectUnit.
+type Direct interface {
+	// WriteAt returns when what it wrote within the stable length is durable; nothing else is.
+	WriteAt(p []byte, off int64) (int, error)
+	// Begin begins a WriteAt that the host goes on with by itself, also when the process dies. End, which each Begin that succeeds is followed by, waits for it and
+	// answers what WriteAt would; p must not change before. One at a time. EOPNOTSUPP: only WriteAt can be had.
+	Begin(p []byte, off int64) error
+	End() error
 	Close() error
 }
 

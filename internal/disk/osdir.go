@@ -74,7 +74,7 @@ func (d *osDir) Open(name string, readOnly bool) (File, error) {
 }
 
 // OpenDirect works only on filesystems that are known to do what both flags together ask for: on FUSE and network filesystems that is up to a server.
-func (d *osDir) OpenDirect(name string) (File, error) {
+func (d *osDir) OpenDirect(name string) (Direct, error) {
 	f, err := d.openRegular(name, unix.O_WRONLY|unix.O_DIRECT|unix.O_DSYNC)
 	if err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func (d *osDir) OpenDirect(name string) (File, error) {
 	if err == nil {
 		switch uint32(st.Type) { // which has another type on each architecture
 		case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC:
-			return f, nil
+			return &osDirect{osFile: f}, nil
 		}
 		err = syscall.EOPNOTSUPP
 	}

@@ -17,6 +17,6 @@
 //	}
 //
 // Its parts: state.go has the names, stable.go what of them is stable, inode.go an object and what of it is stable, content.go the bytes, memory.go,
-// memdir.go, memfile.go and memxattr.go the calls, loss.go the cuts, record.go the log, fault.go what makes calls fail.
+// memdir.go, memfile.go, memdirect.go and memxattr.go the calls, loss.go the cuts, record.go the log, fault.go what makes calls fail.
 // disktest.go is the conformance suite; its tests are in names.go, files.go, attributes.go and xattrs.go.
 package disktest

@@ -52,13 +52,12 @@ func (d *memDir) Open(name string, readOnly bool) (disk.File, error) {
 	return &memFile{n}, nil
 }
 
-func (d *memDir) OpenDirect(name string) (disk.File, error) {
+func (d *memDir) OpenDirect(name string) (disk.Direct, error) {
 	n, err := d.openRegular(name)
 	if err != nil {
 		return nil, err
 	}
-	n.direct = true
-	return &memFile{n}, nil
+	return &memDirect{memFile: memFile{n}}, nil
 }
 
 func (d *memDir) openRegular(name string) (*node, error) {

@@ -7,8 +7,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/cofferfs/coffer/internal/disk"
 )
 
 type memFile struct{ *node }
@@ -44,7 +42,7 @@ func (f *memFile) transfer(op string, off int64, n int) (int, error) {
 	}
 	switch {
 	case f.closed:
-	case f.pathOnly, op == "write" && f.readOnly, op == "read" && f.direct:
+	case f.pathOnly, op == "write" && f.readOnly:
 		return 0, syscall.EBADF
 	case off < 0 && n > 0:
 		return 0, syscall.EINVAL
@@ -52,13 +50,15 @@ func (f *memFile) transfer(op string, off int64, n int) (int, error) {
 	return n, err
 }
 
-func (f *memFile) WriteAt(p []byte, off int64) (n int, err error) {
+func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	n, err = f.transfer("write", off, len(p))
-	if bad := disk.CheckDirect(p, off); f.direct && bad != nil {
-		n, err = 0, bad
-	}
+	return f.put(p, off)
+}
+
+// put is WriteAt with the lock held.
+func (f *memFile) put(p []byte, off int64) (int, error) {
+	n, err := f.transfer("write", off, len(p))
 	if n == 0 {
 		return 0, wrap("write", "", err)
 	}
@@ -70,9 +70,6 @@ func (f *memFile) WriteAt(p []byte, off int64) (n int, err error) {
 	}
 	if n > 0 {
 		f.m.write(f.ino, dataChange{kind: putData, off: off, n: int64(n), data: kept(p[:n])})
-	}
-	if f.direct && err == nil {
-		f.m.apply(func(s *state) { s.inodes[f.ino].syncRange(off, int64(n)) })
 	}
 	return n, wrap("write", "", err)
 }

@@ -86,7 +86,6 @@ type node struct {
 	name     string
 	readOnly bool
 	pathOnly bool
-	direct   bool // for writing only
 	closed   bool
 }
 

@@ -2,6 +2,7 @@ package disktest_test
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -170,7 +171,7 @@ func TestDirect(t *testing.T) {
 	ok(t, d.SyncAll())
 	direct, err := d.OpenDirect("f")
 	ok(t, err)
-	put := func(f disk.File, c byte, unit, units int) {
+	put := func(f io.WriterAt, c byte, unit, units int) {
 		t.Helper()
 		b := disk.DirectBuffer(512 * units)
 		for i := range b {
