@@ -75,6 +75,9 @@ func (f *File) Flush() error {
 	return f.report(f.handOver())
 }
 
+// FlushAhead is Flush before somebody calls Flush or Sync: an error is left to that.
+func (f *File) FlushAhead() { _ = f.handOver() }
+
 // Sync is Flush and makes what it wrote durable. The errors are Flush's and the container's.
 func (f *File) Sync() error {
 	err := f.handOver()

@@ -41,8 +41,8 @@ type File struct {
 	hostMu     sync.Mutex
 	hostClosed bool // guarded by hostMu
 
-	hostChanged atomic.Bool // see HostChanged
-	syncSoon    atomic.Bool // see SyncSoon
+	hostChanged atomic.Bool  // see HostChanged
+	hurry       atomic.Int32 // a journal.Hurry; see SyncSoon, SyncAhead
 
 	streams streams // of large reads; see fetchStream
 

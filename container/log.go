@@ -112,10 +112,7 @@ func (f *File) log() error {
 
 // append appends a transaction with its images.
 func (f *File) append(t *transaction, head *redo.Head) error {
-	e := journal.Entry{}
-	if f.syncSoon.Swap(false) {
-		e.Hurry = journal.Soon
-	}
+	e := journal.Entry{Hurry: journal.Hurry(f.hurry.Swap(int32(journal.Later)))}
 	head.Images, head.Patches, e.Sums, e.Bulk = t.sorted(f.geo)
 	return f.eng.applier.append(t, head, e)
 }
@@ -218,7 +215,10 @@ func (e *Engine) NoteTime(id keys.ObjectID, path func() []string, ts unix.Timesp
 }
 
 // SyncSoon says that Sync comes right after the next Flush, which then may take a way to the disk that leaves less to it.
-func (f *File) SyncSoon() { f.syncSoon.Store(true) }
+func (f *File) SyncSoon() { f.hurry.Store(int32(journal.Soon)) }
+
+// SyncAhead says that Sync comes a moment after the next Flush, which has the disk begin if it can without waiting for it.
+func (f *File) SyncAhead() { f.hurry.Store(int32(journal.Ahead)) }
 
 // Sync is Flush and makes everything flushed so far durable (C7). An error means that nothing may be assumed durable.
 func (f *File) Sync() error {
@@ -249,7 +249,7 @@ func (f *File) commitNow() (lsn journal.LSN, err error) {
 	f.commit.Lock()
 	defer f.commit.Unlock()
 	f.SyncSoon()
-	defer f.syncSoon.Store(false)
+	defer f.hurry.Store(int32(journal.Later))
 	if err := f.flush(); err != nil {
 		return 0, err
 	}

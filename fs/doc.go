@@ -23,6 +23,7 @@
 //	journal        Journal.Append (append.go): records behind each other in a piece
 //	fs             FSYNC, FS.Fsync: then File.Sync (log.go, C7): Journal.Sync; and the names of the file (sync.go), or all of a new file by the
 //	               journal alone (made.go, C8)
+//	               In the same order, but begun by the last WRITE before it, where a file's FSYNCs can be foreseen (ahead.go)
 //	container      some seconds later the applier (run.go): what is durable in the journal to its places, a sync, Journal.Recycle (A1 to A4)
 //
 // # What it rests on
@@ -51,7 +52,7 @@
 // # The files, in reading order
 //
 //	fs.go mount.go options.go stack.go                     the filesystem, its mount, and the layers of a vault put together
-//	fileops.go early.go file.go closings.go orphan.go copy.go
+//	fileops.go early.go ahead.go file.go closings.go orphan.go copy.go
 //	                                                       requests on bytes, and the open file behind them; one without a name
 //	inode.go table.go links.go prune.go                    objects that the kernel knows, and their names
 //	dirops.go rename.go symlink.go tmpfile.go readdir.go told.go

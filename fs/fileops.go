@@ -185,10 +185,15 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 	}
 	err = fs.with(n, func(f *cache.File) error {
 		fs.changedNow(n)
+		write := f.WriteAt
 		if in.WriteFlags&fuse.WRITE_CACHE != 0 { // nobody waits for the kernel's own writing back
-			return f.WriteThrough(data, int64(in.Offset))
+			write = f.WriteThrough
 		}
-		return f.WriteAt(data, int64(in.Offset))
+		if err := write(data, int64(in.Offset)); err != nil {
+			return err
+		}
+		n.flushAhead(f, len(data))
+		return nil
 	})
 	if err != nil {
 		return 0, fs.status("write", err)
@@ -260,10 +265,15 @@ func (fs *FS) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 
 // handOverSent flushes a file of which the kernel has sent all it knows, times included.
 func (fs *FS) handOverSent(n *inode, f *cache.File) error {
+	return fs.handOverThen(n, f, fs.keepTimes)
+}
+
+// handOverThen is handOverSent; then sees to the times, as keepTimes does.
+func (fs *FS) handOverThen(n *inode, f *cache.File, then func(n *inode, c *container.File)) error {
 	late := n.timesSent()
 	err := fs.handOver(f)
 	if err == nil {
-		fs.keepTimes(n, f.Container())
+		then(n, f.Container())
 	} else if late {
 		n.timesLate()
 	}
@@ -276,11 +286,16 @@ func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if err != nil {
 		return fs.status("fsync", err)
 	}
-	const dataOnly = 1
+	const fdatasync = 1
+	dataOnly := in.FsyncFlags&fdatasync != 0
+	times := fs.keepTimes
+	if n.habit.synced(dataOnly) && dataOnly {
+		times = fs.oweTimes // they were not known when the disk was begun with
+	}
 	err = fs.with(n, func(f *cache.File) error {
 		f.Container().SyncSoon()
 		// Hand over first: that puts the mtime right, and what follows makes it durable with the data.
-		if err := fs.handOverSent(n, f); err != nil {
+		if err := fs.handOverThen(n, f, times); err != nil {
 			return err
 		}
 		made, err := fs.syncMade(n, f)
@@ -292,7 +307,7 @@ func (fs *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 			return err
 		}
 		n.headerSynced.Store(true)
-		if in.FsyncFlags&dataOnly == 0 && n.metaDirty.Swap(false) {
+		if !dataOnly && n.metaDirty.Swap(false) {
 			if err := fs.syncAttributes(f); err != nil {
 				n.metaDirty.Store(true)
 				return err

@@ -78,6 +78,8 @@ type inode struct {
 	metaDirty    atomic.Bool  // mode or owner may have been set since the last full sync
 	headerSynced atomic.Bool  // a header of the file was made durable in this session
 
+	habit habit
+
 	times
 }
 

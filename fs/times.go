@@ -28,6 +28,7 @@ type times struct {
 	pending bool          // arrived counts on the host, until the kernel says more
 	arrived unix.Timespec // of the last change that the kernel has not put a time to
 	onHost  unix.Timespec // as put back last
+	owed    bool          // the journal may have arrived in place of mtime
 
 	ctime unix.Timespec // as the kernel said last, or of the last change of an open file; zero: the host's counts, or what it stands for
 
@@ -221,16 +222,25 @@ func (t *times) timesLate() {
 func (fs *FS) keepTimes(n *inode, c *container.File) {
 	n.timeMu.Lock()
 	n.pending = false
-	ts, waits := n.mtime, c.Waits()
+	ts, waits, owed := n.mtime, c.Waits(), n.owed
+	n.owed = false
 	late := n.tracked == c.Host() && n.onHost != n.mtime
 	if late && !waits { // else the applier puts it there: Hooks.Applied waits for timeMu
 		fs.putTime(n, c.Host(), ts)
 	}
 	n.timeMu.Unlock()
-	if late || waits {
+	if late || waits || owed {
 		_, err := c.NoteTime(ts)
 		fs.failed(n, err, "mtime could not be logged")
 	}
+}
+
+// oweTimes leaves that to the next hand-over that logs times, or calls keepTimes: what was flushed has the time at which it arrived, and the fdatasync that is to be
+// answered promises none.
+func (fs *FS) oweTimes(n *inode, _ *container.File) {
+	n.timeMu.Lock()
+	n.owed = true
+	n.timeMu.Unlock()
 }
 
 func (fs *FS) putTime(n *inode, h disk.File, ts unix.Timespec) {

@@ -69,7 +69,7 @@ func (r *crashRun) step() error {
 	}
 	actions := []action{
 		{12, r.create}, {6, r.open}, {8, r.close}, {22, r.write}, {5, r.truncate}, {4, r.punch}, {14, r.fsync}, {5, r.fsyncDir},
-		{10, r.rename}, {3, r.link}, {6, r.unlink}, {4, r.mkdir}, {2, r.rmdir}, {2, r.symlink}, {2, r.chmod}, {5, r.replace}, {5, r.scratch}, {4, r.tmpfile}, {1, r.remount},
+		{10, r.rename}, {3, r.link}, {6, r.unlink}, {4, r.mkdir}, {2, r.rmdir}, {2, r.symlink}, {2, r.chmod}, {5, r.replace}, {5, r.scratch}, {4, r.tmpfile}, {3, r.commits}, {1, r.remount},
 		{2, func() error { return r.stack.Engine.Checkpoint() }},
 	}
 	sum := 0
@@ -311,8 +311,11 @@ func (r *crashRun) writeTo(h handle) error {
 		off, n = r.rng.Int64N(size+1), 1+r.rng.Int64N(20<<10)
 	}
 	off = min(off, r.maxSize)
-	n = min(n, r.maxSize+page-off)
-	var err error
+	return r.writeAt(h, off, min(n, r.maxSize+page-off))
+}
+
+func (r *crashRun) writeAt(h handle, off, n int64) (err error) {
+	size := int64(len(h.o.content))
 	r.event(fmt.Sprintf("write %s, %d bytes at %d of %d", h.o, n, off, size), func(ev int) {
 		data := r.stamp(ev, n)
 		if err = r.k.write(h.o.node, h.fh, data, off); err != nil {
@@ -389,7 +392,10 @@ func (r *crashRun) fsync() error {
 }
 
 func (r *crashRun) fsyncHandle(h handle) (err error) {
-	dataOnly := r.rng.IntN(2) == 0
+	return r.syncHandle(h, r.rng.IntN(2) == 0)
+}
+
+func (r *crashRun) syncHandle(h handle, dataOnly bool) (err error) {
 	ev := r.last()
 	r.event(fmt.Sprintf("fsync %s, data only %v", h.o, dataOnly), func(int) { err = r.k.fsync(h.o.node, h.fh, dataOnly) })
 	if err == nil {
@@ -498,6 +504,31 @@ func (r *crashRun) scratch() error {
 		err = r.fsyncDirAt(s.dir, dir)
 	}
 	return err
+}
+
+// commits is what databases do: a few small writes and an fdatasync, again and again, so that the filesystem comes to foresee it. Not always it is right.
+func (r *crashRun) commits() error {
+	h := pick(r, r.handles)
+	if h.o == nil {
+		return nil
+	}
+	writes := 1 + r.rng.IntN(2)
+	for range 4 + r.rng.IntN(8) {
+		for range writes {
+			size := int64(len(h.o.content))
+			off := []int64{size, r.rng.Int64N(size/page+1) * page, r.rng.Int64N(size + 1)}[r.rng.IntN(3)]
+			if err := r.writeAt(h, min(off, r.maxSize), 1+r.rng.Int64N(2*page)); err != nil {
+				return err
+			}
+		}
+		if r.rng.IntN(16) == 0 {
+			return r.truncate()
+		}
+		if err := r.syncHandle(h, true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // remount closes everything, unmounts and mounts again. It promises what closing does.

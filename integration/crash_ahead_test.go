@@ -1,0 +1,102 @@
+package integration
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/internal/disk/disktest"
+)
+
+// The disk is begun with for an fdatasync that is foreseen, when the WRITE comes: the fdatasync only waits. What it acknowledges is there after any cut, and nothing
+// that was begun and not acknowledged harms what was there.
+func TestFsyncAhead(t *testing.T) {
+	c := newCrashMount(t)
+	node, fh := c.file(fuse.FUSE_ROOT_ID, "file", bytes.Repeat(stampedPage(1), 8))
+	c.must(c.fsync(node, fh, false))
+	for i := range 4 {
+		c.must(c.write(node, fh, stampedPage(uint64(10+i)), int64(i)*page))
+		c.must(c.fsync(node, fh, true))
+	}
+	var calls []string // that write
+	c.disk.SetTrace(func(op, name string, _ int64, _ int) {
+		if strings.Contains(op, "write") || strings.Contains(op, "sync") {
+			calls = append(calls, op+" "+name)
+		}
+	})
+	c.must(c.write(node, fh, stampedPage(20), 0))
+	if len(calls) != 1 || !strings.HasPrefix(calls[0], "write ") {
+		t.Fatalf("a WRITE before a foreseen fdatasync: %q", calls)
+	}
+	for _, loss := range crashLosses() {
+		after := c.cut(loss)
+		got, err := after.content("file")
+		if err != nil || !bytes.Equal(got[page:4*page], stampedPages(11, 12, 13)) || !bytes.Equal(got[:page], stampedPage(10)) && !bytes.Equal(got[:page], stampedPage(20)) {
+			t.Errorf("%v, before the fdatasync: %d bytes, %v", loss, len(got), err)
+		}
+		after.unmount()
+	}
+	c.must(c.fsync(node, fh, true))
+	if len(calls) != 2 || calls[1] != "end "+calls[0] {
+		t.Fatalf("an fdatasync that was foreseen: %q", calls[1:])
+	}
+	c.disk.SetTrace(nil)
+	after := c.cut(disktest.LoseAll)
+	if got, err := after.content("file"); err != nil || !bytes.Equal(got[:page], stampedPage(20)) {
+		t.Errorf("what was acknowledged is not there: %v", err)
+	}
+	after.unmount()
+
+	// What comes otherwise than foreseen.
+	c.must(c.write(node, fh, stampedPage(30), 0))
+	c.must(c.write(node, fh, stampedPage(31), page))
+	c.must(c.fsync(node, fh, true))
+	after = c.cut(disktest.LoseAll)
+	if got, err := after.content("file"); err != nil || !bytes.Equal(got[:2*page], stampedPages(30, 31)) {
+		t.Errorf("what was acknowledged after one WRITE more is not there: %v", err)
+	}
+	after.unmount()
+}
+
+func stampedPages(stamps ...uint64) (all []byte) {
+	for _, s := range stamps {
+		all = append(all, stampedPage(s)...)
+	}
+	return all
+}
+
+// The mtime that the kernel told between the WRITE and the fdatasync, too late for what was begun, is that of the file after the close and a death of the process,
+// also where what the journal has was brought to its place meanwhile.
+func TestTimesAhead(t *testing.T) {
+	c := newCrashMount(t)
+	other, ofh := c.file(fuse.FUSE_ROOT_ID, "other", stampedPage(1))
+	node, fh := c.file(fuse.FUSE_ROOT_ID, "file", stampedPage(1))
+	tell := func(sec uint64) {
+		in := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{
+			InHeader: c.header(node), Valid: fuse.FATTR_MTIME | fuse.FATTR_CTIME, Mtime: sec, Ctime: sec,
+		}}
+		var out fuse.AttrOut
+		if s := c.kernel.fs.SetAttr(nil, &in, &out); s != fuse.OK {
+			t.Fatal(s)
+		}
+	}
+	c.must(c.fsync(node, fh, false))
+	for i := range uint64(6) {
+		c.must(c.write(node, fh, stampedPage(10+i), 0))
+		tell(1000 + i)
+		c.must(c.fsync(node, fh, true))
+	}
+	c.must(c.truncate(other, 4<<20))
+	c.must(c.fsync(other, ofh, true))
+	c.must(c.truncate(other, 0)) // a cut of so much has all be applied at once, which gives nothing up
+	c.must(c.fsync(other, ofh, true))
+	c.must(c.close(node, fh, unix.O_RDWR))
+	after := c.cut(disktest.Killed)
+	if _, a := after.known(fuse.FUSE_ROOT_ID, "file"); a.Mtime != 1005 {
+		t.Errorf("mtime %d", a.Mtime)
+	}
+	after.unmount()
+}
