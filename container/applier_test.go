@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -289,8 +290,11 @@ func TestCloseAfterFailure(t *testing.T) {
 	}
 }
 
-// Of each place the last image waits, however often it was logged. What the applier is at already stays with it.
-func TestLastImagesWait(t *testing.T) {
+// Of each place the last image waits, however often it was logged. What the applier is at already stays with it. In a bubble it begins nothing by itself before the
+// test waits for it, however slow the machine.
+func TestLastImagesWait(t *testing.T) { synctest.Test(t, testLastImagesWait) }
+
+func testLastImagesWait(t *testing.T) {
 	f := &fill{logRig: newLogRig(t, geometries[8])}
 	c := f.file(0, 20)
 	f.must(c.drain())

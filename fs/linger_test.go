@@ -2,13 +2,17 @@ package fs
 
 import (
 	"testing"
+	"testing/synctest"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
-// A file that lingers for the journal, is opened again and loses its name goes with its last handle, and its room with it.
-func TestLingerUnlinked(t *testing.T) {
+// A file that lingers for the journal, is opened again and loses its name goes with its last handle, and its room with it. In a bubble the time after which it
+// lingers no more does not pass while anything runs, however slowly.
+func TestLingerUnlinked(t *testing.T) { synctest.Test(t, testLingerUnlinked) }
+
+func testLingerUnlinked(t *testing.T) {
 	r := newEarlyRig(t, 1)
 	var out fuse.EntryOut
 	mustOK(t, r.Lookup(nil, &r.root, "0", &out))

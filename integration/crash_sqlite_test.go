@@ -2,6 +2,8 @@ package integration
 
 import (
 	"bufio"
+	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -84,7 +86,8 @@ func runSQLite(t *testing.T, m *disktest.Memory, base crashBase, mode sqliteMode
 		s.abandon(m)
 	}()
 	c := exec.Command("sqlite3", "-bail", filepath.Join(dir, "test.db"))
-	c.Dir, c.Env = "/", cleanEnv(t)
+	var complaint bytes.Buffer
+	c.Dir, c.Env, c.Stderr = "/", cleanEnv(t), &complaint
 	in, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +108,8 @@ func runSQLite(t *testing.T, m *disktest.Memory, base crashBase, mode sqliteMode
 				return
 			}
 		}
-		t.Fatalf("no answer to %s: %v", sql, lines.Err())
+		err := errors.Join(lines.Err(), c.Wait())
+		t.Fatalf("no answer to %s: %v: %s", sql, err, complaint.String())
 	}
 	say("PRAGMA journal_mode="+mode.journal+"; PRAGMA synchronous="+mode.synchronous+"; PRAGMA wal_autocheckpoint=20; CREATE TABLE t(n INTEGER PRIMARY KEY, data BLOB);", "ready")
 	done = append(done, transaction{0, m.Ops()})

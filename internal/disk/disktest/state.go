@@ -53,6 +53,8 @@ func newState(now int64) *state {
 	s := &state{inodes: map[uint64]*inode{}, last: rootIno, born: new(sync.Map), capacity: 1 << 40 / pageSize}
 	root := s.make(rootIno, unix.S_IFDIR|0o755, now)
 	root.parent, root.links = rootIno, 2
+	root.live.uid, root.live.gid = caller()
+	root.stable = root.live
 	return s
 }
 
