@@ -29,6 +29,11 @@ func TestGoldenDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := g.close(); err != nil {
+			t.Error(err)
+		}
+	})
 	host := func(name string) string {
 		e, err := g.tree.Root().Lookup(name)
 		if err != nil {
@@ -92,6 +97,7 @@ func TestGoldenDamage(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			dir, _ := spec.unpack(t)
 			if err := test.damage(dir); err != nil {
 				t.Fatal(err)
@@ -111,9 +117,6 @@ func TestGoldenDamage(t *testing.T) {
 			}
 			t.Logf("reader: %s", stderr)
 		})
-	}
-	if err := g.close(); err != nil {
-		t.Fatal(err)
 	}
 }
 
