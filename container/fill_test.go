@@ -225,7 +225,7 @@ func TestFill(t *testing.T) {
 		},
 		"checkpoints, closes, unlinks": func(f *fill) {
 			f.together(writers, func(i int) error {
-				for n := range 20 {
+				for n := range 10 { // about 100 MiB of log
 					c := f.file(i*1000+n, 30)
 					for range 10 {
 						if err := f.write(c, rand.IntN(20), 9); err != nil {

@@ -329,7 +329,14 @@ func testCrashMade(t *testing.T, work func(r *madeRun), judge func(r *madeRun) e
 	r.must(r.s.Engine.Checkpoint())
 	work(r)
 	for _, loss := range crashLosses() {
-		for seed := range uint64(times(8, 40)) {
+		seeds := times(8, 40)
+		if testing.Short() {
+			seeds = 3
+		}
+		if !loss.Chance() {
+			seeds = 1
+		}
+		for seed := range uint64(seeds) {
 			after := &madeRun{t: t}
 			d := r.m.Cut(loss, rand.New(rand.NewPCG(seed, 1)))
 			for _, readOnly := range []bool{true, false} { // who only reads is shown the same

@@ -56,6 +56,14 @@ func PowerCuts() []Loss {
 	return []Loss{LoseAll, LoseNothing, LoseSectors512, LoseSectors4K, LoseTail, LoseDataNotSizes, LoseNames}
 }
 
+// Chance answers whether what is left hangs on the rng: else all cuts of one moment leave the same.
+func (l Loss) Chance() bool {
+	if l.Alive {
+		return false
+	}
+	return l.Data == Sectors512 || l.Data == Sectors4K || l.Data == TornPrefix || l.Names == NamesInOrder || l.Names == NamesByDirectory
+}
+
 func (l Loss) String() string {
 	if l.Alive {
 		return "killed"

@@ -52,6 +52,26 @@ func nameList(t testing.TB, d disk.Dir, dir string) (all []string) {
 	return all
 }
 
+// Where chance has no part in a loss, every seed leaves the same; where it has, not.
+func TestChance(t *testing.T) {
+	m := disktest.NewMemory()
+	d := m.Root()
+	f := create(t, d, "f", strings.Repeat("0", 2*4096))
+	ok(t, f.Sync())
+	ok(t, d.SyncAll())
+	for i := range 4 {
+		_, err := f.WriteAt([]byte(strings.Repeat(fmt.Sprint(i+1), 3000)), int64(i)*3000)
+		ok(t, err)
+		ok(t, create(t, d, fmt.Sprint(i), "x").Close())
+	}
+	for _, l := range append(disktest.PowerCuts(), disktest.Killed) {
+		left := seen(m, l, 100, func(d disk.Dir) string { return fmt.Sprint(inodes(t, d)) })
+		if (len(left) > 1) != l.Chance() {
+			t.Errorf("%v: %d outcomes, chance %v", l, len(left), l.Chance())
+		}
+	}
+}
+
 // A name in a directory whose own name is lost is lost.
 func TestLostDirectory(t *testing.T) {
 	m := disktest.NewMemory()
