@@ -224,12 +224,13 @@ func (a *app) serveHere(job mountJob, mk *keys.MasterKey, f mountFlags) error {
 		defer log.Close()
 		out = log
 	}
-	return serve(job, mk, newLogger(out, job.Vault), a.takeSignals(), func() {
+	// Classified here: takeSignals ends the app's context, and run would call it interrupted.
+	return classify(serve(job, mk, newLogger(out, job.Vault), a.takeSignals(), func() {
 		a.sayMounted(job, f.quiet)
 		if err := notifySystemd("READY=1\nSTATUS=Mounted on " + oneLine(job.Mountpoint)); err != nil {
 			a.say("warning: %s", oneLine(err.Error()))
 		}
-	})
+	}))
 }
 
 // daemonLog opens the log. A default place that cannot be written is no reason not to mount; one that was asked for is.

@@ -142,6 +142,22 @@ func TestMountErrors(t *testing.T) {
 	b.fails(exitOther, "cannot open the log", passphrase+"\n", "mount", "--log", b.path("no/log"), v, mp)
 }
 
+// What the daemon finds wrong is told alike by the command that started it and by one that is the daemon itself.
+func TestMountErrorsOfDaemon(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	mp := b.mkdir("plain")
+	if err := remake(filepath.Join(v, ".coffer/state"), os.Mkdir(filepath.Join(v, ".coffer/statex"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for _, flag := range []string{"--foreground=false", "--foreground"} {
+		r := b.fails(exitConfig, "not a regular file", passphrase+"\n", "mount", flag, v, mp)
+		if !strings.Contains(r.stderr, "hint: look at what stands there") {
+			t.Errorf("%s: no hint: %s", flag, r.stderr)
+		}
+	}
+}
+
 // Whatever stands in the place of the config, both copies of it: one line, a hint, nothing changed, no hang.
 func TestConfigErrors(t *testing.T) {
 	b := newBox(t)
