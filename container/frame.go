@@ -52,11 +52,8 @@ func (h *frameHeader) put(b []byte) {
 	binary.LittleEndian.PutUint32(b[28:], 0)
 }
 
-// parse reads a header without flags. It does not bound the length: that is the caller's, who knows the geometry.
-func (h *frameHeader) parse(b []byte) error { return h.parseFlags(b, 0) }
-
-// parseFlags is parse where some flags may be set.
-func (h *frameHeader) parseFlags(b []byte, allowed uint8) error {
+// parse reads a header, whose flags are among those allowed. It does not bound the length: that is the caller's, who knows the geometry.
+func (h *frameHeader) parse(b []byte, allowed uint8) error {
 	if len(b) < frameHeaderSize {
 		return fmt.Errorf("frame header: %w", ErrTruncated)
 	}

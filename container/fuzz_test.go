@@ -97,7 +97,7 @@ func FuzzFrameHeader(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var h frameHeader
-		if err := h.parse(raw); err != nil {
+		if err := h.parse(raw, 0); err != nil {
 			if !refused(err) {
 				t.Fatalf("error without a class: %v", err)
 			}

@@ -20,7 +20,6 @@ const (
 	treeLevels   = 3   // levels of tree nodes between the header and the meta blocks
 	recordHead   = 128 // bytes of a segment record before its frame entries
 	entrySize    = 56  // bytes of one frame entry
-	maxFrames    = 64  // frames per segment, over all geometries
 	maxGroups    = headerGroups + topNodes<<(fanoutShift*(treeLevels-1)+fanoutShift)
 	minRecord    = 512  // smallest segment record
 	bodyOffset   = 512  // of the header's body

@@ -105,13 +105,6 @@ type SegmentCrypto struct {
 	crypto fileCrypto
 }
 
-// SegmentCrypto returns the segment functions for an object of this vault with the engine's parameters. They share the engine's pool.
-func (e *Engine) SegmentCrypto(id keys.ObjectID) (*SegmentCrypto, error) {
-	k := e.ring.File(id, e.params)
-	defer k.Destroy()
-	return newSegmentCrypto(e.pool, e.geo, e.ring.VaultID, id, e.params, &k)
-}
-
 // NewSegmentCrypto returns the segment functions for an object outside of any vault, whose keys k the caller derived; scope and id go into the
 // associated data of its frames. It has a pool of its own, of so many workers. k may be destroyed afterwards.
 func NewSegmentCrypto(scope keys.VaultID, id keys.ObjectID, p keys.FileParams, k *keys.FileKeys, workers int) (*SegmentCrypto, error) {
@@ -122,15 +115,11 @@ func NewSegmentCrypto(scope keys.VaultID, id keys.ObjectID, p keys.FileParams, k
 	if !DigestAlg(p.Digest).valid() {
 		return nil, fmt.Errorf("container: digest %d: %w", p.Digest, ErrFeature)
 	}
-	return newSegmentCrypto(newPool(max(1, workers)), geo, scope, id, p, k)
-}
-
-func newSegmentCrypto(pool *pool, geo *Geometry, scope keys.VaultID, id keys.ObjectID, p keys.FileParams, k *keys.FileKeys) (*SegmentCrypto, error) {
 	c, err := suite.New(p.Suite, k.Enc[:])
 	if err != nil {
 		return nil, fmt.Errorf("container: %w", err)
 	}
-	return &SegmentCrypto{pool: pool, geo: geo, crypto: fileCrypto{
+	return &SegmentCrypto{pool: newPool(max(1, workers)), geo: geo, crypto: fileCrypto{
 		vault: scope, id: id, suite: p.Suite, digest: DigestAlg(p.Digest), cipher: c, auth: k.Auth,
 	}}, nil
 }

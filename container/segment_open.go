@@ -167,7 +167,7 @@ func (c *SegmentCrypto) parseFrame(wire []byte, segment uint64, frame int) (w wi
 	if len(wire) < frameHeaderSize {
 		return w, &WireError{Offset: len(wire), Err: fmt.Errorf("frame header: %w", ErrTruncated)}
 	}
-	if err := h.parseFlags(wire, flagFinal); err != nil {
+	if err := h.parse(wire, flagFinal); err != nil {
 		return w, &WireError{Err: err}
 	}
 	limit := g.FrameSize

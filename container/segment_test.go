@@ -13,8 +13,10 @@ import (
 	"github.com/cofferfs/coffer/container/suite"
 )
 
-func segmentCrypto(t testing.TB, r *rig) *SegmentCrypto {
-	c, err := r.eng.SegmentCrypto(testID(1))
+func segmentCrypto(t testing.TB, r *rig, id keys.ObjectID) *SegmentCrypto {
+	k := r.eng.ring.File(id, r.eng.params)
+	defer k.Destroy()
+	c, err := NewSegmentCrypto(r.eng.ring.VaultID, id, r.eng.params, &k, runtime.GOMAXPROCS(0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +25,7 @@ func segmentCrypto(t testing.TB, r *rig) *SegmentCrypto {
 
 func TestSegmentRoundTrip(t *testing.T) {
 	each(t, func(t *testing.T, r *rig) {
-		c := segmentCrypto(t, r)
+		c := segmentCrypto(t, r, testID(1))
 		g := r.eng.Geometry()
 		for _, n := range []int{0, 1, g.FrameSize - 1, g.FrameSize, g.FrameSize + 1, g.SegmentSize - 1, g.SegmentSize} {
 			plain := random(n)
@@ -48,15 +50,14 @@ func TestSegmentRoundTrip(t *testing.T) {
 // TestSegmentRefusals damages the wire form: each failure has its class, and for frames the lowest one is named.
 func TestSegmentRefusals(t *testing.T) {
 	r := newRig(t, geometries[0], suite.XAES256GCM, BLAKE3)
-	c := segmentCrypto(t, r)
+	c := segmentCrypto(t, r, testID(1))
 	plain := random(3*4096 + 5)
 	good, err := c.ProcessEncryptSegment(EncryptSegmentInput{SegmentIndex: 5, Plaintext: plain}, nil)
 	r.must(err)
 	frame := 4096 + wireOverhead
 	other, err := c.ProcessEncryptSegment(EncryptSegmentInput{SegmentIndex: 5, Plaintext: random(3*4096 + 5)}, nil)
 	r.must(err)
-	stranger, err := r.eng.SegmentCrypto(keys.ObjectID{9})
-	r.must(err)
+	stranger := segmentCrypto(t, r, keys.ObjectID{9})
 	for _, t2 := range []struct {
 		name  string
 		want  error
@@ -166,7 +167,7 @@ func TestPool(t *testing.T) {
 
 func FuzzSegmentWire(f *testing.F) {
 	r := newRig(f, geometries[0], suite.XAES256GCM, BLAKE3)
-	c := segmentCrypto(f, r)
+	c := segmentCrypto(f, r, testID(1))
 	for _, n := range []int{0, 5, 4096, 5000} {
 		s, err := c.ProcessEncryptSegment(EncryptSegmentInput{SegmentIndex: 5, Plaintext: random(n)}, nil)
 		if err != nil {

@@ -173,7 +173,7 @@ func checkFrameVector(t *testing.T, v *vectors.Vector) error {
 	w := worldOf(t, v)
 	wire := v.Hex("wire")
 	var h frameHeader
-	if err := h.parse(wire); err != nil {
+	if err := h.parse(wire, 0); err != nil {
 		return err
 	}
 	if int(h.length)+wireOverhead != len(wire) {
@@ -327,7 +327,7 @@ func writeVectors(t *testing.T) {
 				wire = c.do(wire)
 				// What the reader sees before the AEAD refuses is stated as it is, so that only the one failure is left.
 				var h frameHeader
-				if h.parse(wire) == nil && int(h.length)+wireOverhead == len(wire) {
+				if h.parse(wire, 0) == nil && int(h.length)+wireOverhead == len(wire) {
 					sc := &scratch{}
 					v.SetHex("associated_data", sc.setAD(&w.crypto, &h))
 					sc.use(d)
@@ -341,7 +341,7 @@ func writeVectors(t *testing.T) {
 				v, wire := frame()
 				wire[at] ^= 1
 				var h frameHeader
-				if err := h.parse(wire); err != nil {
+				if err := h.parse(wire, 0); err != nil {
 					t.Fatal(err)
 				}
 				sc := &scratch{}

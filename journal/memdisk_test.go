@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/disk/disktest"
 )
 
 // memDisk is a directory that knows synced from unsynced, by sector and for names apart. before, when set, is asked before each call; a write that it
@@ -191,7 +192,7 @@ func (f *memDirect) Begin(p []byte, off int64) error {
 // begin writes past the page cache. The caller unlocks.
 func (f *memDirect) begin(p []byte, off int64) (int, error) {
 	keep, err := f.d.call("write", f.name)
-	if f.refuses || disk.CheckDirect(p, off) != nil {
+	if f.refuses || disktest.CheckDirect(p, off) != nil {
 		return 0, syscall.EINVAL
 	}
 	f.d.direct++

@@ -169,7 +169,7 @@ func TestMasterKey(t *testing.T) {
 	}
 	b.Destroy()
 	b.Destroy()
-	if b.Bytes() != nil || b.Locked() {
+	if b.Bytes() != nil || b.s.locked {
 		t.Error("a destroyed key still has bytes")
 	}
 	if len(c.Bytes()) != MasterKeySize {
@@ -201,7 +201,7 @@ func TestDestroyWipes(t *testing.T) {
 func TestLockedAndNotDumped(t *testing.T) {
 	mk := NewMasterKey()
 	defer mk.Destroy()
-	if !mk.Locked() {
+	if !mk.s.locked {
 		t.Skip("the system refuses to lock memory (RLIMIT_MEMLOCK)")
 	}
 	maps, err := os.ReadFile("/proc/self/smaps")

@@ -46,13 +46,6 @@ func (mk *MasterKey) Bytes() (b []byte) {
 	return b
 }
 
-// Locked reports whether the system agreed to keep the key out of swap.
-func (mk *MasterKey) Locked() bool {
-	mk.s.mu.RLock()
-	defer mk.s.mu.RUnlock()
-	return mk.s.locked
-}
-
 // Destroy wipes the key and frees its memory. What was derived from it stays. A
 // second call does nothing.
 func (mk *MasterKey) Destroy() { mk.s.destroy() }

@@ -28,7 +28,6 @@ const (
 	flagPatch = 2
 	flagOver  = 1
 	maxPath   = 1<<16 - 1
-	maxName   = 255
 	nsPerSec  = 1e9
 )
 

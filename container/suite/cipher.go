@@ -12,7 +12,6 @@ import (
 // its methods are safe for concurrent use. Its key schedule lives on the heap
 // until the Cipher is collected.
 type Cipher struct {
-	id     ID
 	xaes   *xaes       // XAES256GCM only
 	chacha cipher.AEAD // XChaCha20Poly1305 only
 }
@@ -23,7 +22,7 @@ func New(id ID, key []byte) (*Cipher, error) {
 	if len(key) != KeySize {
 		return nil, fmt.Errorf("suite: %w", ErrKeySize)
 	}
-	c := &Cipher{id: id}
+	c := new(Cipher)
 	var err error
 	switch id {
 	case XAES256GCM:
@@ -38,9 +37,6 @@ func New(id ID, key []byte) (*Cipher, error) {
 	}
 	return c, nil
 }
-
-// ID returns the suite of c.
-func (c *Cipher) ID() ID { return c.id }
 
 // Open authenticates and decrypts ciphertext‖tag, appends the plaintext to dst
 // and returns the longer slice. It writes to no other memory and keeps none.

@@ -19,10 +19,7 @@ var powers = func() (p [40]uint32) {
 // Combine returns the CRC32C of a‖b from that of a, and that and the length of b.
 func Combine(a, b uint32, n int64) uint32 { return shift(a, n) ^ b }
 
-// Rest returns the CRC32C of b from those of a and of a‖b, and the length of b.
-func Rest(a, both uint32, n int64) uint32 { return shift(a, n) ^ both }
-
-// Fixed is Combine and Rest for strings b of one length, in a few lookups.
+// Fixed is Combine for strings b of one length, in a few lookups, and its inverse.
 type Fixed [4][256]uint32
 
 // NewFixed returns the tables for a length.
@@ -42,7 +39,7 @@ func (f *Fixed) Combine(a, b uint32) uint32 {
 	return f[0][byte(a)] ^ f[1][byte(a>>8)] ^ f[2][byte(a>>16)] ^ f[3][a>>24] ^ b
 }
 
-// Rest is Rest for b of that length.
+// Rest returns the CRC32C of b from those of a and of a‖b.
 func (f *Fixed) Rest(a, both uint32) uint32 { return f.Combine(a, both) }
 
 // shift multiplies a remainder by x^8n. The inversions of hash/crc32 before and behind cancel out in both uses.

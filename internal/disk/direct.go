@@ -1,9 +1,6 @@
 package disk
 
-import (
-	"syscall"
-	"unsafe"
-)
+import "unsafe"
 
 // DirectUnit is the least that goes to the host's disk past its page cache: a sector.
 const DirectUnit = 512
@@ -14,12 +11,4 @@ func DirectBuffer(n int) []byte {
 	b := make([]byte, n+page)
 	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) % page)
 	return b[skip : skip+n : skip+n]
-}
-
-// CheckDirect answers EINVAL for what a file of OpenDirect does not take.
-func CheckDirect(p []byte, off int64) error {
-	if len(p)%DirectUnit != 0 || off%DirectUnit != 0 || uintptr(unsafe.Pointer(unsafe.SliceData(p)))%DirectUnit != 0 {
-		return syscall.EINVAL
-	}
-	return nil
 }
