@@ -354,7 +354,7 @@ func (r *realStore) create(name string) *container.File {
 
 func (r *realStore) open(name string) *container.File {
 	r.t.Helper()
-	h, err := r.dir.Open(name, false)
+	h, err := r.dir.Open(name, disk.ReadWrite)
 	if err != nil {
 		r.t.Fatal(err)
 	}

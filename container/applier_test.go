@@ -79,7 +79,7 @@ func TestNotesInOrder(t *testing.T) {
 	a.owed = append(a.owed, nameNote{id: id, payload: (&redo.Head{ID: id, Path: []string{"the-second-name"}, Length: -1}).Append(nil)})
 	f.must(f.eng.NoteMoved(id, []string{"the-third-name"}))
 	f.must(f.eng.SyncNames())
-	h, err := f.dir.Open("journal.0000", true)
+	h, err := f.dir.Open("journal.0000", disk.ReadOnly)
 	f.must(err)
 	log := make([]byte, 64<<10)
 	_, err = h.ReadAt(log, 0)
@@ -200,7 +200,7 @@ func TestInlineFirstSync(t *testing.T) {
 	}
 	f.must(c.Sync())
 	cut := f.disk.Cut(disktest.LoseAll, mrand.New(mrand.NewPCG(1, 1)))
-	host, err := cut.Root().Open("f", true)
+	host, err := cut.Root().Open("f", disk.ReadOnly)
 	f.must(err)
 	back, err := f.eng.Open(host, testID(1), OpenOptions{ReadOnly: true, TrustLength: true})
 	if err != nil {
@@ -339,7 +339,7 @@ func testLastImagesWait(t *testing.T) {
 	want := make([]byte, c.Size())
 	f.must(c.ReadAt(want, 0))
 	f.must(c.Close())
-	h, err := f.root.Open("file0", true)
+	h, err := f.root.Open("file0", disk.ReadOnly)
 	f.must(err)
 	back, err := f.eng.Open(h, testID(1), OpenOptions{ReadOnly: true, TrustLength: true})
 	if err != nil {

@@ -116,7 +116,7 @@ func TestFullGroupsArePlaced(t *testing.T) {
 		}
 	}
 	r.must(f.Close())
-	h, err := r.dir.Open("early", false)
+	h, err := r.dir.Open("early", disk.ReadWrite)
 	r.must(err)
 	f, err = r.eng.Open(h, testID(99), OpenOptions{TrustLength: true})
 	r.must(err)

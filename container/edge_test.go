@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cofferfs/coffer/container/suite"
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 // TestEdge adds to a file and destroys every block of its edge then: what PutEdge brings back is the file as it was, and can be added to anew.
@@ -36,7 +37,7 @@ func TestEdge(t *testing.T) {
 		r.must(f.Flush())
 		r.must(f.Close())
 
-		h, err := r.dir.Open(name, false)
+		h, err := r.dir.Open(name, disk.ReadWrite)
 		r.must(err)
 		for k := 0; k < len(edge); k += BlockSize {
 			addr := int64(0)
@@ -52,7 +53,7 @@ func TestEdge(t *testing.T) {
 			r.must(f.Close())
 		}
 
-		h, err = r.dir.Open(name, false)
+		h, err = r.dir.Open(name, disk.ReadWrite)
 		r.must(err)
 		r.must(g.PutEdge(h, edge))
 		if f, err = r.eng.Open(h, testID(1), OpenOptions{}); err != nil {

@@ -43,7 +43,7 @@ func rigFetching(t *testing.T, size int64) (*rig, *File, *fetching) {
 	r.must(write(f, random(int(size)), 0))
 	r.must(f.Flush())
 	r.must(f.Close())
-	h, err := r.dir.Open(name, false)
+	h, err := r.dir.Open(name, disk.ReadWrite)
 	r.must(err)
 	host := &fetching{File: h}
 	f, err = r.eng.Open(host, testID(r.n), OpenOptions{TrustLength: true})

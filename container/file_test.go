@@ -79,7 +79,7 @@ func (r *rig) create() (*File, string) {
 
 func (r *rig) open(name string) (*File, error) {
 	r.t.Helper()
-	h, err := r.dir.Open(name, false)
+	h, err := r.dir.Open(name, disk.ReadWrite)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -368,7 +368,7 @@ func TestLacksHeader(t *testing.T) {
 		t.Error("on a host that cannot read it")
 	}
 	f.disk.SetFault(nil)
-	h, err := f.root.Open("file0", false)
+	h, err := f.root.Open("file0", disk.ReadWrite)
 	f.must(err)
 	for _, size := range []int64{BlockSize - 1, 0} {
 		f.must(h.Truncate(size))

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferfs/coffer/container/redo"
+	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
 )
 
@@ -299,7 +300,7 @@ func TestJournalBeforeData(t *testing.T) {
 	f.must(f.file(0, 3).Close())
 	f.must(f.eng.Close(true))
 	f.eng = f.engine(geometries[0])
-	h, err := f.root.Open("file0", false)
+	h, err := f.root.Open("file0", disk.ReadWrite)
 	f.must(err)
 	stored, err := f.eng.Open(h, testID(1), OpenOptions{TrustLength: true})
 	f.must(err)

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
 )
 
@@ -59,7 +60,7 @@ func TestInlineKept(t *testing.T) {
 			holds("after the failure", old)
 			f.must(c.Sync())
 			f.must(c.Close())
-			h, err = f.root.Open("f", false)
+			h, err = f.root.Open("f", disk.ReadWrite)
 			f.must(err)
 			c, err = f.eng.Open(h, testID(1), OpenOptions{TrustLength: true})
 			f.must(err)
@@ -140,7 +141,7 @@ func TestWriteGivenUp(t *testing.T) {
 			f.disk.SetFault(nil)
 			f.must(c.Sync())
 			f.must(c.Close())
-			h, err := f.root.Open("file0", false)
+			h, err := f.root.Open("file0", disk.ReadWrite)
 			f.must(err)
 			c, err = f.eng.Open(h, testID(1), OpenOptions{TrustLength: true})
 			f.must(err)

@@ -171,7 +171,7 @@ func (m *logModel) step() string {
 	default:
 		m.must(m.f.Flush())
 		m.must(m.f.Close())
-		h, err := m.r.root.Open(m.name, false)
+		h, err := m.r.root.Open(m.name, disk.ReadWrite)
 		m.must(err)
 		m.f, err = m.r.eng.Open(h, m.id, OpenOptions{TrustLength: true, Young: m.rng.IntN(2) == 0})
 		m.must(err)

@@ -156,7 +156,7 @@ func (e *Engine) ReadSize(h disk.File, id keys.ObjectID, mayLackHeader bool) (in
 
 // LacksHeader reports whether a host file that may lack its header does (FORMAT.md sections 8.1 and 8.2). One that cannot be read does not.
 func (e *Engine) LacksHeader(d disk.Dir, host string, id keys.ObjectID) bool {
-	f, err := d.Open(host, true)
+	f, err := d.Open(host, disk.ReadOnly)
 	if err != nil {
 		return false
 	}

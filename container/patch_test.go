@@ -146,7 +146,7 @@ type host struct {
 }
 
 func (d *destroyed) open(m *disktest.Memory) host {
-	f, err := m.Root().Open("f", false)
+	f, err := m.Root().Open("f", disk.ReadWrite)
 	d.ok(err)
 	all, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<40))
 	d.ok(err)

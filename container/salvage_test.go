@@ -1,6 +1,10 @@
 package container
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/cofferfs/coffer/internal/disk"
+)
 
 // Who only reads a file of which a power cut took parts has them as holes, and nothing to hand over: neither a flush nor the close fails for that.
 func TestSalvageReadOnly(t *testing.T) {
@@ -20,7 +24,7 @@ func TestSalvageReadOnly(t *testing.T) {
 			_, err = h.WriteAt(make([]byte, BlockSize), lose(g))
 			f.must(err)
 
-			r, err := f.root.Open("f", true)
+			r, err := f.root.Open("f", disk.ReadOnly)
 			f.must(err)
 			back, err := f.eng.Open(r, testID(1), OpenOptions{ReadOnly: true, MayLackHeader: true, Young: true})
 			if err != nil {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 // A checkpoint that is asked for while the journal is being suspended, by an open that found no descriptor, finds nothing left to do. It does not take the journal
@@ -105,7 +107,7 @@ func TestSalvageSuspended(t *testing.T) {
 
 func (f *fill) salvaged(opt OpenOptions) *File {
 	f.t.Helper()
-	h, err := f.root.Open("f", false)
+	h, err := f.root.Open("f", disk.ReadWrite)
 	f.must(err)
 	c, err := f.eng.Open(h, testID(9), opt)
 	if err != nil {

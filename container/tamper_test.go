@@ -13,6 +13,7 @@ import (
 
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/suite"
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 // refused reports whether an error is one of the classes that tampering may show as.
@@ -250,7 +251,7 @@ func TestEmptied(t *testing.T) {
 	r.must(err)
 	emptied := OpenOptions{Emptied: true, TrustLength: true}
 	open := func(opt OpenOptions) (*File, error) {
-		h, err := r.dir.Open(name, false)
+		h, err := r.dir.Open(name, disk.ReadWrite)
 		r.must(err)
 		return r.eng.Open(h, testID(1), opt)
 	}
@@ -355,7 +356,7 @@ func TestForgedHeader(t *testing.T) {
 		})
 	}
 	r.must(os.WriteFile(path, good, 0o600))
-	h, err := r.dir.Open(name, false)
+	h, err := r.dir.Open(name, disk.ReadWrite)
 	r.must(err)
 	if _, err := r.eng.Open(h, keys.ObjectID{1}, OpenOptions{TrustLength: true}); !errors.Is(err, ErrIdentity) {
 		t.Errorf("under another id: %v", err)

@@ -56,7 +56,7 @@ func (r *rig) lostFrames(name string, size int) map[int64]bool {
 
 // openLoose opens whatever its length.
 func (r *rig) openLoose(name string) (*File, error) {
-	h, err := r.dir.Open(name, true)
+	h, err := r.dir.Open(name, disk.ReadOnly)
 	r.must(err)
 	var n int
 	fmt.Sscanf(name, "f%d", &n)
@@ -137,7 +137,7 @@ func TestVerifyFindsWhatReadsRefuse(t *testing.T) {
 				want := r.lostFrames(s.name, len(s.data))
 				where := fmt.Sprintf("seed %d, %v, %d bytes, %s", seed, d, len(s.data), how)
 
-				h, err := r.dir.Open(s.name, true)
+				h, err := r.dir.Open(s.name, disk.ReadOnly)
 				r.must(err)
 				sc, serr := scrub.Scrub(context.Background(), h, nil)
 				h.Close()
@@ -190,7 +190,7 @@ func TestVerifyReadErrors(t *testing.T) {
 	r.must(write(f, data, 0))
 	r.must(f.Flush())
 	r.must(f.Close())
-	h, err := r.dir.Open(name, true)
+	h, err := r.dir.Open(name, disk.ReadOnly)
 	r.must(err)
 	bad := g.slotAddr(1, 3)
 	f, err = r.eng.Open(&badSector{h, bad}, testID(r.n), OpenOptions{ReadOnly: true})

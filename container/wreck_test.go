@@ -10,12 +10,13 @@ import (
 	"testing"
 
 	"github.com/cofferfs/coffer/container/suite"
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 // saved opens a wreck with the engine and returns what is saved of it.
 func saved(r *rig, eng *Engine, name string, g *Geometry) ([]byte, Checked, *Wreck) {
 	r.t.Helper()
-	h, err := r.dir.Open(name, true)
+	h, err := r.dir.Open(name, disk.ReadOnly)
 	r.must(err)
 	defer h.Close()
 	var n int
@@ -112,7 +113,7 @@ func TestWreckRefuses(t *testing.T) {
 	r.must(f.Sync())
 	id := f.ID()
 	r.must(f.Close())
-	h, err := r.dir.Open(name, false)
+	h, err := r.dir.Open(name, disk.ReadWrite)
 	r.must(err)
 	defer h.Close()
 	var b block

@@ -334,7 +334,7 @@ func (fs *FS) sealedSize(n *inode) (size int64, err error) {
 		return size, read(n.pinned)
 	}
 	err = n.byName(func(d *dirs.Dir, name string) error {
-		h, err := d.Open(name, n.id, true)
+		h, err := d.Open(name, n.id, disk.ReadOnly)
 		if err != nil {
 			return err
 		}

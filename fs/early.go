@@ -35,7 +35,7 @@ func (fs *FS) expectRead(n *inode) error {
 		return nil
 	}
 	err := n.byName(func(d *dirs.Dir, name string) (err error) {
-		n.early, err = d.Open(name, n.id, fs.cfg.ReadOnly)
+		n.early, err = d.Open(name, n.id, disk.Access(fs.cfg.ReadOnly))
 		return err
 	})
 	if err != nil {

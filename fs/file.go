@@ -105,7 +105,7 @@ func (fs *FS) openHost(n *inode, emptied bool) error {
 	}
 	if h == nil {
 		err := n.byName(func(d *dirs.Dir, name string) (err error) {
-			h, err = d.Open(name, n.id, fs.cfg.ReadOnly)
+			h, err = d.Open(name, n.id, disk.Access(fs.cfg.ReadOnly))
 			return err
 		})
 		if err != nil {

@@ -286,7 +286,7 @@ func (fs *FS) pin(n, parent *inode, d *dirs.Dir, name string) error {
 	}
 	var err error
 	if n.typ == typeFile {
-		if n.pinned, err = d.Open(name, n.id, fs.cfg.ReadOnly); err == nil {
+		if n.pinned, err = d.Open(name, n.id, disk.Access(fs.cfg.ReadOnly)); err == nil {
 			return nil
 		}
 	}

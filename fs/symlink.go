@@ -90,7 +90,7 @@ func (fs *FS) readlink(node uint64) (target []byte, err error) {
 
 // readTarget reads the container of a long target. The caller holds loc.
 func (fs *FS) readTarget(d *dirs.Dir, name string, n *inode) ([]byte, error) {
-	h, err := d.Open(name, n.id, true)
+	h, err := d.Open(name, n.id, disk.ReadOnly)
 	if err != nil {
 		return nil, err
 	}

@@ -35,8 +35,8 @@ func (d lyingDir) file(f disk.File, err error) (disk.File, error) {
 	return lyingFile{f}, nil
 }
 
-func (d lyingDir) Open(name string, readOnly bool) (disk.File, error) {
-	return d.file(d.Dir.Open(name, readOnly))
+func (d lyingDir) Open(name string, a disk.Access) (disk.File, error) {
+	return d.file(d.Dir.Open(name, a))
 }
 
 func (d lyingDir) OpenDirect(name string) (disk.Direct, error) {

@@ -21,6 +21,7 @@ import (
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/redo"
 	"github.com/cofferfs/coffer/container/vault"
+	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/vectors"
 	"github.com/cofferfs/coffer/journal"
 )
@@ -217,7 +218,7 @@ func (w *wrecker) make(d *dirs.Dir, e dirs.Entry, whole []byte, st *unix.Stat_t)
 // file puts blocks of the first few of a container into the journal, with what a replay must not write, and overwrites them.
 func (w *wrecker) file(d *dirs.Dir, e dirs.Entry, path []string) {
 	const block, most = 4096, 40
-	f, err := d.Open(e.Name, e.ID, false)
+	f, err := d.Open(e.Name, e.ID, disk.ReadWrite)
 	w.must(err)
 	defer f.Close()
 	var st unix.Stat_t

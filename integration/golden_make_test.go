@@ -163,7 +163,7 @@ func (spec goldenSpec) crash(t testing.TB, dir string) {
 
 func (m *maker) shrink(d *dirs.Dir, e dirs.Entry, size int64) {
 	m.t.Helper()
-	h, err := d.Open(e.Name, e.ID, false)
+	h, err := d.Open(e.Name, e.ID, disk.ReadWrite)
 	m.must(err)
 	f, err := m.engine.Open(h, e.ID, container.OpenOptions{TrustLength: true})
 	m.must(err)

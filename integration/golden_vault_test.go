@@ -191,7 +191,7 @@ func (g *goVault) walk(d *dirs.Dir, prefix string, inodes map[keys.ObjectID]uint
 
 // open runs read on a container that may be what an unclean session left.
 func (g *goVault) open(d *dirs.Dir, e dirs.Entry, object uint8, read func(*container.File) error) error {
-	h, err := d.Open(e.Name, e.ID, true)
+	h, err := d.Open(e.Name, e.ID, disk.ReadOnly)
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (d *memDisk) Create(name string, _ uint32) (disk.File, error) {
 	return &memFile{d: d, name: name, i: i}, nil
 }
 
-func (d *memDisk) Open(name string, _ bool) (disk.File, error) {
+func (d *memDisk) Open(name string, _ disk.Access) (disk.File, error) {
 	defer d.mu.Unlock()
 	if _, err := d.call("open", name); err != nil {
 		return nil, err

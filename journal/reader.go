@@ -91,7 +91,7 @@ func (r *Reader) Remove() error {
 	newest := all[0]
 	if len(r.pieces) > 0 {
 		s := r.pieces[len(r.pieces)-1]
-		f, err := r.c.Dir.Open(s.name, false)
+		f, err := r.c.Dir.Open(s.name, disk.ReadWrite)
 		if err != nil {
 			return fmt.Errorf("journal: remove: %w", err)
 		}
@@ -143,7 +143,7 @@ func (s *source) contradicts(before *source) bool {
 
 // openPiece adds the piece of that name unless it is another journal's.
 func (r *Reader) openPiece(name string) error {
-	f, err := r.c.Dir.Open(name, true)
+	f, err := r.c.Dir.Open(name, disk.ReadOnly)
 	if errors.Is(err, disk.ErrNotRegular) {
 		r.c.Events.Emit(event.Event{Kind: event.Foreign, Object: name, Offset: -1, Err: err, Note: "not a piece of the journal"})
 		return nil

@@ -22,7 +22,7 @@ func IDs(c Config) (all [][16]byte, err error) {
 	}
 	mac := c.MAC()
 	for _, name := range list {
-		f, err := c.Dir.Open(name, true)
+		f, err := c.Dir.Open(name, disk.ReadOnly)
 		if errors.Is(err, disk.ErrNotRegular) {
 			continue
 		}

@@ -150,7 +150,7 @@ func (r *rig) tryHarm(rng *mrand.Rand) string {
 		}
 		return fmt.Sprintf("changed attribute %s of %s/%s: %v", attr, o.dir, o.name, x.Setxattr(attr, []byte("something that was never sealed"), 0))
 	}
-	f, err := d.Open(o.name, false)
+	f, err := d.Open(o.name, disk.ReadWrite)
 	r.must(err)
 	defer f.Close()
 	b := make([]byte, o.size)
@@ -226,7 +226,7 @@ func (r *rig) harmCoffer(rng *mrand.Rand) string {
 		all = append(all, pieces[rng.IntN(len(pieces))])
 	}
 	name := all[rng.IntN(len(all))]
-	f, err := d.Open(name, false)
+	f, err := d.Open(name, disk.ReadWrite)
 	if err != nil {
 		return "nothing"
 	}
@@ -241,7 +241,7 @@ func (r *rig) harmCoffer(rng *mrand.Rand) string {
 	switch what := rng.IntN(7); {
 	case strings.HasPrefix(name, "config") && what > 2: // as long as the other is good
 		other := map[string]string{"config": "config.bak", "config.bak": "config"}[name]
-		good, err := d.Open(other, false)
+		good, err := d.Open(other, disk.ReadWrite)
 		if err != nil {
 			return "nothing"
 		}
@@ -337,7 +337,7 @@ func copyObject(from disk.Dir, name string, to disk.Dir, as string, pick func(pa
 }
 
 func copyHostFile(from disk.Dir, name string, to disk.Dir, as string, st *unix.Stat_t) error {
-	a, err := from.Open(name, true)
+	a, err := from.Open(name, disk.ReadOnly)
 	if err != nil {
 		return err
 	}
@@ -382,7 +382,7 @@ func (r *rig) dump() string {
 			fmt.Fprintf(&b, "%s/%s %o %d", o.dir, o.name, o.mode, o.size)
 			switch o.mode {
 			case unix.S_IFREG:
-				f, err := d.Open(o.name, true)
+				f, err := d.Open(o.name, disk.ReadOnly)
 				r.must(err)
 				data, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<40))
 				r.must(err)

@@ -177,7 +177,7 @@ func (m *merger) sync(o *object) error {
 	}
 	defer d.Close()
 	if o.link.IsContainer() {
-		f, err := d.Open(o.host, true)
+		f, err := d.Open(o.host, disk.ReadOnly)
 		if err != nil {
 			return err
 		}
@@ -252,12 +252,12 @@ func (m *merger) equal(a, b *object) (bool, error) {
 	default:
 		return a.st.Mode == b.st.Mode && a.st.Rdev == b.st.Rdev, nil
 	}
-	f, err := m.fd.Open(a.host, true)
+	f, err := m.fd.Open(a.host, disk.ReadOnly)
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
-	g, err := d.Open(b.host, true)
+	g, err := d.Open(b.host, disk.ReadOnly)
 	if err != nil {
 		return false, err
 	}

@@ -106,7 +106,7 @@ func TestRepairStrips(t *testing.T) {
 
 func flipAt(r *rig, d disk.Dir, name string, at int64) {
 	r.t.Helper()
-	f, err := d.Open(name, false)
+	f, err := d.Open(name, disk.ReadWrite)
 	r.must(err)
 	defer f.Close()
 	b := make([]byte, 1)

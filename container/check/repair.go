@@ -231,5 +231,5 @@ func (r *repairer) open(o *object) (disk.File, error) {
 		return nil, err
 	}
 	defer d.Close()
-	return d.Open(o.host, true)
+	return d.Open(o.host, disk.ReadOnly)
 }

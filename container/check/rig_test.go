@@ -263,7 +263,7 @@ func (r *rig) readAttributes(d *dirs.Dir, e dirs.Entry, path string, out map[str
 }
 
 func (r *rig) readFile(d *dirs.Dir, e dirs.Entry, path string, out map[string]string) {
-	h, err := d.Open(e.Name, e.ID, true)
+	h, err := d.Open(e.Name, e.ID, disk.ReadOnly)
 	if err != nil {
 		return
 	}

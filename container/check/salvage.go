@@ -68,7 +68,7 @@ func (r *repairer) finish(ctx context.Context, o *object) (Action, error) {
 		return Action{}, err
 	}
 	defer d.Close()
-	h, err := d.Open(o.host, false)
+	h, err := d.Open(o.host, disk.ReadWrite)
 	if err != nil {
 		return Action{}, err
 	}

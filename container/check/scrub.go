@@ -105,7 +105,7 @@ func (s *scrubber) object(ctx context.Context, fd disk.Dir, at *place, name stri
 	case o.st.Nlink > 1:
 		s.linked[o.st.Ino] = true
 	}
-	h, err := fd.Open(name, true)
+	h, err := fd.Open(name, disk.ReadOnly)
 	if err != nil {
 		s.add(Finding{Kind: kindOf(err), Host: o.hostPath(), What: fmt.Sprintf("the host file cannot be opened: %v", err)})
 		return false

@@ -25,8 +25,8 @@ func (d badDisk) OpenDir(name string) (disk.Dir, error) {
 	return badDisk{sub, d.name, d.at}, nil
 }
 
-func (d badDisk) Open(name string, readOnly bool) (disk.File, error) {
-	f, err := d.Dir.Open(name, readOnly)
+func (d badDisk) Open(name string, a disk.Access) (disk.File, error) {
+	f, err := d.Dir.Open(name, a)
 	if err != nil || name != d.name {
 		return f, err
 	}

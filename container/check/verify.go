@@ -221,7 +221,7 @@ func (c *checker) lookAtAttributes(fd disk.Dir, o *object) {
 
 // container opens a container and has a job look at its content.
 func (c *checker) container(ctx context.Context, fd disk.Dir, o *object) {
-	h, err := fd.Open(o.host, true)
+	h, err := fd.Open(o.host, disk.ReadOnly)
 	if c.Live.gone(err) {
 		return
 	}

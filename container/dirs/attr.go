@@ -105,8 +105,8 @@ func (d *Dir) Look(name string, id keys.ObjectID, st *unix.Stat_t, f func(x disk
 }
 
 // Open opens the container of a file or container symlink. EISDIR for a directory, EINVAL for other objects.
-func (d *Dir) Open(name string, id keys.ObjectID, readOnly bool) (f disk.File, err error) {
-	if d.t.cfg.ReadOnly && !readOnly {
+func (d *Dir) Open(name string, id keys.ObjectID, a disk.Access) (f disk.File, err error) {
+	if d.t.cfg.ReadOnly && a == disk.ReadWrite {
 		return nil, unix.EROFS
 	}
 	err = d.at(name, id, func(fd disk.Dir, host string, n link) error {
@@ -116,7 +116,7 @@ func (d *Dir) Open(name string, id keys.ObjectID, readOnly bool) (f disk.File, e
 		case !n.open(name).IsContainer():
 			return unix.EINVAL
 		}
-		f, err = fd.Open(host, readOnly)
+		f, err = fd.Open(host, a)
 		return d.hostError(err, host)
 	})
 	return f, err

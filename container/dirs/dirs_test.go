@@ -8,6 +8,7 @@ import (
 
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/internal/disk"
 	"golang.org/x/sys/unix"
 )
 
@@ -111,7 +112,7 @@ func TestErrno(t *testing.T) {
 	fails(t, err, unix.EPERM)
 	_, err = root.Child("file", f.ID)
 	fails(t, err, unix.ENOTDIR)
-	_, err = root.Open("sub", dir.ID, false)
+	_, err = root.Open("sub", dir.ID, disk.ReadWrite)
 	fails(t, err, unix.EISDIR)
 	_, err = root.Readlink("file", f.ID)
 	fails(t, err, unix.EINVAL)
@@ -126,7 +127,7 @@ func TestStale(t *testing.T) {
 	for _, name := range []string{"a", "none"} {
 		var st unix.Stat_t
 		fails(t, root.Stat(name, id, &st), ErrStale)
-		_, err := root.Open(name, id, true)
+		_, err := root.Open(name, id, disk.ReadOnly)
 		fails(t, err, ErrStale)
 		_, err = root.OpenPath(name, id)
 		fails(t, err, ErrStale)

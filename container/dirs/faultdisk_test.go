@@ -82,11 +82,11 @@ func (d faultDir) file(f disk.File, err error) (disk.File, error) {
 	return faultFile{f, d.f}, nil
 }
 
-func (d faultDir) Open(name string, readOnly bool) (disk.File, error) {
+func (d faultDir) Open(name string, a disk.Access) (disk.File, error) {
 	if err := d.f.next(); err != nil {
 		return nil, err
 	}
-	return d.file(d.Dir.Open(name, readOnly))
+	return d.file(d.Dir.Open(name, a))
 }
 
 func (d faultDir) Create(name string, mode uint32) (disk.File, error) {

@@ -198,7 +198,7 @@ func (v *vault) content(d *Dir, name string) string {
 	v.t.Helper()
 	e, err := d.Lookup(name)
 	ok(v.t, err)
-	f, err := d.Open(name, e.ID, true)
+	f, err := d.Open(name, e.ID, disk.ReadOnly)
 	ok(v.t, err)
 	defer f.Close()
 	b := make([]byte, 64)

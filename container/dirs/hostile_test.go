@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/internal/disk"
 	"golang.org/x/sys/unix"
 )
 
@@ -129,7 +130,7 @@ func TestSwappedWhileMounted(t *testing.T) {
 	ok(t, unix.Renameat2(unix.AT_FDCWD, file, unix.AT_FDCWD, link, unix.RENAME_EXCHANGE))
 	var st unix.Stat_t
 	fails(t, root.Stat("f", f.ID, &st), ErrName)
-	_, err = root.Open("f", f.ID, false)
+	_, err = root.Open("f", f.ID, disk.ReadWrite)
 	fails(t, err, ErrName)
 	_, err = root.Readlink("l", l.ID)
 	fails(t, err, ErrName)

@@ -49,7 +49,7 @@ func (d *Dir) unlinkHost(fd disk.Dir, name string, n link) error {
 	if hook := d.t.cfg.BeforeUnlink; hook != nil {
 		hook(n.entry(name), func(data bool) (disk.File, error) {
 			if data && n.open(name).IsContainer() {
-				f, err := fd.Open(host, false)
+				f, err := fd.Open(host, disk.ReadWrite)
 				return f, d.hostError(err, host)
 			}
 			f, err := fd.OpenPath(host)

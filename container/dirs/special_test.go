@@ -180,7 +180,7 @@ func TestReadOnlyWritesNothing(t *testing.T) {
 	ok(t, err)
 	ok(t, sub.Sync())
 	for what, err := range map[string]error{
-		"open":      second(root.Open("f", f.ID, false)),
+		"open":      second(root.Open("f", f.ID, disk.ReadWrite)),
 		"create":    third(root.CreateFile("new", 0o600, -1, -1)),
 		"mkdir":     second(root.Mkdir("new", 0o700, -1, -1)),
 		"symlink":   second(root.Symlink("new", "x", -1, -1)),

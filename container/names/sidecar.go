@@ -51,7 +51,7 @@ func (c *Codec) ReadLong(fd disk.Dir, parent keys.ObjectID, host string, l *Link
 // readSidecar reads no more than a sidecar can hold, and one byte to see that it
 // holds more.
 func readSidecar(fd disk.Dir, name string) ([]byte, error) {
-	f, err := fd.Open(name, true)
+	f, err := fd.Open(name, disk.ReadOnly)
 	if err != nil {
 		return nil, err
 	}

@@ -165,7 +165,7 @@ func (n *node) size(st *unix.Stat_t) (int64, error) {
 		}
 		return g.PlainSize(st.Size)
 	}
-	h, err := n.parent.Open(n.entry.Name, n.entry.ID, true)
+	h, err := n.parent.Open(n.entry.Name, n.entry.ID, disk.ReadOnly)
 	if err != nil {
 		return 0, err
 	}
@@ -271,7 +271,7 @@ func (n *node) Open() (File, error) {
 }
 
 func (n *node) container(object uint8) (*container.File, error) {
-	h, err := n.parent.Open(n.entry.Name, n.entry.ID, true)
+	h, err := n.parent.Open(n.entry.Name, n.entry.ID, disk.ReadOnly)
 	if err != nil {
 		return nil, err
 	}

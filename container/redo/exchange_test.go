@@ -348,18 +348,18 @@ func TestExchangeView(t *testing.T) {
 				t.Errorf("%d steps: directory shows %q", taken, all)
 			}
 		}
-		f, err := dst.Open(file, true)
+		f, err := dst.Open(file, disk.ReadOnly)
 		ok(t, err)
 		if got := letters(readAll(t, f)); got != "[10 a]" {
 			t.Errorf("%d steps: the file holds %s", taken, got)
 		}
 		below, err := src.OpenDir(dir)
 		ok(t, err)
-		if f, err = below.Open(inB.path[len(inB.path)-1], true); err != nil || letters(readAll(t, f)) != "[5 w]" {
+		if f, err = below.Open(inB.path[len(inB.path)-1], disk.ReadOnly); err != nil || letters(readAll(t, f)) != "[5 w]" {
 			t.Errorf("%d steps: in the directory: %v", taken, err)
 		}
 		for _, step := range s.x.Steps {
-			_, err = src.Open(step.Old, true)
+			_, err = src.Open(step.Old, disk.ReadOnly)
 			wantErr(t, err, unix.ENOENT)
 			_, err = dst.OpenPath(step.Old)
 			wantErr(t, err, unix.ENOENT)

@@ -175,7 +175,7 @@ func (l *lab) stop() {
 func (l *lab) read(m *disktest.Memory, p spot) string {
 	l.t.Helper()
 	n := len(p.path) - 1
-	f, err := l.in(m, p.path[:n]).Open(p.path[n], true)
+	f, err := l.in(m, p.path[:n]).Open(p.path[n], disk.ReadOnly)
 	ok(l.t, err)
 	defer f.Close()
 	return readAll(l.t, f)

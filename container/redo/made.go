@@ -95,7 +95,7 @@ func (c *Config) own(f *file, host disk.File) error {
 // drop removes the last name of a file that lost it, where the host kept it.
 func (c *Config) drop(f *file) error {
 	return unlessStale(c.inParent(f.path, f.id, func(d disk.Dir, name string) error {
-		host, err := d.Open(name, true)
+		host, err := d.Open(name, disk.ReadOnly)
 		if err != nil {
 			return unlessGone(err)
 		}

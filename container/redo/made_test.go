@@ -9,6 +9,7 @@ import (
 
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
+	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
 	"github.com/cofferfs/coffer/internal/event"
 	"github.com/cofferfs/coffer/journal"
@@ -173,7 +174,7 @@ func TestMadeView(t *testing.T) {
 	if st.Mode != unix.S_IFREG|0o640 || st.Size != 5000 || st.Uid != 12 || st.Mtim.Sec != 77 {
 		t.Errorf("%+v", st)
 	}
-	f, err := d.Open(p.path[1], true)
+	f, err := d.Open(p.path[1], disk.ReadOnly)
 	ok(t, err)
 	f = v.Wrap(p.id, f)
 	if got := letters(readAll(t, f)); got != "[4096 a 904 b]" {

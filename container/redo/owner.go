@@ -29,7 +29,7 @@ func foreign(host disk.File, id keys.ObjectID) (bool, error) {
 
 // foreignAt is foreign for the file that has a name. Of one that went nobody can say, either, nor for a View of one that cannot be read: it must not hide the others.
 func (c *Config) foreignAt(d disk.Dir, name string, id keys.ObjectID) (other bool, err error) {
-	host, err := d.Open(name, true)
+	host, err := d.Open(name, disk.ReadOnly)
 	if err == nil {
 		other, err = foreign(host, id)
 		host.Close()

@@ -155,7 +155,7 @@ func (c *Config) replay() (res Result, err error) {
 // restore brings one file to its last state (R6, R7), and answers how many bytes it wrote. buf is scratch memory.
 func (c *Config) restore(v *View, f *file, buf []byte) (written int64, err error) {
 	err = c.inParent(f.path, f.id, func(d disk.Dir, name string) error {
-		host, err := d.Open(name, false)
+		host, err := d.Open(name, disk.ReadWrite)
 		if err != nil {
 			return err
 		}

@@ -212,7 +212,7 @@ func TestUnlinked(t *testing.T) {
 	l.put(q.images(0, block), "b")
 	l.put(never.images(0, block), "c")
 	l.put(Head{ID: keys.RandomObjectID(), Length: -1}, "") // of which nothing is left to do
-	f, err := l.m.Root().Open(p.path[0], false)
+	f, err := l.m.Root().Open(p.path[0], disk.ReadWrite)
 	ok(t, err)
 	ok(t, l.m.Root().Unlink(p.path[0]))
 	l.stop()
@@ -367,7 +367,7 @@ func TestSwapped(t *testing.T) {
 	for _, torn := range []bool{false, true} {
 		l := newLab(t)
 		p, other := l.file(rootSpot, "f", 'o', block), keys.ObjectID{9}
-		f, err := l.m.Root().Open(p.path[0], false)
+		f, err := l.m.Root().Open(p.path[0], disk.ReadWrite)
 		ok(t, err)
 		b := header(other)
 		if torn {
@@ -401,7 +401,7 @@ func (l *lab) lose(p spot) {
 	}
 	l.stop()
 	name := l.pieces(l.m)[0]
-	f, err := l.in(l.m, []string{cofferDir}).Open(name, false)
+	f, err := l.in(l.m, []string{cofferDir}).Open(name, disk.ReadWrite)
 	ok(l.t, err)
 	b := []byte(readAll(l.t, f))
 	for i := range b[:len(b)-block] { // a run of the letter b
@@ -445,7 +445,7 @@ func TestTornTail(t *testing.T) {
 	l.put(p.images(0, block), "a")
 	l.put(p.images(block, block, 2*block, block), "bb")
 	l.stop()
-	f, err := l.in(l.m, []string{cofferDir}).Open(l.pieces(l.m)[0], false)
+	f, err := l.in(l.m, []string{cofferDir}).Open(l.pieces(l.m)[0], disk.ReadWrite)
 	ok(t, err)
 	at := strings.LastIndex(readAll(t, f), "bb")
 	_, err = f.WriteAt([]byte("x"), int64(at))
@@ -520,7 +520,7 @@ func TestNothingToReplay(t *testing.T) {
 func (l *lab) wrap(v *View, p spot) disk.File {
 	l.t.Helper()
 	n := len(p.path) - 1
-	f, err := l.in(l.m, p.path[:n]).Open(p.path[n], true)
+	f, err := l.in(l.m, p.path[:n]).Open(p.path[n], disk.ReadOnly)
 	ok(l.t, err)
 	return v.Wrap(p.id, f)
 }

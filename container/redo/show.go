@@ -98,13 +98,13 @@ func (d *viewDir) find(op, name string) (made *madeFile, host disk.Dir, hostName
 	return nil, d.Dir, name, nil
 }
 
-func (d *viewDir) Open(name string, readOnly bool) (disk.File, error) {
+func (d *viewDir) Open(name string, a disk.Access) (disk.File, error) {
 	made, host, name, err := d.find("open", name)
 	switch {
 	case err != nil:
 		return nil, err
 	case made == nil:
-		return host.Open(name, readOnly)
+		return host.Open(name, a)
 	}
 	return made, nil
 }

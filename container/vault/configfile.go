@@ -112,7 +112,7 @@ var errTooLarge = errors.New("file is too large")
 // readFile reads a regular file of at most limit bytes. Its size is looked at before anything is read, and what it grows by
 // meanwhile is not read either.
 func readFile(dir disk.Dir, name string, limit int64) ([]byte, error) {
-	f, err := dir.Open(name, true)
+	f, err := dir.Open(name, disk.ReadOnly)
 	if err != nil {
 		return nil, err
 	}

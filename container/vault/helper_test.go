@@ -276,11 +276,11 @@ func (d *crashDir) OpenDir(name string) (disk.Dir, error) {
 	return &crashDir{sub, d.c}, nil
 }
 
-func (d *crashDir) Open(name string, readOnly bool) (disk.File, error) {
-	if d.c.erofs && !readOnly {
+func (d *crashDir) Open(name string, a disk.Access) (disk.File, error) {
+	if d.c.erofs && a == disk.ReadWrite {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: d.c.step()}
 	}
-	f, err := d.Dir.Open(name, readOnly)
+	f, err := d.Dir.Open(name, a)
 	if err != nil {
 		return nil, err
 	}

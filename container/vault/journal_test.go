@@ -110,7 +110,7 @@ func TestJournalReplayed(t *testing.T) {
 	m.Record()
 	var log eventLog
 	v = mustOpen(t, m, OpenOptions{ReadOnly: true, Events: log.sink})
-	f, err := v.Root().Open(host, true)
+	f, err := v.Root().Open(host, disk.ReadOnly)
 	if got := first(t, f, err); got != 'o' {
 		t.Errorf("host file holds %c", got)
 	}
@@ -130,7 +130,7 @@ func TestJournalReplayed(t *testing.T) {
 	if v.View() != nil || v.Journal().ID == old || v.Journal().ID == [16]byte{} || pieces(t, m) != 0 || !log.has(event.Repaired) {
 		t.Errorf("view %v, id %x, %d pieces", v.View(), v.Journal().ID, pieces(t, m))
 	}
-	f, err = v.Root().Open(host, true)
+	f, err = v.Root().Open(host, disk.ReadOnly)
 	if got := first(t, f, err); got != 'j' {
 		t.Errorf("host file holds %c after the replay", got)
 	}
@@ -149,7 +149,7 @@ func TestJournalLeft(t *testing.T) {
 	v, j, host, _ := journaled(t, m)
 	wantErr(t, v.Close(), ErrJournal)
 	v = mustOpen(t, m, OpenOptions{})
-	f, err := v.Root().Open(host, true)
+	f, err := v.Root().Open(host, disk.ReadOnly)
 	if got := first(t, f, err); got != 'j' || !v.Unclean() {
 		t.Errorf("host file holds %c", got)
 	}
@@ -186,7 +186,7 @@ func TestJournalCut(t *testing.T) {
 			if err != nil {
 				t.Fatalf("cut after %d operations, %v: %v", k, l, err)
 			}
-			f, err := v.Root().Open(host, true)
+			f, err := v.Root().Open(host, disk.ReadOnly)
 			if got := first(t, f, err); got != 'j' || pieces(t, c) > 0 {
 				t.Fatalf("cut after %d operations, %v: host file holds %c, %d pieces", k, l, got, pieces(t, c))
 			}
@@ -210,7 +210,7 @@ func TestJournalUnnamed(t *testing.T) {
 			err = d.Unlink(stateName)
 		} else if err == nil {
 			var f disk.File
-			if f, err = d.Open(stateName, false); err == nil {
+			if f, err = d.Open(stateName, disk.ReadWrite); err == nil {
 				_, err = f.WriteAt([]byte{0xff}, newer+20)
 			}
 		}
@@ -232,7 +232,7 @@ func TestJournalUnnamed(t *testing.T) {
 				if err != nil {
 					t.Fatalf("lost %s, cut after %d operations, %v: %v", lost, k, l, err)
 				}
-				f, err := v.Root().Open(host, true)
+				f, err := v.Root().Open(host, disk.ReadOnly)
 				if got := first(t, f, err); got != 'j' || pieces(t, c) > 0 || !v.UncleanSeq(seq-1) {
 					t.Fatalf("lost %s, cut after %d operations, %v: host file holds %c, %d pieces, unclean %v", lost, k, l, got, pieces(t, c), v.UncleanSeq(seq-1))
 				}
@@ -262,7 +262,7 @@ func TestJournalOfAnother(t *testing.T) {
 	for _, readOnly := range []bool{true, false} {
 		var log eventLog
 		v := mustOpen(t, m, OpenOptions{ReadOnly: readOnly, Events: log.sink})
-		f, err := v.Root().Open(host, true)
+		f, err := v.Root().Open(host, disk.ReadOnly)
 		if got := first(t, f, err); got != 'o' || v.View() != nil || pieces(t, m) != n || !log.has(event.Info) {
 			t.Errorf("host file holds %c, %d pieces", got, pieces(t, m))
 		}
@@ -311,7 +311,7 @@ func TestJournalDamaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := dir.Open("journal.0000", false)
+	f, err := dir.Open("journal.0000", disk.ReadWrite)
 	if err == nil {
 		err = errors.Join(f.Truncate(5000), f.Close(), m.Root().SyncAll())
 	}

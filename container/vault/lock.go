@@ -75,12 +75,12 @@ func (l *lockFile) close() {
 
 // openLock opens the lock file at path, making it when it is missing and is to be written. f and fd are the same file: what is put in its place
 // between the two opens is found.
-func openLock(path string, dir disk.Dir, readOnly bool) (*lockFile, error) {
-	f, err := dir.Open(lockName, readOnly)
-	if errors.Is(err, fs.ErrNotExist) && !readOnly {
+func openLock(path string, dir disk.Dir, a disk.Access) (*lockFile, error) {
+	f, err := dir.Open(lockName, a)
+	if errors.Is(err, fs.ErrNotExist) && a == disk.ReadWrite {
 		f, err = dir.Create(lockName, fileMode)
 		if errors.Is(err, fs.ErrExist) { // another process came first
-			f, err = dir.Open(lockName, readOnly)
+			f, err = dir.Open(lockName, a)
 		}
 	}
 	if err != nil {
@@ -90,7 +90,7 @@ func openLock(path string, dir disk.Dir, readOnly bool) (*lockFile, error) {
 		return &lockFile{f: f, fd: -1}, nil
 	}
 	flags := unix.O_RDWR
-	if readOnly {
+	if a == disk.ReadOnly {
 		flags = unix.O_RDONLY
 	}
 	name := filepath.Join(path, cofferDir, lockName)
@@ -152,7 +152,7 @@ func held(err error) bool { return errors.Is(err, syscall.EAGAIN) || errors.Is(e
 // lockWriter takes the vault for writing and leaves a note. A note of another host, or one that cannot be read, keeps it out
 // unless force is set; a note of this host is a leftover, since its lock is gone.
 func lockWriter(path string, dir disk.Dir, mountpoint string, force bool) (*lockFile, error) {
-	l, err := openLock(path, dir, false)
+	l, err := openLock(path, dir, disk.ReadWrite)
 	if err != nil {
 		return nil, fmt.Errorf("vault: lock: %w", err)
 	}
@@ -190,7 +190,7 @@ func (l *lockFile) takeWriter(dir disk.Dir, mountpoint string, force bool) error
 // works on read-only hosts. Where the host has no locks, or the lock file is missing, there is only the note to go by: a
 // reader writes nothing at all. The result is nil without a lock file.
 func lockReader(path string, dir disk.Dir, force bool) (*lockFile, error) {
-	l, err := openLock(path, dir, true)
+	l, err := openLock(path, dir, disk.ReadOnly)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -214,7 +214,7 @@ func lockReader(path string, dir disk.Dir, force bool) (*lockFile, error) {
 
 // lockConfig takes the right to replace config. It excludes nobody who has the vault mounted: config is read at unlock only.
 func lockConfig(path string, dir disk.Dir) (*lockFile, error) {
-	l, err := openLock(path, dir, false)
+	l, err := openLock(path, dir, disk.ReadWrite)
 	if err != nil {
 		return nil, fmt.Errorf("vault: lock config: %w", err)
 	}

@@ -207,7 +207,7 @@ func TestReplacedLockFile(t *testing.T) {
 	}
 	defer root.Close()
 	defer dir.Close()
-	l, err := openLock(path, dir, false)
+	l, err := openLock(path, dir, disk.ReadWrite)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func TestReplacedLockFile(t *testing.T) {
 	if err := unix.Mkfifo(coffer(path, lockName), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openLock(path, dir, false); err == nil {
+	if _, err := openLock(path, dir, disk.ReadWrite); err == nil {
 		t.Error("a FIFO was taken for the lock")
 	}
 	remove(t, coffer(path, lockName))

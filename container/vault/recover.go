@@ -136,7 +136,7 @@ func findContainer(root disk.Dir, mk *keys.MasterKey) (probe, error) {
 		if typ != unix.DT_REG {
 			return up, nil
 		}
-		h, err := d.Open(name, true)
+		h, err := d.Open(name, disk.ReadOnly)
 		if err != nil {
 			return up, nil // gone, or not ours to read: the next one may do
 		}

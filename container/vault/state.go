@@ -91,7 +91,7 @@ func identity(f disk.File) (inode uint64, birth int64, err error) {
 func openState(dir disk.Dir, ring *keys.Ring, o stateOptions) (*state, error) {
 	s := &state{ring: ring, readOnly: o.readOnly}
 	s.cond.L = &s.mu
-	f, err := dir.Open(stateName, o.readOnly)
+	f, err := dir.Open(stateName, disk.Access(o.readOnly))
 	switch {
 	case err == nil:
 		s.f = f

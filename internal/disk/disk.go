@@ -16,11 +16,20 @@ type Xattrs interface {
 	Removexattr(attr string) error
 }
 
+// Access says what a file is opened for.
+type Access bool
+
+// The two kinds of access.
+const (
+	ReadWrite Access = false
+	ReadOnly  Access = true
+)
+
 // Dir is an open host directory. Methods may be called concurrently.
 type Dir interface {
-	// Open opens a regular file for reading and writing (or reading only with readOnly). A symlink, FIFO, device, socket or
-	// directory in its place is an error at once, never a hang: ELOOP or ErrNotRegular.
-	Open(name string, readOnly bool) (File, error)
+	// Open opens a regular file. A symlink, FIFO, device, socket or directory in its place is an error at once, never a hang: ELOOP or
+	// ErrNotRegular.
+	Open(name string, a Access) (File, error)
 	// OpenDirect opens a regular file for writing past the host's page cache. EINVAL or EOPNOTSUPP, here or from Direct.WriteAt, says that the host cannot
 	// do that.
 	OpenDirect(name string) (Direct, error)

@@ -77,7 +77,7 @@ func TestOpenReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.Close()
-	if f, err = n.Open("file", false); err == nil {
+	if f, err = n.Open("file", disk.ReadWrite); err == nil {
 		_, _ = f.ReadAt(make([]byte, 10), 0)
 		err = f.Close()
 	}
@@ -90,7 +90,7 @@ func TestOpenReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if f, err = d.Open("file", true); err == nil {
+	if f, err = d.Open("file", disk.ReadOnly); err == nil {
 		_, _ = f.ReadAt(make([]byte, 10), 0)
 		err = f.Close()
 	}
@@ -113,7 +113,7 @@ func TestOpenReadOnly(t *testing.T) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
-		if _, err := d.Open("file", false); !errors.Is(err, syscall.EROFS) {
+		if _, err := d.Open("file", disk.ReadWrite); !errors.Is(err, syscall.EROFS) {
 			t.Errorf("open for writing: %v", err)
 		}
 	}
@@ -140,7 +140,7 @@ func TestDeviceRefused(t *testing.T) {
 	}
 	d := openRoot(t, "/dev")
 	defer d.Close()
-	if f, err := d.Open("full", false); !errors.Is(err, disk.ErrNotRegular) {
+	if f, err := d.Open("full", disk.ReadWrite); !errors.Is(err, disk.ErrNotRegular) {
 		if err == nil {
 			f.Close()
 		}

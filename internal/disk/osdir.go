@@ -61,9 +61,9 @@ func (d *osDir) between(op, name string, dst Dir, dstName string, f func(from, t
 	return d.change(op, name, func(fd int) error { return to.h.changed(f(fd, tofd)) })
 }
 
-func (d *osDir) Open(name string, readOnly bool) (File, error) {
+func (d *osDir) Open(name string, a Access) (File, error) {
 	flags := unix.O_RDWR
-	if readOnly {
+	if a == ReadOnly {
 		flags = unix.O_RDONLY
 	}
 	f, err := d.openRegular(name, flags)

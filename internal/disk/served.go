@@ -195,7 +195,7 @@ func syncEntries(d Dir, _ struct{}, err error) (below []Below[struct{}], _ error
 		case unix.DT_DIR:
 			below = append(below, Below[struct{}]{Name: name})
 		case unix.DT_REG:
-			f, err := d.Open(name, true)
+			f, err := d.Open(name, ReadOnly)
 			if err != nil {
 				return unlessForeign(err)
 			}

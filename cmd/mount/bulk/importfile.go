@@ -16,6 +16,7 @@ import (
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/stream"
 	"github.com/cofferfs/coffer/container/xattrs"
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 // How much may be lost to an interruption, and how much is made durable at a time.
@@ -275,7 +276,7 @@ func (m *Import) resume(stem string, st *unix.Stat_t) (c *container.File, from i
 	if err != nil || !ok || r.source != identityOf(st) || r.geometry != e.Geometry().ID || r.durable%uint64(m.sizes.step) != 0 || r.durable > r.source.size {
 		return nil, 0, err
 	}
-	h, err := m.partials.dir.Open(stem+partSuffix, false)
+	h, err := m.partials.dir.Open(stem+partSuffix, disk.ReadWrite)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, nil
 	}

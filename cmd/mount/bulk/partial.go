@@ -191,7 +191,7 @@ func (p *partials) fresh() string { return rand.Text() }
 
 // read answers ok false where there is no good record.
 func (p *partials) read(stem string) (r record, ok bool, err error) {
-	f, err := p.dir.Open(stem+recordSuffix, true)
+	f, err := p.dir.Open(stem+recordSuffix, disk.ReadOnly)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, false, nil
 	}

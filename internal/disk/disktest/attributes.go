@@ -56,7 +56,7 @@ func testBirthTime(t *testing.T, d disk.Dir) {
 	began := time.Now().Add(-10 * time.Second).UnixNano() // the host's clock is coarser
 	write(t, d, "f", "x")
 	ok(t, d.Symlink("nothing", "l"))
-	f, err := d.Open("f", true)
+	f, err := d.Open("f", disk.ReadOnly)
 	ok(t, err)
 	defer f.Close()
 	birth, err := f.BirthTime()
@@ -114,7 +114,7 @@ func testAttributes(t *testing.T, d disk.Dir) {
 		t.Fatal("chmod followed a link")
 	}
 
-	f, err := d.Open("f", false)
+	f, err := d.Open("f", disk.ReadWrite)
 	ok(t, err)
 	defer f.Close()
 	ok(t, f.Chmod(0o4640))

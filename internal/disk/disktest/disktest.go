@@ -86,7 +86,7 @@ func write(t *testing.T, d disk.Dir, name, content string) {
 
 func read(t *testing.T, d disk.Dir, name string) string {
 	t.Helper()
-	f, err := d.Open(name, true)
+	f, err := d.Open(name, disk.ReadOnly)
 	ok(t, err)
 	defer f.Close()
 	b, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<40))

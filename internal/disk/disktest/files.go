@@ -15,7 +15,7 @@ import (
 )
 
 func testCreateOpen(t *testing.T, d disk.Dir) {
-	_, err := d.Open("a", false)
+	_, err := d.Open("a", disk.ReadWrite)
 	fails(t, err, syscall.ENOENT, "a")
 	write(t, d, "a", "one")
 	_, err = d.Create("a", 0o600)
@@ -23,7 +23,7 @@ func testCreateOpen(t *testing.T, d disk.Dir) {
 	if got := read(t, d, "a"); got != "one" {
 		t.Fatalf("read %q", got)
 	}
-	f, err := d.Open("a", true)
+	f, err := d.Open("a", disk.ReadOnly)
 	ok(t, err)
 	defer f.Close()
 	_, err = f.WriteAt([]byte("x"), 0)
@@ -159,17 +159,17 @@ func testNotRegular(t *testing.T, d disk.Dir) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for _, ro := range []bool{false, true} {
+		for _, a := range []disk.Access{disk.ReadWrite, disk.ReadOnly} {
 			for _, name := range []string{"dir", "fifo", "sock"} {
-				f, err := d.Open(name, ro)
+				f, err := d.Open(name, a)
 				if !errors.Is(err, disk.ErrNotRegular) {
-					t.Errorf("open %s, read-only %v: %v", name, ro, err)
+					t.Errorf("open %s, read-only %v: %v", name, a, err)
 				}
 				if err == nil {
 					f.Close()
 				}
 			}
-			if _, err := d.Open("link", ro); !errors.Is(err, syscall.ELOOP) {
+			if _, err := d.Open("link", a); !errors.Is(err, syscall.ELOOP) {
 				t.Errorf("open of a symlink: %v", err)
 			}
 		}

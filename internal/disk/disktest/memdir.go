@@ -43,12 +43,12 @@ func (d *memDir) open(op, name string, check func(i *inode) error) (*node, error
 	return n, err
 }
 
-func (d *memDir) Open(name string, readOnly bool) (disk.File, error) {
+func (d *memDir) Open(name string, a disk.Access) (disk.File, error) {
 	n, err := d.openRegular(name)
 	if err != nil {
 		return nil, err
 	}
-	n.readOnly = readOnly
+	n.readOnly = bool(a)
 	return &memFile{n}, nil
 }
 

@@ -48,7 +48,7 @@ func put(t testing.TB, f disk.File, content string, off int64) {
 // content answers what a file holds, and "-" where there is none.
 func content(t testing.TB, d disk.Dir, name string) string {
 	t.Helper()
-	f, err := d.Open(name, true)
+	f, err := d.Open(name, disk.ReadOnly)
 	if errors.Is(err, syscall.ENOENT) {
 		return "-"
 	}
@@ -241,7 +241,7 @@ func TestKilled(t *testing.T) {
 		t.Errorf("%d blocks came free with the last handle of a file without a name, want 25", after.Bfree-before.Bfree)
 	}
 	wantSeen(t, seen(k, disktest.LoseAll, 1, both), "old, -")
-	h, err := k.Root().Open("f", false)
+	h, err := k.Root().Open("f", disk.ReadWrite)
 	ok(t, err)
 	ok(t, h.Datasync())
 	wantSeen(t, seen(k, disktest.LoseAll, 1, both), "new, -")
@@ -382,7 +382,7 @@ func TestSparse(t *testing.T) {
 	if !errors.Is(err, syscall.EFBIG) {
 		t.Fatal(err)
 	}
-	c, err := m.Cut(disktest.LoseNothing, newRNG(1)).Root().Open("f", false)
+	c, err := m.Cut(disktest.LoseNothing, newRNG(1)).Root().Open("f", disk.ReadWrite)
 	ok(t, err)
 	put(t, c, "copy", 8<<40)
 	ok(t, c.Punch(0, 100))
@@ -419,7 +419,7 @@ func TestClockAndBirth(t *testing.T) {
 	if st.Atim.Nano() != 5e9+3 || st.Mtim.Nano() != 1e9+2 {
 		t.Errorf("times %d, %d", st.Atim.Nano(), st.Mtim.Nano())
 	}
-	g, err := m.Cut(disktest.LoseNothing, newRNG(1)).Root().Open("f", true)
+	g, err := m.Cut(disktest.LoseNothing, newRNG(1)).Root().Open("f", disk.ReadOnly)
 	ok(t, err)
 	if again, err := g.BirthTime(); err != nil || again != birth {
 		t.Errorf("born %d after a cut, %v", again, err)

@@ -18,7 +18,7 @@ func testBadComponent(t *testing.T, d disk.Dir) {
 	var st unix.Stat_t
 	for _, name := range []string{"", ".", "..", "sub/x", "/", "/etc", "a\x00b"} {
 		fails(t, d.Stat(name, &st), syscall.EINVAL, name)
-		_, err := d.Open(name, true)
+		_, err := d.Open(name, disk.ReadOnly)
 		fails(t, err, syscall.EINVAL, name)
 		_, err = d.OpenDir(name)
 		fails(t, err, syscall.EINVAL, name)

@@ -201,7 +201,7 @@ func TestDirect(t *testing.T) {
 		ok(t, err)
 	}
 	units := func(d disk.Dir) (s string) {
-		f, err := d.Open("f", true)
+		f, err := d.Open("f", disk.ReadOnly)
 		ok(t, err)
 		defer f.Close()
 		b := make([]byte, 1)

@@ -40,7 +40,7 @@ func testXattrs(t *testing.T, d disk.Dir) {
 	sub, err := d.OpenDir("dir")
 	ok(t, err)
 	defer sub.Close()
-	f, err := d.Open("f", false)
+	f, err := d.Open("f", disk.ReadWrite)
 	ok(t, err)
 	defer f.Close()
 	p, err := d.OpenPath("f")
