@@ -11,7 +11,6 @@ import (
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/dirs"
 	"github.com/cofferfs/coffer/internal/disk"
-	"github.com/cofferfs/coffer/internal/event"
 )
 
 // blockSize is the st_blksize of everything: the kernel's page, so that its write-back sends whole frames.
@@ -314,7 +313,7 @@ func (fs *FS) storedSize(n *inode, st *unix.Stat_t) (size int64, err error) {
 	if err != nil && damage(err) {
 		// A damaged file can still be listed and removed. Its size must not be 0: the kernel would answer reads itself, with an
 		// end of file in place of the error that the first READ gets here.
-		fs.cfg.Events.Emit(event.Event{Kind: event.Damage, Object: n.id.String(), Offset: -1, Err: err, Note: "the size of a file is unknown"})
+		fs.damaged(n.id, err, "the size of a file is unknown")
 		return max(st.Size, 1), nil
 	}
 	return size, err

@@ -12,12 +12,14 @@ import (
 	"github.com/cofferfs/coffer/cache"
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/dirs"
+	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/siv"
 	"github.com/cofferfs/coffer/container/suite"
 	"github.com/cofferfs/coffer/container/vault"
 	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/internal/disk"
+	"github.com/cofferfs/coffer/internal/event"
 )
 
 // errUnknownNode: a request names a node id or handle that was never given or is gone.
@@ -126,6 +128,18 @@ func (fs *FS) status(op string, err error) fuse.Status {
 		fs.log.error(op, err)
 	}
 	return fuse.Status(errno)
+}
+
+// failed reports work that no request can answer, where it failed.
+func (fs *FS) failed(n *inode, err error, note string) {
+	if err != nil {
+		fs.cfg.Events.Emit(event.Event{Kind: event.Failed, Object: n.id.String(), Offset: -1, Err: err, Note: note})
+	}
+}
+
+// damaged reports damage that the request which met it passes over.
+func (fs *FS) damaged(id keys.ObjectID, err error, note string) {
+	fs.cfg.Events.Emit(event.Event{Kind: event.Damage, Object: id.String(), Offset: -1, Err: err, Note: note})
 }
 
 // Of EIO-class errors, logBurst are logged at once and then one each logPause: a damaged file that a tool reads again and

@@ -10,7 +10,6 @@ import (
 	"github.com/cofferfs/coffer/container"
 	"github.com/cofferfs/coffer/container/dirs"
 	"github.com/cofferfs/coffer/internal/disk"
-	"github.com/cofferfs/coffer/internal/event"
 )
 
 // The open file of an inode. It is opened by the first call that needs its bytes, shared by all handles, and closed when the last handle
@@ -165,8 +164,8 @@ func (n *inode) placeLocked(c *container.File, l link) {
 	}
 }
 
-// moved tells the open container of n of a new name. The caller holds loc.
-func (n *inode) moved() {
+// renamed tells the open container of n of a new name. The caller holds loc.
+func (n *inode) renamed() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.file != nil && len(n.links) > 0 {
@@ -304,11 +303,4 @@ func (fs *FS) handOver(f *cache.File) error {
 		err = f.Flush()
 	}
 	return err
-}
-
-// failed reports work that no request can answer.
-func (fs *FS) failed(n *inode, err error, note string) {
-	if err != nil {
-		fs.cfg.Events.Emit(event.Event{Kind: event.Failed, Object: n.id.String(), Offset: -1, Err: err, Note: note})
-	}
 }

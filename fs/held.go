@@ -9,7 +9,6 @@ import (
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/internal/disk"
-	"github.com/cofferfs/coffer/internal/event"
 )
 
 // held is what an inode remembers of the extended attributes that its object has on the host. A vault has one writer, so it stays so until we
@@ -110,7 +109,7 @@ func (fs *FS) readMode(x disk.Xattrs, o xattrs.Object) (held, error) {
 	mode, set, err := fs.cfg.Attrs.Mode(x, o)
 	switch {
 	case err != nil && damage(err):
-		fs.cfg.Events.Emit(event.Event{Kind: event.Damage, Object: o.ID.String(), Offset: -1, Err: err, Note: "the mode is unknown"})
+		fs.damaged(o.ID, err, "the mode is unknown")
 		return heldBadMode, nil
 	case err != nil || !set:
 		return 0, err

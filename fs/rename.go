@@ -22,96 +22,139 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 	if in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
 		return unix.EINVAL
 	}
-	exchange := in.Flags&unix.RENAME_EXCHANGE != 0
-	src, sd, err := fs.parent(in.NodeId, oldName)
-	if err != nil {
+	r := renaming{fs: fs, old: oldName, new: newName, exchange: in.Flags&unix.RENAME_EXCHANGE != 0}
+	defer func() { fs.releaseAll(r.moved, r.target) }()
+	if err := r.find(in); err != nil {
 		return err
 	}
-	dst, dd, err := fs.parent(in.Newdir, newName)
-	if err != nil {
+	if r.target != nil {
+		defer fs.nameless(r.target)
+	}
+	if err := r.syncFirst(); err != nil {
 		return err
 	}
-	from, err := sd.Lookup(oldName)
-	if err != nil {
-		return err
-	}
-	moved := fs.known(src, sd, from)
-	var target *inode
-	to, err := dd.Lookup(newName)
-	replaces := err == nil
-	switch {
-	case replaces:
-		target = fs.known(dst, dd, to)
-	case !errors.Is(err, unix.ENOENT) || exchange:
-		fs.releaseAll(moved)
-		return err
-	}
-	defer fs.releaseAll(moved, target)
-	if replaces && from.ID == to.ID && moved != target { // two host objects, and not one with two names
-		return dirs.ErrDuplicate
-	}
-	if target != nil {
-		defer fs.nameless(target)
-	}
-	if replaces && !exchange {
-		if err := fs.syncNew(moved); err != nil {
-			return err
-		}
-		if err := fs.syncOthers(target); err != nil {
-			return err
-		}
-	}
-	if exchange {
-		defer lockSyncs(moved, target)()
+	if r.exchange {
+		defer lockSyncs(r.moved, r.target)()
 	} else {
-		defer lockSyncs(moved)()
+		defer lockSyncs(r.moved)()
 	}
-	if err := fs.readyToMove(from, sd, dst, newName, exchange); err != nil {
+	if err := r.readyMoved(); err != nil {
 		return err
 	}
-	done := fs.changing(src, dst)
+	done := fs.changing(r.src, r.dst)
 	defer done(true)
-	unlock := lockLinks(moved, target)
-	defer unlock()
-
-	if replaces { // else a replay could make what the host lost together with what took its place, or not make it
-		if err := fs.endMake(dd, to.ID); err != nil {
-			return err
-		}
-	}
-	if target != nil && !exchange {
-		if err := fs.pin(target, dst, dd, newName); err != nil {
-			return err
-		}
-	}
-	movedTo, replaced, err := fs.cfg.Tree.Rename(sd, oldName, dd, newName, uint(in.Flags))
-	if err != nil || moved == target && moved != nil { // both names carry one object: nothing happened
+	defer lockLinks(r.moved, r.target)()
+	if err := r.readyTarget(); err != nil {
 		return err
 	}
-	if replaces && !exchange {
-		fs.lost(dst, to)
+	movedTo, replaced, err := fs.cfg.Tree.Rename(r.sd, r.old, r.dd, r.new, uint(in.Flags))
+	if err != nil || r.moved == r.target && r.moved != nil { // both names carry one object: nothing happened
+		return err
 	}
-	if from.Type == typeFile {
-		fs.lost(src, from)
-	}
-	if target != nil {
-		fs.removeLinkLocked(target, dst, newName)
-	}
-	if moved != nil {
-		fs.removeLinkLocked(moved, src, oldName)
-		fs.addLinkLocked(moved, dst, movedTo)
-		moved.linksSynced.Store(false)
-		moved.moved()
-	}
-	if exchange && target != nil {
-		fs.addLinkLocked(target, src, *replaced)
-		target.linksSynced.Store(false)
-		target.moved()
-	}
+	r.relink(movedTo, replaced)
 	if fs.cfg.Engine.Made(movedTo.ID) {
-		return fs.cfg.Engine.NoteMoved(movedTo.ID, dd.HostPath(movedTo))
+		return fs.cfg.Engine.NoteMoved(movedTo.ID, r.dd.HostPath(movedTo))
 	}
 	return nil
+}
+
+// renaming is a rename under way.
+type renaming struct {
+	fs       *FS
+	exchange bool
+
+	src, dst      *inode // the two directories
+	sd, dd        *dirs.Dir
+	old, new      string
+	from, to      dirs.Entry // what the names carried before
+	replaces      bool       // there is a to
+	moved, target *inode     // from and to, held; nil where the kernel does not know them
+}
+
+// find looks both names up.
+func (r *renaming) find(in *fuse.RenameIn) (err error) {
+	if r.src, r.sd, err = r.fs.parent(in.NodeId, r.old); err != nil {
+		return err
+	}
+	if r.dst, r.dd, err = r.fs.parent(in.Newdir, r.new); err != nil {
+		return err
+	}
+	if r.from, err = r.sd.Lookup(r.old); err != nil {
+		return err
+	}
+	r.moved = r.fs.known(r.src, r.sd, r.from)
+	switch r.to, err = r.dd.Lookup(r.new); {
+	case err == nil:
+		r.replaces = true
+		r.target = r.fs.known(r.dst, r.dd, r.to)
+	case !errors.Is(err, unix.ENOENT) || r.exchange:
+		return err
+	}
+	if r.replaces && r.from.ID == r.to.ID && r.moved != r.target { // two host objects, and not one with two names
+		return dirs.ErrDuplicate
+	}
+	return nil
+}
+
+// syncFirst makes durable what must be before one object takes the place of another.
+func (r *renaming) syncFirst() error {
+	if !r.replaces || r.exchange {
+		return nil
+	}
+	if err := r.fs.syncNew(r.moved); err != nil {
+		return err
+	}
+	return r.fs.syncOthers(r.target)
+}
+
+// readyMoved readies a file that counts as made for its new name. It may go on to count so where the journal can make it under that one: the
+// directory is durable, no name that had to go before may come back there, and there is no sidecar. One that is exchanged may not: a replay finishes an
+// exchange by what it finds under names of the host.
+func (r *renaming) readyMoved() error {
+	switch {
+	case !r.fs.cfg.Engine.Made(r.from.ID):
+		return nil
+	case r.exchange, (names.Link{Name: r.new}).IsLong(), !r.fs.calm(r.dst):
+		return r.fs.endMake(r.sd, r.from.ID)
+	}
+	return r.fs.syncLinks(r.dst)
+}
+
+// readyTarget readies what the new name carries for losing it. The caller holds the link locks.
+func (r *renaming) readyTarget() error {
+	if r.replaces { // else a replay could make what the host lost together with what took its place, or not make it
+		if err := r.fs.endMake(r.dd, r.to.ID); err != nil {
+			return err
+		}
+	}
+	if r.target == nil || r.exchange {
+		return nil
+	}
+	return r.fs.pin(r.target, r.dst, r.dd, r.new)
+}
+
+// relink notes what the host did: moved is movedTo now, and in an exchange target is replaced. The caller holds the link locks.
+func (r *renaming) relink(movedTo dirs.Entry, replaced *dirs.Entry) {
+	if r.replaces && !r.exchange {
+		r.fs.lost(r.dst, r.to)
+	}
+	if r.from.Type == typeFile {
+		r.fs.lost(r.src, r.from)
+	}
+	if r.target != nil {
+		r.fs.removeLinkLocked(r.target, r.dst, r.new)
+	}
+	if r.moved != nil {
+		r.fs.removeLinkLocked(r.moved, r.src, r.old)
+		r.fs.addLinkLocked(r.moved, r.dst, movedTo)
+		r.moved.linksSynced.Store(false)
+		r.moved.renamed()
+	}
+	if r.exchange && r.target != nil {
+		r.fs.addLinkLocked(r.target, r.src, *replaced)
+		r.target.linksSynced.Store(false)
+		r.target.renamed()
+	}
 }
 
 // lockSyncs keeps files from being made by an fsync meanwhile; some may be nil, or no files.
@@ -127,18 +170,6 @@ func lockSyncs(ns ...*inode) (unlock func()) {
 			n.linkSync.Unlock()
 		}
 	}
-}
-
-// readyToMove readies a file that counts as made for another name. It may keep doing so where the journal can make it under that one: the directory is durable,
-// no name that had to go before may come back there, and there is no sidecar; and it is not exchanged, since a replay finishes that by what it finds under names of the host.
-func (fs *FS) readyToMove(from dirs.Entry, sd *dirs.Dir, dst *inode, name string, exchange bool) error {
-	switch {
-	case !fs.cfg.Engine.Made(from.ID):
-		return nil
-	case exchange, (names.Link{Name: name}).IsLong(), !fs.calm(dst):
-		return fs.endMake(sd, from.ID)
-	}
-	return fs.syncLinks(dst)
 }
 
 // syncNew makes a file durable that was made in this session and never synced, before it takes the place of another one: no power cut may leave less than

@@ -157,9 +157,7 @@ func (fs *FS) drop(n *inode, lookups uint64, holds int) {
 		return
 	}
 	// Nobody can reach n any more: its links are read without a lock. A long chain of forgotten parents ends here one by one.
-	if err := fs.discardLeft(n); err != nil {
-		fs.cfg.Events.Emit(event.Event{Kind: event.Failed, Object: n.id.String(), Offset: -1, Err: err, Note: "closing a forgotten file failed"})
-	}
+	fs.failed(n, fs.discardLeft(n), "closing a forgotten file failed")
 	for _, l := range n.links {
 		fs.release(l.parent)
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/cofferfs/coffer/container/xattrs"
 	"github.com/cofferfs/coffer/internal/disk"
-	"github.com/cofferfs/coffer/internal/event"
 )
 
 // Extended attributes are sealed by container/xattrs and kept on the host object. The kernel has checked who may do what: permissions for user
@@ -213,7 +212,7 @@ func (fs *FS) listed(x disk.Xattrs, n *inode, host string) (string, error) {
 	case errors.Is(err, unix.ENODATA): // removed since
 		return "", nil
 	case err != nil && damage(err):
-		fs.cfg.Events.Emit(event.Event{Kind: event.Damage, Object: n.id.String(), Offset: -1, Err: err, Note: "an extended attribute is not listed"})
+		fs.damaged(n.id, err, "an extended attribute is not listed")
 		return "", nil
 	}
 	return name, err
