@@ -24,10 +24,7 @@ func (t *Tree) SetAttributes(f disk.File, id keys.ObjectID, mode uint32, uid, gi
 // which is not d's. e is what is known of it; name and sequence do not count. What the name carried goes as by Rename where replace says so, but a
 // directory does not (EISDIR); else it is EEXIST. ErrStale where there is no such object. The caller syncs both directories.
 func (d *Dir) Adopt(name string, e Entry, from disk.Dir, host string, replace bool) (Entry, error) {
-	if err := d.admit(name); err != nil {
-		return Entry{}, err
-	}
-	if err := d.lock(); err != nil {
+	if err := d.lockFor(name); err != nil {
 		return Entry{}, err
 	}
 	defer d.mu.Unlock()

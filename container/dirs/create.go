@@ -88,10 +88,7 @@ func undoOn(err error) error {
 // create makes a new object called name by host and enters it.
 func (d *Dir) create(name string, n link, host func(fd disk.Dir, host string, id keys.ObjectID) error) (Entry, error) {
 	n.id = keys.RandomObjectID()
-	if err := d.admit(name); err != nil {
-		return Entry{}, err
-	}
-	if err := d.lock(); err != nil {
+	if err := d.lockFor(name); err != nil {
 		return Entry{}, err
 	}
 	defer d.mu.Unlock()
@@ -167,6 +164,14 @@ func (d *Dir) admit(name string) error {
 		return unix.EROFS
 	}
 	return checkName(name)
+}
+
+// lockFor admits a change of name and takes mu for it.
+func (d *Dir) lockFor(name string) error {
+	if err := d.admit(name); err != nil {
+		return err
+	}
+	return d.lock()
 }
 
 // vacant checks that name may be made in d, whose mu is held.

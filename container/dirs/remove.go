@@ -14,10 +14,7 @@ import (
 // Unlink removes name, which is no directory (EISDIR), and answers what it carried. Losers of the name go first: the other way
 // round one of them would show.
 func (d *Dir) Unlink(name string) (Entry, error) {
-	if err := d.admit(name); err != nil {
-		return Entry{}, err
-	}
-	if err := d.lock(); err != nil {
+	if err := d.lockFor(name); err != nil {
 		return Entry{}, err
 	}
 	defer d.mu.Unlock()

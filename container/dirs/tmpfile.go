@@ -40,10 +40,7 @@ func (d *Dir) Tmpfile(mode uint32, uid, gid int) (f disk.File, e Entry, err erro
 // LinkFile makes name in d a name of an object that has none here, but an open host file: one of Tmpfile, or one whose other names are not known.
 // e is its entry so far, hasHeader as in Link. ENOENT where the host has removed its last name.
 func (d *Dir) LinkFile(name string, f disk.File, e Entry, hasHeader bool) (Entry, error) {
-	if err := d.admit(name); err != nil {
-		return Entry{}, err
-	}
-	if err := d.lock(); err != nil {
+	if err := d.lockFor(name); err != nil {
 		return Entry{}, err
 	}
 	defer d.mu.Unlock()

@@ -21,6 +21,19 @@ type ReadOptions struct {
 	Ask func(kinds []string) (vault.Secret, error)
 }
 
+// unlock reads the header of a stream and opens its key slot. It answers what opens the frames, and where they begin.
+func (o *ReadOptions) unlock(r io.Reader, secret vault.Secret) (c *container.SegmentCrypto, base int64, err error) {
+	h, err := readHeader(r)
+	if err != nil {
+		return nil, 0, err
+	}
+	if secret, err = o.secret(secret, h); err != nil {
+		return nil, 0, err
+	}
+	c, err = h.unlock(secret, o.Derive, workers(o.Workers))
+	return c, int64(len(h.raw)), err
+}
+
 // secret is the one that was given, or asked for.
 func (o *ReadOptions) secret(given vault.Secret, h *header) (vault.Secret, error) {
 	if given != nil || o.Ask == nil {
@@ -69,18 +82,11 @@ type source struct {
 // Errors: *Error with ErrNotStream or a class of package container; vault.ErrPassphrase, ErrKeyFile, ErrIdentity and the other errors of
 // vault.Config.UnlockWith; those of r.
 func NewReader(r io.Reader, secret vault.Secret, o ReadOptions) (*Reader, error) {
-	h, err := readHeader(r)
+	c, base, err := o.unlock(r, secret)
 	if err != nil {
 		return nil, err
 	}
-	if secret, err = o.secret(secret, h); err != nil {
-		return nil, err
-	}
-	c, err := h.unlock(secret, o.Derive, workers(o.Workers))
-	if err != nil {
-		return nil, err
-	}
-	return newReader(r, c, int64(len(h.raw)), o.Workers), nil
+	return newReader(r, c, base, o.Workers), nil
 }
 
 func newReader(r io.Reader, c *container.SegmentCrypto, base int64, n int) *Reader {

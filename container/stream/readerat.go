@@ -24,18 +24,11 @@ type ReaderAt struct {
 // its last segment, so that a stream that was cut or continued is refused here. Nothing else is read. r stays the caller's. The errors are those
 // of NewReader.
 func NewReaderAt(r io.ReaderAt, size int64, secret vault.Secret, o ReadOptions) (*ReaderAt, error) {
-	h, err := readHeader(io.NewSectionReader(r, 0, size))
+	c, base, err := o.unlock(io.NewSectionReader(r, 0, size), secret)
 	if err != nil {
 		return nil, err
 	}
-	if secret, err = o.secret(secret, h); err != nil {
-		return nil, err
-	}
-	c, err := h.unlock(secret, o.Derive, workers(o.Workers))
-	if err != nil {
-		return nil, err
-	}
-	return newReaderAt(r, size, c, int64(len(h.raw)))
+	return newReaderAt(r, size, c, base)
 }
 
 func newReaderAt(r io.ReaderAt, size int64, c *container.SegmentCrypto, base int64) (*ReaderAt, error) {
