@@ -47,11 +47,7 @@ destroy the old one.`,
 }
 
 func (a *app) backupConfig(path, file string) error {
-	path, err := absolute(path)
-	if err != nil {
-		return err
-	}
-	cfg, err := a.loadConfig(path)
+	path, cfg, err := a.loadVault(path)
 	if err != nil {
 		return err
 	}

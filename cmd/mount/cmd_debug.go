@@ -83,11 +83,7 @@ type transactionInfo struct {
 }
 
 func (a *app) debugJournal(path string, from unlockFlags, o vault.OpenOptions, asJSON bool) error {
-	path, err := absolute(path)
-	if err != nil {
-		return err
-	}
-	cfg, err := a.loadConfig(path)
+	path, cfg, err := a.loadVault(path)
 	if err != nil {
 		return err
 	}

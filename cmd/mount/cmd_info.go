@@ -49,11 +49,7 @@ func (a *app) infoCmd() *cobra.Command {
 		Short: "Say what a vault is, without a secret",
 		Args:  exactArgs("VAULT"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			path, err := absolute(args[0])
-			if err != nil {
-				return err
-			}
-			cfg, err := a.loadConfig(path)
+			path, cfg, err := a.loadVault(args[0])
 			if err != nil {
 				return err
 			}

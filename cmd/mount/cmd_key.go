@@ -122,11 +122,7 @@ func (a *app) keyAdd(path string, from unlockFlags, n newKey, asJSON bool) error
 
 // loadForChange is the start of all commands that change key slots.
 func (a *app) loadForChange(path string) (string, *vault.Config, error) {
-	path, err := absolute(path)
-	if err != nil {
-		return "", nil, err
-	}
-	cfg, err := a.loadConfig(path)
+	path, cfg, err := a.loadVault(path)
 	if err != nil {
 		return "", nil, err
 	}

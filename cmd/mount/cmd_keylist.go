@@ -20,11 +20,7 @@ func (a *app) keyListCmd() *cobra.Command {
 		Short:   "List the key slots, without a secret",
 		Args:    exactArgs("VAULT"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			path, err := absolute(args[0])
-			if err != nil {
-				return err
-			}
-			cfg, err := a.loadConfig(path)
+			_, cfg, err := a.loadVault(args[0])
 			if err != nil {
 				return err
 			}

@@ -46,11 +46,7 @@ terminal or written to --recovery-file.`,
 }
 
 func (a *app) showRecovery(path, file string, secret unlockFlags) (err error) {
-	path, err = absolute(path)
-	if err != nil {
-		return err
-	}
-	cfg, err := a.loadConfig(path)
+	path, cfg, err := a.loadVault(path)
 	if err != nil {
 		return err
 	}

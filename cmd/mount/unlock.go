@@ -15,6 +15,15 @@ import (
 	"github.com/cofferfs/coffer/container/vault"
 )
 
+// loadVault is loadConfig of a vault as the command line names it, whose absolute path it answers, too.
+func (a *app) loadVault(arg string) (path string, cfg *vault.Config, err error) {
+	if path, err = absolute(arg); err != nil {
+		return "", nil, err
+	}
+	cfg, err = a.loadConfig(path)
+	return path, cfg, err
+}
+
 // loadConfig reads a vault's config after saying plainly what is wrong with its directory.
 func (a *app) loadConfig(path string) (*vault.Config, error) {
 	if err := checkVaultDir(path); err != nil {
