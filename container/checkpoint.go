@@ -3,8 +3,10 @@ package container
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
+	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/redo"
 	"github.com/cofferfs/coffer/journal"
 )
@@ -23,8 +25,25 @@ func (a *applier) checkpoint() {
 		}
 		return
 	}
+	upTo, touched, anywhere := a.reach()
+	err := a.syncTouched(touched, anywhere) // A3
+	if err == nil {
+		err = a.log.Load().Sync(upTo)
+	}
+	if err != nil {
+		_ = a.fail("checkpoint", err)
+		return
+	}
+	a.log.Load().Recycle(upTo) // A4
+	a.forgetGiven()
+}
+
+// reach says how far a checkpoint can give the journal up: to where nothing waits or is being appended that needs it. touched are the files that it syncs;
+// with anywhere it syncs the host's filesystem. What is touched from here on is the next checkpoint's.
+func (a *applier) reach() (upTo journal.LSN, touched map[*File]struct{}, anywhere bool) {
 	a.mu.Lock()
-	upTo := a.last
+	defer a.mu.Unlock()
+	upTo = a.last
 	for _, floor := range a.open {
 		upTo = min(upTo, floor)
 	}
@@ -32,13 +51,16 @@ func (a *applier) checkpoint() {
 		upTo = min(upTo, t.floor)
 	}
 	a.cutoff = max(a.cutoff, upTo)
-	touched, anywhere := a.touched, a.anywhere || len(a.touched) > syncFiles
+	touched, anywhere = a.touched, a.anywhere || len(a.touched) > syncFiles
 	a.touched, a.anywhere = map[*File]struct{}{}, false
 	for f := range a.files {
 		a.touched[f] = struct{}{} // more of it waits
 	}
-	a.mu.Unlock()
-	var err error
+	return upTo, touched, anywhere
+}
+
+// syncTouched makes host files durable one by one, or all of the host's filesystem where that was asked for or one of them is closed by now.
+func (a *applier) syncTouched(touched map[*File]struct{}, anywhere bool) (err error) {
 	for f := range touched {
 		if anywhere || err != nil {
 			break
@@ -48,30 +70,20 @@ func (a *applier) checkpoint() {
 	if anywhere && err == nil {
 		err = a.host.SyncAll()
 	}
-	if err == nil {
-		err = a.log.Load().Sync(upTo)
-	}
-	if err != nil {
-		_ = a.fail("checkpoint", err)
-		return
-	}
-	a.log.Load().Recycle(upTo)
+	return err
+}
+
+// forgetGiven ends a checkpoint. Objects are forgotten of which the journal holds nothing any more. What this checkpoint gave up a replay may still deliver,
+// until later records that say so are durable: perhaps not before the next checkpoint, or the one after.
+func (a *applier) forgetGiven() {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.rounds++
 	a.cond.Broadcast()
-	// What this one gives up a replay may still deliver, until later records that say so are durable: perhaps not before the next checkpoint, or the one after.
 	given := a.log.Load().Given()
-	for id, lsn := range a.logged {
-		if lsn <= given {
-			delete(a.logged, id)
-		}
+	for _, m := range []map[keys.ObjectID]journal.LSN{a.logged, a.made} {
+		maps.DeleteFunc(m, func(_ keys.ObjectID, lsn journal.LSN) bool { return lsn <= given })
 	}
-	for id, lsn := range a.made {
-		if lsn <= given {
-			delete(a.made, id)
-		}
-	}
-	a.mu.Unlock()
 }
 
 // syncHost makes the host file durable, its times included, unless it was closed meanwhile.

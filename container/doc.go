@@ -11,7 +11,7 @@
 //
 // A read (read.go) looks up the entries of the frames it touches (meta.go), reads neighbouring slots with one host call, and opens whole frames
 // straight into the caller's buffer, in the pool (pool.go) where there are several runs. A write (commit.go) is a sequence of numbered
-// steps that FORMAT.md section 12 names C1 to C7. SetSize and Discard (shape.go) go through the same steps:
+// steps that FORMAT.md section 12 names C1 to C8. SetSize and Discard (shape.go) go through the same steps:
 //
 //	WriteFrames   C1 seal   C2 fresh slots: write   else: keep in the transaction and the overlay   C3 enter into records
 //	Flush         C4 digests, pins, nodes   C5 sync fresh frames if need be   C6 append one transaction to the journal (log.go)
@@ -36,7 +36,7 @@
 //	digest.go errors.go                                      leaves and digests; the classes of errors
 //	engine.go open.go file.go                                the containers of a vault, and one that is open
 //	read.go meta.go pool.go fetch.go seek.go                 the way out
-//	commit.go flush.go early.go shape.go allocate.go         the way in, step by step
+//	commit.go body.go flush.go early.go shape.go allocate.go the way in, step by step
 //	log.go pending.go patch.go made.go                       what is logged: transactions, their images, and what is cut from these
 //	apply.go run.go place.go checkpoint.go                   from the journal to the host, in the background: the queue, and what empties it
 //	salvage.go                                               a file that a power cut left without its parts

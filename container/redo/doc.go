@@ -13,6 +13,6 @@
 // of 4 KiB the place of its last image in the journal.
 //
 // Read next: head.go, end.go and exchange.go for the bytes, FORMAT.md section 13.2 for the rules, then index.go, find.go, owner.go, finish.go, made.go and
-// replay.go in the order of its steps; view.go and show.go show the same without writing; damage.go is for a journal that lost something;
+// replay.go in the order of its steps; view.go, show.go and halfway.go show the same without writing; damage.go is for a journal that lost something;
 // errors.go has the classes of errors.
 package redo
