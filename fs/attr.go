@@ -65,7 +65,7 @@ func (fs *FS) setAttr(n *inode, in *fuse.SetAttrIn) error {
 		}
 	}
 	if n.typ == typeDir {
-		fs.changed(n) // its own attributes come with the next fsync of the directory
+		fs.namesChanged(n) // its own attributes come with the next fsync of the directory
 	}
 	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
 		return fs.setTimes(n, in)

@@ -71,9 +71,9 @@ func (fs *FS) found(parent *inode, d *dirs.Dir, e dirs.Entry, out *fuse.EntryOut
 	return fs.answer(n, &st, s.closes, out)
 }
 
-// made answers with an object that was just created with a mode.
-func (fs *FS) made(parent *inode, d *dirs.Dir, e dirs.Entry, mode uint32, out *fuse.EntryOut) error {
-	fs.changed(parent)
+// answerNew answers with an object that was just created with a mode.
+func (fs *FS) answerNew(parent *inode, d *dirs.Dir, e dirs.Entry, mode uint32, out *fuse.EntryOut) error {
+	fs.namesChanged(parent)
 	var st unix.Stat_t
 	if err := d.Stat(e.Name, e.ID, &st); err != nil {
 		return err
@@ -105,7 +105,7 @@ func (fs *FS) mknod(in *fuse.MknodIn, name string, out *fuse.EntryOut) error {
 		if err != nil {
 			return err
 		}
-		return fs.made(parent, d, e, mode, out)
+		return fs.answerNew(parent, d, e, mode, out)
 	}
 	c, e, err := fs.createFile(d, name, mode, uid, gid)
 	if err != nil {
@@ -116,7 +116,7 @@ func (fs *FS) mknod(in *fuse.MknodIn, name string, out *fuse.EntryOut) error {
 		d.Undo(e)
 		return err
 	}
-	return fs.made(parent, d, e, mode, out)
+	return fs.answerNew(parent, d, e, mode, out)
 }
 
 // createFile makes an empty container under a new name. Its header is not on the host before a flush.
@@ -151,7 +151,7 @@ func (fs *FS) mkdir(in *fuse.MkdirIn, name string, out *fuse.EntryOut) error {
 	if err != nil {
 		return err
 	}
-	return fs.made(parent, d, e, mode, out)
+	return fs.answerNew(parent, d, e, mode, out)
 }
 
 // Link gives a file another name.
@@ -190,7 +190,7 @@ func (fs *FS) link(in *fuse.LinkIn, name string, out *fuse.EntryOut) error {
 		return err
 	}
 	n.linksSynced.Store(false)
-	fs.changed(parent)
+	fs.namesChanged(parent)
 	err = fs.found(parent, d, e, out)
 	if err == nil && nameless {
 		err = fs.named(n)
@@ -217,7 +217,7 @@ func (fs *FS) remove(in *fuse.InHeader, name string, host func(*dirs.Dir, string
 	if err != nil {
 		return err
 	}
-	done, logged := fs.changing(parent), false
+	done, logged := fs.namesChanging(parent), false
 	defer func() { done(!logged) }()
 	var removed func() (bool, error)
 	if n := fs.known(parent, d, e); n != nil {
@@ -240,7 +240,7 @@ func (fs *FS) remove(in *fuse.InHeader, name string, host func(*dirs.Dir, string
 	if err != nil {
 		return err
 	}
-	fs.lost(parent, e)
+	fs.nameLost(parent, e)
 	logged, err = removed()
 	return err
 }

@@ -9,16 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The first fsync of a new small file has the journal hold all of it, and nothing on the host is synced (FORMAT.md section 12, C8): a replay makes the file
-// where the host lost it, name, content, mode and owner. That is so for a file with
+// The first fsync of a new small file has the journal hold all of it, and nothing on the host is synced (FORMAT.md section 12, C8). A replay makes the file
+// where the host lost it: name, content, mode and owner. That is so for a file with
 //
-//	the one name that it was made with    replay makes it under that one; a second name ends it (link, an exchange)
-//	the attributes it was made with       what else it has stands on the host alone
-//	a durable directory in which no name was removed or moved since the host's last sync, but names of such files
+//	the one name that it was made with     a replay makes it under that one; a second name ends it (link, an exchange)
+//	the attributes that it was made with   what else it has stands on the host alone
+//	a durable directory                    in which no name was removed or moved since the host's last sync, but names of such files
 //
-// since a name that had to go before this one could be made may come back on the host, and would be hidden by this one, and removed. Until a checkpoint
-// has synced the host such a file counts as made: when it loses its name the journal says so, and that makes the removal durable as well. So an
-// fsync of the directory costs no sync of the host either, where nothing but such files came and went.
+// Why the last: a name that had to go before this one could be made may come back on the host. This one would hide it, and have it removed.
+//
+// Until a checkpoint has synced the host such a file counts as made. When it loses its name the journal says so, and that makes the removal durable as well.
+// So an fsync of a directory costs no sync of the host either, where nothing but such files came and went.
 
 // born notes a new file in a directory.
 func (fs *FS) born(dir *inode, id keys.ObjectID) {
@@ -28,8 +29,8 @@ func (fs *FS) born(dir *inode, id keys.ObjectID) {
 	fs.syncMu.Unlock()
 }
 
-// syncMade makes a file durable by the journal alone, where that can be, but for its directory's own names; else it answers false and has promised nothing. The file
-// was handed over.
+// syncMade makes a file durable by the journal alone, but for the names of its directory. Where that cannot be it answers false, and has promised nothing. The
+// file was handed over.
 func (fs *FS) syncMade(n *inode, f *cache.File) (made bool, err error) {
 	if n.headerSynced.Load() || !n.asMade.Load() || held(n.held.Load()) != heldKnown {
 		return false, nil
@@ -104,9 +105,9 @@ func (fs *FS) syncAttributes(f *cache.File) error {
 	return f.Container().Host().Sync()
 }
 
-// removing is called before a name e in d is removed, that of n, which may be nil. removed, called when it is, has the journal say so where the file
-// counts as made, or was durable since it was new: the next one under that name need not wait for the host then. It answers whether it did; else only a
-// sync of the host makes the removal durable. The caller holds loc.
+// removing is called before the name e in d is removed; n is its inode, or nil. The caller holds loc, and calls removed when the name is gone. Where the file
+// counts as made, or was durable since it was new, removed has the journal say so: the next file under that name need not wait for the host then. logged says that
+// it did; else only a sync of the host makes the removal durable.
 func (fs *FS) removing(n *inode, d *dirs.Dir, e dirs.Entry) (removed func() (logged bool, err error)) {
 	alone := n != nil && n.asMade.Load() && n.headerSynced.Load() && n.hasFirstName()
 	if e.Type != typeFile || !alone && !fs.cfg.Engine.Made(e.ID) {

@@ -41,7 +41,7 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 	if err := r.readyMoved(); err != nil {
 		return err
 	}
-	done := fs.changing(r.src, r.dst)
+	done := fs.namesChanging(r.src, r.dst)
 	defer done(true)
 	defer lockLinks(r.moved, r.target)()
 	if err := r.readyTarget(); err != nil {
@@ -136,10 +136,10 @@ func (r *renaming) readyTarget() error {
 // relink notes what the host did: moved is movedTo now, and in an exchange target is replaced. The caller holds the link locks.
 func (r *renaming) relink(movedTo dirs.Entry, replaced *dirs.Entry) {
 	if r.replaces && !r.exchange {
-		r.fs.lost(r.dst, r.to)
+		r.fs.nameLost(r.dst, r.to)
 	}
 	if r.from.Type == typeFile {
-		r.fs.lost(r.src, r.from)
+		r.fs.nameLost(r.src, r.from)
 	}
 	if r.target != nil {
 		r.fs.removeLinkLocked(r.target, r.dst, r.new)

@@ -43,7 +43,7 @@ func (fs *FS) symlink(in *fuse.InHeader, target, name string, out *fuse.EntryOut
 	if err != nil {
 		return err
 	}
-	return fs.made(parent, d, e, 0, out)
+	return fs.answerNew(parent, d, e, 0, out)
 }
 
 // writeTarget makes the container of a long target, and closes h.

@@ -8,11 +8,15 @@ import (
 	"github.com/cofferfs/coffer/container/keys"
 )
 
-// A file is durable when its data is, and the directories in which its links changed, and theirs (FORMAT.md section 12, C7). unsynced holds
-// what changed in directories since their last sync, by the number of the change; an inode knows whether its own links
-// changed. So an fsync of a file whose name is old costs one fdatasync, and of many new files in a directory one directory sync each
-// time something was added. An inode that has more names than the one that it was met by may have got them before the kernel forgot it: then all
-// directories are synced, the first time. That of a new small file costs none, and the directory of such files none either: see made.go.
+// What makes names durable (FORMAT.md section 12, C7). A file is durable when its data is, and when those directories are in which its links changed, and
+// theirs in turn.
+//
+// FS.unsynced has what changed in directories since their last sync, by the number of the change. An inode knows whether its own links changed. So an fsync
+// of a file whose name is old costs one fdatasync. That of one of many new files syncs their directory as well, where something was added since.
+//
+// An inode that has more names than the one that it was met by may have got them before the kernel forgot it. Its first fsync syncs all directories.
+//
+// A new small file costs no sync of the host, nor does a directory of such files: see made.go.
 
 // dirChanges is what changed in a directory and is not durable on the host.
 type dirChanges struct {
@@ -31,17 +35,17 @@ func (fs *FS) changesOf(dir *inode) *dirChanges {
 	return c
 }
 
-// changed notes that names in a directory were added or removed.
-func (fs *FS) changed(dir *inode) {
+// namesChanged notes that names in a directory were added or removed.
+func (fs *FS) namesChanged(dir *inode) {
 	fs.syncMu.Lock()
 	fs.changes++
 	fs.changesOf(dir).other = fs.changes
 	fs.syncMu.Unlock()
 }
 
-// changing notes that names in directories are about to be removed or moved. done ends that; host says whether something came of it that only a sync of the
+// namesChanging notes that names in directories are about to be removed or moved. done ends that; host says whether something came of it that only a sync of the
 // host makes durable.
-func (fs *FS) changing(dirs ...*inode) (done func(host bool)) {
+func (fs *FS) namesChanging(dirs ...*inode) (done func(host bool)) {
 	fs.syncMu.Lock()
 	for _, d := range dirs {
 		fs.changesOf(d).under++
@@ -62,8 +66,8 @@ func (fs *FS) changing(dirs ...*inode) (done func(host bool)) {
 	}
 }
 
-// lost is called when a directory lost the name e: that it went counts now, not that the file came. A directory that is gone needs no sync any more.
-func (fs *FS) lost(dir *inode, e dirs.Entry) {
+// nameLost is called when a directory lost the name e: that it went counts now, not that the file came. A directory that is gone needs no sync any more.
+func (fs *FS) nameLost(dir *inode, e dirs.Entry) {
 	fs.syncMu.Lock()
 	defer fs.syncMu.Unlock()
 	if c := fs.unsynced[dir.id]; c != nil {
@@ -88,7 +92,7 @@ func (fs *FS) metaChanged(n *inode) {
 	n.metaDirty.Store(true)
 	fs.attrsChange(n)
 	if n.typ == typeDir {
-		fs.changed(n)
+		fs.namesChanged(n)
 	}
 }
 

@@ -6,9 +6,11 @@ import (
 	"github.com/cofferfs/coffer/container/dirs"
 )
 
-// The kernel keeps names and attributes for Config.Timeout, and a directory that is listed again is asked for again as a whole, because we cannot know what it
-// forgot. Of a file that it was told of by its one name not long ago, and of which nothing changed since, it gets the name alone: that saves the host's stat and the
-// sealed name that this takes. Where it forgot a name all the same it sends a LOOKUP, from which on nothing that it was told before counts: all of the next listing is told.
+// The kernel keeps names and attributes for Config.Timeout. But when a directory is listed again it asks for all of it again, and we cannot know what it forgot.
+// So a listing answers a file by its name alone where the kernel was told all of it not long ago, by its one name, and nothing of it changed since. That saves
+// the host's stat, and the sealed name that this takes.
+//
+// Where the kernel had forgotten the name it sends a LOOKUP. From then on nothing that it was told before counts, and the next listing tells all.
 
 // now is the time on the clock of inode.told, never 0.
 func (fs *FS) now() int64 { return int64(time.Since(fs.started)) + 1 }
