@@ -109,13 +109,14 @@ var keepProbabilities = []float64{0, 0.2, 0.5, 0.9, 1}
 
 // The power goes after any number of calls of a random workload, and any subset of unsynced sectors and names stays.
 func TestPowerCut(t *testing.T) {
-	torn, delivered, direct, ended := 0, 0, 0, 0
+	torn, delivered, direct, ended, ahead := 0, 0, 0, 0, 0
 	for seed := range rounds(150) {
 		func() {
 			rng := rand.New(rand.NewPCG(uint64(seed), 1))
 			d := newMemDisk()
 			at, n := rng.IntN(250), 0
 			d.cached = rng.IntN(4)
+			d.roomy = rng.IntN(2) == 0
 			partial := rng.IntN(3) == 0
 			d.before = func(call, name string) (int, error) {
 				if n++; n <= at {
@@ -126,10 +127,13 @@ func TestPowerCut(t *testing.T) {
 				}
 				return 0, syscall.EIO
 			}
-			w := &workload{j: open(t, testConfig(d, 4+int64(rng.IntN(3))))}
+			c := testConfig(d, 4+int64(rng.IntN(3)))
+			c.inline = true
+			w := &workload{j: open(t, c)}
 			w.run(rng, 200)
 			direct += d.direct
 			ended += d.ended
+			ahead += w.j.tried
 			removed := rng.IntN(len(keepProbabilities))
 			for i, p := range keepProbabilities {
 				after := d.crash(rng, p)
@@ -146,8 +150,9 @@ func TestPowerCut(t *testing.T) {
 			}
 		}()
 	}
-	if torn == 0 || delivered == 0 || ended == 0 || direct <= ended {
-		t.Errorf("%d torn logs, %d transactions and %d direct writes, %d of them begun ahead, in all rounds: the test tests nothing", torn, delivered, direct, ended)
+	if torn == 0 || delivered == 0 || ended == 0 || direct <= ended || ahead == 0 {
+		t.Errorf("%d torn logs, %d transactions and %d direct writes, %d of them that flew, %d pieces ahead in all rounds: the test tests nothing",
+			torn, delivered, direct, ended, ahead)
 	}
 }
 
@@ -169,6 +174,7 @@ func TestPowerCutFull(t *testing.T) {
 			return 0, nil
 		}
 		c := testConfig(d, 5)
+		c.inline, d.roomy = true, rng.IntN(2) == 0 // and says that it has more
 		c.Pressed = func(LSN) error { return errNoRoom }
 		w := &workload{j: open(t, c)}
 		for w.failed == nil {
@@ -288,21 +294,25 @@ func TestCloseCut(t *testing.T) {
 }
 
 // The n-th host call fails, alone, for n = 0, 1, 2 …; with and without an effect. What Append refused is never delivered, what Sync answered for always, also
-// when the power goes right after, and the error is sticky.
+// when the power goes right after, and the error is sticky, but of a piece that is made ahead.
 func TestEveryCallFails(t *testing.T) {
+	tried := 0
 	for _, keep := range []int{0, 700, 1 << 20} {
 		for at := 0; ; at++ {
 			rng := rand.New(rand.NewPCG(3, uint64(keep)))
 			d := newMemDisk()
-			n, struck := 0, ""
+			d.roomy = keep > 0
+			n, struck, ahead := 0, "", false
+			c := testConfig(d, 4)
+			c.inline = true
+			w := &workload{j: open(t, c)}
 			d.before = func(call, name string) (int, error) {
 				if n++; n == at+1 {
-					struck = call + " " + name
+					struck, ahead = call+" "+name, w.j.making
 					return keep, syscall.EIO
 				}
 				return 0, nil
 			}
-			w := &workload{j: open(t, testConfig(d, 4))}
 			w.run(rng, 80)
 			d.before = nil
 			if struck == "" {
@@ -315,6 +325,18 @@ func TestEveryCallFails(t *testing.T) {
 				if w.failed != nil {
 					t.Fatalf("without direct writes: %v", w.failed)
 				}
+				continue
+			}
+			if ahead {
+				if w.failed != nil {
+					t.Fatalf("call %d (%s) failed, which can be done later: %v", at, struck, w.failed)
+				}
+				got, log := replay(t, testConfig(d.crash(rng, rng.Float64()), 4))
+				w.judge(t, got, log)
+				if err := w.j.Close(true); err != nil || len(d.names) > 0 {
+					t.Fatalf("call %d (%s) failed: %d pieces stay: %v", at, struck, len(d.names), err)
+				}
+				tried++
 				continue
 			}
 			if w.failed == nil || !errors.Is(w.failed, ErrFailed) || !errors.Is(w.failed, syscall.EIO) || sticky(w.j) == nil {
@@ -339,6 +361,9 @@ func TestEveryCallFails(t *testing.T) {
 				w.judge(t, got, log)
 			}
 		}
+	}
+	if tried < 10 {
+		t.Errorf("only %d calls of pieces that are made ahead", tried)
 	}
 }
 

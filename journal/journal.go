@@ -26,6 +26,7 @@ type Config struct {
 	Salvage bool
 
 	pieceSize int64 // tests make small ones
+	inline    bool  // a piece is made ahead by the Append that asks for it: tests that count host calls
 }
 
 // Journal is one being written. All methods may be called concurrently.
@@ -48,6 +49,8 @@ type Journal struct {
 	live     []*piece   // hold the log from recycled to end, in order
 	free     []*piece   // hold nothing that is needed, the longest unused first
 	made     int        // pieces ever made, for their names
+	tried    int        // the last of them that was to be made ahead
+	making   bool       // one is made ahead; it is started under appending
 	end      LSN
 	synced   LSN
 	recycled LSN
@@ -137,7 +140,7 @@ func (j *Journal) usable() error {
 	return nil
 }
 
-// Close ends the journal; it waits for a running Append and Sync, and wakes those that wait with ErrClosed. It syncs nothing. With remove (everything is durable
+// Close ends the journal; it waits for a running Append and Sync, and for a piece that is being made, and wakes those that wait with ErrClosed. It syncs nothing. With remove (everything is durable
 // elsewhere, a clean unmount) the pieces are removed, durably (J5); after a failure they stay whatever remove says, and the sticky error is answered.
 // The second call does nothing.
 func (j *Journal) Close(remove bool) error {
@@ -153,7 +156,7 @@ func (j *Journal) Close(remove bool) error {
 	j.appending.Lock() // whoever waits for room has left
 	defer j.appending.Unlock()
 	j.mu.Lock()
-	for j.syncing {
+	for j.syncing || j.making {
 		j.cond.Wait()
 	}
 	live, free, err, flying := j.live, j.free, j.err, j.flying

@@ -33,7 +33,7 @@ func (j *Journal) reserve(n int) (begin LSN, err error) {
 	var full error // of the host, when no more pieces can be made
 	for {
 		j.mu.Lock()
-		err, free, total, seen, begin := j.usable(), len(j.free), len(j.live)+len(j.free), j.recycled, j.end
+		err, free, total, seen, begin, making := j.usable(), len(j.free), len(j.live)+len(j.free), j.recycled, j.end, j.making
 		j.mu.Unlock()
 		need, begun := j.piecesFor(begin, n), 0
 		if begin%span(j.c.pieceSize) != 0 {
@@ -43,7 +43,11 @@ func (j *Journal) reserve(n int) (begin LSN, err error) {
 		case err != nil:
 			return 0, err
 		case free >= need:
+			j.ahead(begin)
 			return begin, nil
+		case making:
+			j.awaitPiece(seen)
+			continue
 		case full == nil && total < j.max:
 			if full, err = j.grow(); err != nil {
 				return 0, err
@@ -108,7 +112,7 @@ func (j *Journal) Prepare() error {
 	return err
 }
 
-// grow makes a piece. full says that the host has no room for one, or this process no descriptor; anything else is sticky.
+// grow makes a piece, while none is made ahead. full says that the host has no room for one, or this process no descriptor; anything else is sticky.
 func (j *Journal) grow() (full, err error) {
 	p, err := makePiece(j.c.Dir, pieceName(j.made), j.c.pieceSize)
 	switch {
@@ -121,9 +125,9 @@ func (j *Journal) grow() (full, err error) {
 	case err != nil:
 		return nil, j.fail("make a piece", err)
 	}
-	j.made++
 	j.stunted = false
 	j.mu.Lock()
+	j.made++
 	j.free = append(j.free, p)
 	j.mu.Unlock()
 	return nil, nil

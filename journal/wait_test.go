@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // A full journal waits for Recycle, and asks for it.
@@ -219,4 +220,114 @@ func TestHostFull(t *testing.T) {
 	ok(t, j.Sync(last.lsn))
 	got, _ := replay(t, testConfig(d.crash(nil, 0), 4))
 	mustEqual(t, got[len(got)-1:], []tx{last})
+}
+
+// held has the creation of a piece wait: begun says that it does, goOn what it then answers.
+func (d *memDisk) held(name string) (begun chan struct{}, goOn chan error) {
+	begun, goOn = make(chan struct{}), make(chan error)
+	d.before = func(call, of string) (int, error) {
+		if call != "create" || of != name {
+			return 0, nil
+		}
+		d.before = nil
+		d.mu.Unlock() // as the host does, let others write meanwhile
+		defer d.mu.Lock()
+		close(begun)
+		return 0, <-goOn
+	}
+	return begun, goOn
+}
+
+// halfFull is a journal that makes its second piece, and fills the rest of its first meanwhile.
+func halfFull(t *testing.T, d *memDisk) (j *Journal, all []tx, goOn chan error) {
+	d.roomy = true
+	begun, goOn := d.held(pieceName(1))
+	j = open(t, testConfig(d, 4))
+	for n := range 15 { // a sector each, of 16
+		all = append(all, put(t, j, testTx(n, 100, 100)))
+	}
+	<-begun
+	return j, all, goOn
+}
+
+// The next piece is made while the one in use fills. Who needs it meanwhile waits for it, and makes none.
+func TestMadeAhead(t *testing.T) {
+	d := newMemDisk()
+	j, all, goOn := halfFull(t, d)
+	done := make(chan struct{})
+	go func() {
+		all = append(all, put(t, j, testTx(15, 0, 3000)))
+		close(done)
+	}()
+	select {
+	case <-done:
+		t.Fatal("a transaction that needs the next piece did not wait for it")
+	case <-time.After(20 * time.Millisecond):
+	}
+	goOn <- nil
+	<-done
+	ok(t, j.Sync(j.End()))
+	got, _ := replay(t, testConfig(d.crash(nil, 0), 4))
+	mustEqual(t, got, all)
+	if len(d.names) != 2 {
+		t.Errorf("%d pieces, want 2", len(d.names))
+	}
+	begun, goOn := d.held(pieceName(2))
+	put(t, j, testTx(16, 0, 3000)) // and so on
+	put(t, j, testTx(17, 0, 100))
+	<-begun
+	goOn <- nil
+	ok(t, j.Close(true))
+	if len(d.names) != 0 {
+		t.Errorf("%d pieces stay", len(d.names))
+	}
+}
+
+// One that cannot be made ahead harms nobody: the transaction that needs it makes it, or says why not.
+func TestNotMadeAhead(t *testing.T) {
+	d := newMemDisk()
+	j, all, goOn := halfFull(t, d)
+	goOn <- syscall.EIO
+	d.mu.Lock()
+	d.space = 0
+	d.mu.Unlock()
+	if _, err := j.Append(Entry{Bulk: [][]byte{make([]byte, testPiece)}}); !errors.Is(err, syscall.ENOSPC) || sticky(j) != nil {
+		t.Fatalf("on a full host: %v, sticky %v", err, sticky(j))
+	}
+	d.mu.Lock()
+	d.space = -1
+	d.mu.Unlock()
+	all = append(all, put(t, j, testTx(15, 0, testPiece)))
+	ok(t, j.Sync(j.End()))
+	got, _ := replay(t, testConfig(d.crash(nil, 0), 4))
+	mustEqual(t, got, all)
+}
+
+// Close waits for a piece that is being made, and leaves none. On a host with little room none is made ahead.
+func TestCloseWaitsForPiece(t *testing.T) {
+	d := newMemDisk()
+	j, _, goOn := halfFull(t, d)
+	closed := make(chan error)
+	go func() { closed <- j.Close(true) }()
+	select {
+	case <-closed:
+		t.Fatal("closed while a piece was being made")
+	case <-time.After(20 * time.Millisecond):
+	}
+	goOn <- nil
+	ok(t, <-closed)
+	if len(d.names) != 0 {
+		t.Errorf("%d pieces stay", len(d.names))
+	}
+
+	d = newMemDisk()
+	c := testConfig(d, 4)
+	c.inline = true
+	j = open(t, c)
+	for n := range 15 {
+		put(t, j, testTx(n, 100, 100))
+	}
+	if len(d.names) != 1 || j.tried != 1 {
+		t.Errorf("%d pieces on a host with little room, %d tried", len(d.names), j.tried)
+	}
 }

@@ -221,4 +221,3 @@ func (f *memFile) Utimes(ts *[2]unix.Timespec) error {
 func (f *memFile) Allocate(off, _ int64) error {
 	return f.change("fallocate", off, func() error { return syscall.EOPNOTSUPP })
 }
-

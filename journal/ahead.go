@@ -1,0 +1,56 @@
+package journal
+
+import "golang.org/x/sys/unix"
+
+// roomy is how many times the room of a whole journal the host has left where a piece is made before it is needed. On one with less the journal takes
+// none that it may do without.
+const roomy = 4
+
+// ahead has the next piece made in the background once the one in use is half full and no other is free, so that nobody waits until the host has it. Each is
+// tried once: one that could not be made is left to the Append that needs it, which says so. begin is where that of the caller begins, who holds appending.
+func (j *Journal) ahead(begin LSN) {
+	d := span(j.c.pieceSize)
+	if begin%d < d/2 {
+		return
+	}
+	j.mu.Lock()
+	try := !j.making && j.tried < j.made && len(j.free) == 0 && len(j.live) < j.max && j.usable() == nil
+	name := pieceName(j.made)
+	if try {
+		j.making, j.tried = true, j.made
+	}
+	j.mu.Unlock()
+	switch {
+	case !try:
+	case j.c.inline:
+		j.makeAhead(name)
+	default:
+		go j.makeAhead(name)
+	}
+}
+
+// makeAhead makes a piece, if it can.
+func (j *Journal) makeAhead(name string) {
+	var p *piece
+	var st unix.Statfs_t
+	if err := j.c.Dir.Statfs(&st); err == nil && st.Bavail*uint64(st.Bsize) >= uint64(roomy*int64(j.max)*j.c.pieceSize) {
+		p, _ = makePiece(j.c.Dir, name, j.c.pieceSize)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if p != nil {
+		j.made++
+		j.free = append(j.free, p)
+	}
+	j.making = false
+	j.cond.Broadcast()
+}
+
+// awaitPiece returns when the piece that is being made is there, or cannot be, or another came free. seen is what was recycled before.
+func (j *Journal) awaitPiece(seen LSN) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for j.making && j.recycled == seen && j.usable() == nil {
+		j.cond.Wait()
+	}
+}
