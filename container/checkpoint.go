@@ -62,6 +62,11 @@ func (a *applier) reach() (upTo journal.LSN, touched map[*File]struct{}, anywher
 // syncTouched makes host files durable one by one, or all of the host's filesystem where that was asked for or one of them is closed by now.
 func (a *applier) syncTouched(touched map[*File]struct{}, anywhere bool) (err error) {
 	for f := range touched {
+		if err == nil {
+			err = f.settleHost()
+		}
+	}
+	for f := range touched {
 		if anywhere || err != nil {
 			break
 		}
@@ -94,6 +99,16 @@ func (f *File) syncHost() (closed bool, err error) {
 		return true, nil
 	}
 	return false, f.host.Sync()
+}
+
+// settleHost is settle, unless the host file was closed meanwhile.
+func (f *File) settleHost() error {
+	f.hostMu.Lock()
+	defer f.hostMu.Unlock()
+	if f.hostClosed {
+		return nil
+	}
+	return f.settle()
 }
 
 // leave is called before a file is closed: later checkpoints cannot sync it by itself.

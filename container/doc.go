@@ -38,7 +38,7 @@
 //	read.go meta.go pool.go fetch.go seek.go                 the way out
 //	commit.go body.go flush.go early.go shape.go allocate.go the way in, step by step
 //	log.go pending.go patch.go made.go                       what is logged: transactions, their images, and what is cut from these
-//	apply.go run.go place.go checkpoint.go                   from the journal to the host, in the background: the queue, and what empties it
+//	apply.go run.go place.go checkpoint.go settle.go         from the journal to the host, in the background: the queue, and what empties it
 //	salvage.go                                               a file that a power cut left without its parts
 //	verify.go scrub.go survey.go wreck.go worth.go edge.go   looking at all of a container, and saving what is left of one
 //	segment.go segment_open.go                               one segment in wire form, for package stream

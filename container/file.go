@@ -39,7 +39,8 @@ type File struct {
 	load [treeLevels + 1][loaders]sync.Mutex
 	// hostMu is held while the applier writes or syncs the host file, and over its closing.
 	hostMu     sync.Mutex
-	hostClosed bool // guarded by hostMu
+	hostClosed bool      // guarded by hostMu
+	unsettled  unsettled // the same; see settle
 
 	hostChanged atomic.Bool  // see HostChanged
 	hurry       atomic.Int32 // a journal.Hurry; see SyncSoon, SyncAhead

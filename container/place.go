@@ -67,7 +67,7 @@ func (f *File) punch(ts []*transaction) {
 	}
 }
 
-// writeImages writes them, those that lie side by side on the host and in memory by one host call.
+// writeImages writes them, those that lie side by side on the host and in memory by one host call. The caller holds hostMu.
 func (f *File) writeImages(images []*image) error {
 	for i := 0; i < len(images); {
 		off, data := images[i].off, images[i].data
@@ -78,6 +78,7 @@ func (f *File) writeImages(images []*image) error {
 			}
 			data = both
 		}
+		f.unsettled.add(off, int64(len(data)))
 		if err := f.writeHost(data, off); err != nil {
 			return err
 		}

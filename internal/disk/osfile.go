@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"io"
 	"syscall"
 
@@ -99,6 +100,17 @@ func (f *osFile) Fetch(off, n int64) {
 // whoever can do without, as NextData.
 func (f *osFile) Start(off, n int64) {
 	_ = f.do("start", func(fd int) error { return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
+}
+
+// Settle has the host write what it has in memory of a range to the disk, and waits until that is there. It makes nothing durable. Its error is told once, as that of
+// Datasync, which does not tell it again. It is for whoever can do without, as NextData.
+func (f *osFile) Settle(off, n int64) error {
+	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	err := f.do("settle", func(fd int) error { return unix.SyncFileRange(fd, off, n, all) })
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ESPIPE) {
+		return nil // the host cannot do it
+	}
+	return err
 }
 
 func (f *osFile) Punch(off, n int64) error {
