@@ -283,3 +283,28 @@ func TestStatTimeless(t *testing.T) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }
+
+// TestSettle: bringing a range to the disk is no error, also where it ends beyond the file; what cannot be done is.
+func TestSettle(t *testing.T) {
+	d := openRoot(t, t.TempDir())
+	defer d.Close()
+	f, err := d.Create("f", 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(make([]byte, 32<<10), 4096); err != nil {
+		t.Fatal(err)
+	}
+	settle := f.(interface{ Settle(off, n int64) error }).Settle
+	for _, r := range [][2]int64{{0, 8192}, {8192, 1 << 20}} {
+		if err := settle(r[0], r[1]); err != nil {
+			t.Errorf("%v: %v", r, err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := settle(0, 4096); !errors.Is(err, syscall.EBADF) {
+		t.Errorf("of a closed file: %v", err)
+	}
+}
