@@ -13,16 +13,21 @@ import (
 	"github.com/cofferfs/coffer/container/names"
 )
 
-// Rename moves a name, over another one or, with RENAME_EXCHANGE, in its place.
+// Rename moves a name, over another one or, with RENAME_EXCHANGE, in its place. With RENAME_WHITEOUT, which overlayfs needs of its upper layer, it leaves a whiteout.
 func (fs *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
 	return fs.status("rename", fs.rename(in, oldName, newName))
 }
 
 func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
-	if in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
+	if in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE|unix.RENAME_WHITEOUT) != 0 {
 		return unix.EINVAL
 	}
-	r := renaming{fs: fs, old: oldName, new: newName, exchange: in.Flags&unix.RENAME_EXCHANGE != 0}
+	r := renaming{
+		fs: fs, old: oldName, new: newName, exchange: in.Flags&unix.RENAME_EXCHANGE != 0, whiteout: in.Flags&unix.RENAME_WHITEOUT != 0,
+	}
+	if r.exchange && r.whiteout {
+		return unix.EINVAL
+	}
 	defer func() { fs.releaseAll(r.moved, r.target) }()
 	if err := r.find(in); err != nil {
 		return err
@@ -47,7 +52,7 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 	if err := r.readyTarget(); err != nil {
 		return err
 	}
-	movedTo, replaced, err := fs.cfg.Tree.Rename(r.sd, r.old, r.dd, r.new, uint(in.Flags))
+	movedTo, replaced, err := r.renameHost(in)
 	if err != nil || r.moved == r.target && r.moved != nil { // both names carry one object: nothing happened
 		return err
 	}
@@ -62,6 +67,7 @@ func (fs *FS) rename(in *fuse.RenameIn, oldName, newName string) error {
 type renaming struct {
 	fs       *FS
 	exchange bool
+	whiteout bool // stays under the old name
 
 	src, dst      *inode // the two directories
 	sd, dd        *dirs.Dir
@@ -98,7 +104,7 @@ func (r *renaming) find(in *fuse.RenameIn) (err error) {
 
 // syncFirst makes durable what must be before one object takes the place of another.
 func (r *renaming) syncFirst() error {
-	if !r.replaces || r.exchange {
+	if !r.whiteout && (!r.replaces || r.exchange) { // a whiteout is the older object under its name until what moves is gone
 		return nil
 	}
 	if err := r.fs.syncNew(r.moved); err != nil {
@@ -108,13 +114,13 @@ func (r *renaming) syncFirst() error {
 }
 
 // readyMoved readies a file that counts as made for its new name. It may go on to count so where the journal can make it under that one: the
-// directory is durable, no name that had to go before may come back there, and there is no sidecar. One that is exchanged may not: a replay finishes an
-// exchange by what it finds under names of the host.
+// directory is durable, no name that had to go before may come back there, and there is no sidecar. One whose old name is kept for another object may not: a
+// replay finishes an exchange by what it finds under names of the host, and a whiteout shows when the file is no longer there.
 func (r *renaming) readyMoved() error {
 	switch {
 	case !r.fs.cfg.Engine.Made(r.from.ID):
 		return nil
-	case r.exchange, (names.Link{Name: r.new}).IsLong(), !r.fs.calm(r.dst):
+	case r.exchange, r.whiteout, (names.Link{Name: r.new}).IsLong(), !r.fs.calm(r.dst):
 		return r.fs.endMake(r.sd, r.from.ID)
 	}
 	return r.fs.syncLinks(r.dst)
@@ -131,6 +137,18 @@ func (r *renaming) readyTarget() error {
 		return nil
 	}
 	return r.fs.pin(r.target, r.dst, r.dd, r.new)
+}
+
+// renameHost has the tree do it. A whiteout belongs to the caller, as if by mknod(2).
+func (r *renaming) renameHost(in *fuse.RenameIn) (movedTo dirs.Entry, replaced *dirs.Entry, err error) {
+	if !r.whiteout {
+		return r.fs.cfg.Tree.Rename(r.sd, r.old, r.dd, r.new, uint(in.Flags))
+	}
+	uid, gid, _, err := r.fs.ownership(r.src, &in.Caller, unix.S_IFCHR, 0)
+	if err != nil {
+		return dirs.Entry{}, nil, err
+	}
+	return r.fs.cfg.Tree.RenameWhiteout(r.sd, r.old, r.dd, r.new, uint(in.Flags&^unix.RENAME_WHITEOUT), uid, gid)
 }
 
 // relink notes what the host did: moved is movedTo now, and in an exchange target is replaced. The caller holds the link locks.

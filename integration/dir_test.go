@@ -185,8 +185,8 @@ func TestRename(t *testing.T) {
 		if err := rename("c", "none", unix.RENAME_EXCHANGE); err != unix.ENOENT {
 			t.Errorf("EXCHANGE with nothing: %v", err)
 		}
-		if err := rename("x", "none", unix.RENAME_WHITEOUT); err != unix.EINVAL {
-			t.Errorf("WHITEOUT: %v", err)
+		if err := rename("x", "c", unix.RENAME_WHITEOUT|unix.RENAME_EXCHANGE); err != unix.EINVAL {
+			t.Errorf("WHITEOUT and EXCHANGE: %v", err)
 		}
 		if err := rename("c", "c/y/z/c", 0); err != unix.EINVAL {
 			t.Errorf("directory into itself: %v", err)

@@ -4,6 +4,7 @@
 //	posix_test.go oracle_test.go model_test.go                 go-fuse's conformance tests; the same done in a directory of the host
 //	file_test.go dir_test.go attr_test.go xattr_test.go …      what a mount promises, by subject
 //	requests_test.go load_test.go prune_test.go                how many requests an operation costs; many files
+//	overlay_test.go                                            whiteouts, and overlayfs with its layers in a vault
 //	full_test.go hosts_test.go readonly_test.go                hosts that are full, of other kinds, and not to be changed
 //	programs_test.go and programs_*                            git, sqlite3, rsync, PostgreSQL, compilers and others, unmounted and mounted again
 //	damage_test.go and golden_*                                vaults that are committed, whole and damaged, read by this program and by the second

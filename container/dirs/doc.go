@@ -53,7 +53,7 @@
 //	load.go                                      from the host's names to a map
 //	attr.go birthtime.go                         looking up, listing, opening; attributes by name
 //	create.go owner.go tmpfile.go                what is new
-//	remove.go rename.go exchange.go              what goes and what moves
+//	remove.go rename.go exchange.go whiteout.go  what goes and what moves
 //	supersede.go adopt.go                        what only repairs and imports do
 //
 // Read next: package names, for what a host name says.

@@ -17,6 +17,7 @@ type renaming struct {
 	from, to link // to counts where replaces is true
 	replaces bool
 	victim   *Dir // the directory that to carries and that is replaced; locked, too
+	whiteout *owner
 }
 
 // Rename moves the name old of src to the name new of dst, with POSIX's rules: what new carried is replaced, a directory
@@ -31,14 +32,18 @@ func (t *Tree) Rename(src *Dir, old string, dst *Dir, new string, flags uint) (m
 	if flags != 0 && flags != unix.RENAME_NOREPLACE && flags != unix.RENAME_EXCHANGE {
 		return Entry{}, nil, unix.EINVAL
 	}
-	if err := src.admit(old); err != nil {
+	return t.rename(&renaming{t: t, src: src, dst: dst, old: old, new: new}, flags)
+}
+
+func (t *Tree) rename(r *renaming, flags uint) (moved Entry, replaced *Entry, err error) {
+	if err := r.src.admit(r.old); err != nil {
 		return Entry{}, nil, err
 	}
-	if err := dst.admit(new); err != nil {
+	if err := r.dst.admit(r.new); err != nil {
 		return Entry{}, nil, err
 	}
 	for {
-		moved, replaced, err = t.tryRename(src, old, dst, new, flags)
+		moved, replaced, err = t.tryRename(*r, flags)
 		if !errors.Is(err, errChanged) {
 			return moved, replaced, err
 		}
@@ -58,8 +63,8 @@ func (d *Dir) peek(name string) (link, bool, error) {
 	return n, ok, nil
 }
 
-func (t *Tree) tryRename(src *Dir, old string, dst *Dir, new string, flags uint) (moved Entry, replaced *Entry, err error) {
-	r := renaming{t: t, src: src, dst: dst, old: old, new: new}
+func (t *Tree) tryRename(r renaming, flags uint) (moved Entry, replaced *Entry, err error) {
+	src, old, dst, new := r.src, r.old, r.dst, r.new
 	from, ok, err := src.peek(old)
 	if err != nil {
 		return Entry{}, nil, err
@@ -170,12 +175,21 @@ func (r *renaming) replace() (moved Entry, replaced *Entry, err error) {
 			return Entry{}, nil, err
 		}
 	}
+	var left link
+	if r.whiteout != nil {
+		if left, err = r.putWhiteout(); err != nil {
+			return Entry{}, nil, err
+		}
+	}
 	n := r.from
 	srcHost := r.src.hostName(r.old, r.from)
 	err = r.dst.introduce(r.dfd, r.new, &n, func(host string) error {
 		return r.t.moveHost(n, r.src, r.sfd, srcHost, r.dst, r.dfd, host)
 	})
 	if err != nil {
+		if r.whiteout != nil {
+			r.dropWhiteout()
+		}
 		return Entry{}, nil, err
 	}
 	r.src.dropSidecar(r.sfd, srcHost, r.from.open(r.old).IsLong())
@@ -184,6 +198,10 @@ func (r *renaming) replace() (moved Entry, replaced *Entry, err error) {
 		r.dst.leave(r.new)
 	}
 	r.dst.enter(r.new, n)
+	if r.whiteout != nil {
+		r.src.dropLoser(r.old, left)
+		r.src.enter(r.old, left)
+	}
 	if r.replaces {
 		e := r.to.entry(r.new)
 		replaced = &e
