@@ -42,9 +42,7 @@ type orderReply struct {
 }
 
 // controlAddr is the socket of a mount for orders.
-func controlAddr(m mountEntry) *net.UnixAddr {
-	return &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("@coffer-control-%d:%d", m.major, m.minor)}
-}
+func controlAddr(m mountEntry) *net.UnixAddr { return socketAddr("control", m) }
 
 // controller carries out orders.
 type controller struct {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net"
 	"time"
 
@@ -11,11 +13,18 @@ import (
 // The daemon of a mount listens on two abstract sockets, one for orders (control.go) and one for who asks how it does (status.go). Each end looks at who
 // the other one is.
 
-// Their names have the mount's device number, which the kernel gives to another mount as soon as this one is gone, perhaps before its daemon has noticed.
+// Their names have the mount's device number, which the kernel gives to another mount as soon as this one is gone, perhaps before its daemon has noticed: on a
+// host that hangs it may never. So they also have what is mounted, lest a daemon stand in the way of the mount of another vault, or take its orders.
 const (
 	namePatience = 5 * time.Second
 	namePoll     = 5 * time.Millisecond
 )
+
+// socketAddr is the socket of a mount for what use says; the leading @ makes it abstract.
+func socketAddr(use string, m mountEntry) *net.UnixAddr {
+	source := sha256.Sum256([]byte(m.source))
+	return &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("@coffer-%s-%d:%d-%x", use, m.major, m.minor, source[:8])}
+}
 
 // listen opens a socket, and waits a little for who has its name and is about to give it up.
 func listen(addr *net.UnixAddr) (*net.UnixListener, error) {

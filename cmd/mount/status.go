@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -130,10 +129,8 @@ func (m *monitor) answer(c *net.UnixConn) {
 	_ = json.NewEncoder(c).Encode(r)
 }
 
-// statusAddr is the socket of a mount; the leading @ makes it abstract.
-func statusAddr(m mountEntry) *net.UnixAddr {
-	return &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("@coffer-status-%d:%d", m.major, m.minor)}
-}
+// statusAddr is the socket of a mount for who asks.
+func statusAddr(m mountEntry) *net.UnixAddr { return socketAddr("status", m) }
 
 // askStatus asks the daemon of a mount.
 func askStatus(m mountEntry) (*statusReport, error) {
