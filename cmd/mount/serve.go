@@ -75,24 +75,7 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 		close(ended)
 	}()
 	idle := idler{after: job.Idle, quiet: s.watch.Quiet, inUse: func() bool { return s.FS.InUse() || control.checks.Load() > 0 }}
-	alarm := time.NewTimer(job.Idle)
-	if job.Idle == 0 {
-		alarm.Stop()
-	}
-	for serving := true; serving; {
-		select {
-		case <-ended:
-			serving = false
-		case <-alarm.C:
-			alarm.Reset(idle.end(log, func() error { return unmountOwn(job.Mountpoint, m) }))
-		case sig := <-signals:
-			log.Info("asked to unmount", "signal", sig.String())
-			_ = s.freezer.Thaw() // what the kernel still holds has to pass; most often it is not frozen
-			if err := unmountOwn(job.Mountpoint, m); err != nil {
-				log.Warn("still mounted, and goes on serving", "err", err)
-			}
-		}
-	}
+	s.wait(ended, signals, idle, log, func() error { return unmountOwn(job.Mountpoint, m) })
 	// Not at the end: another mount may have the device number by now, and wants the sockets' names.
 	_ = asks.Close() // of nil, too
 	_ = orders.Close()
@@ -104,6 +87,28 @@ func serve(job mountJob, mk *keys.MasterKey, log *slog.Logger, signals <-chan os
 	}
 	log.Info("unmounted; everything is on the host")
 	return nil
+}
+
+// wait returns when the mount has ended. Until then it unmounts where a signal asks for it, and when the mount is idle.
+func (s *stack) wait(ended <-chan struct{}, signals <-chan os.Signal, idle idler, log *slog.Logger, unmount func() error) {
+	alarm := time.NewTimer(idle.after)
+	if idle.after == 0 {
+		alarm.Stop()
+	}
+	for {
+		select {
+		case <-ended:
+			return
+		case <-alarm.C:
+			alarm.Reset(idle.end(log, unmount))
+		case sig := <-signals:
+			log.Info("asked to unmount", "signal", sig.String())
+			_ = s.freezer.Thaw() // what the kernel still holds has to pass; most often it is not frozen
+			if err := unmount(); err != nil {
+				log.Warn("still mounted, and goes on serving", "err", err)
+			}
+		}
+	}
 }
 
 // openStack opens the layers; what it opened is closed again where it fails.

@@ -107,41 +107,17 @@ func (c *Config) replay() (res Result, err error) {
 			return res, fmt.Errorf("exchange %d: %w", e.ID, err)
 		}
 	}
-	l, err := c.locate(x.order) // R5
+	l, err := c.locate(x.order) // R5, with makeNames
 	if err != nil {
 		return res, err
 	}
 	res = Result{Log: x.log, Damage: damage, Exchanges: len(x.exchanges), Unlinked: l.unlinked + len(l.dropped)}
-	for _, f := range l.dropped {
-		if err := c.drop(f); err != nil {
-			return res, fmt.Errorf("file %s: remove it: %w", f.id, err)
-		}
-	}
-	if err := unlessGone(c.Journal.Dir.Unlink(madeName)); err != nil { // of a replay that was cut
+	made, err := c.makeNames(&l, &res)
+	if err != nil {
 		return res, err
 	}
-	files, dirs := l.named, map[string][]string{}
-	for _, f := range l.lacking {
-		made, err := c.make(f, dirs)
-		switch {
-		case err != nil:
-			return res, fmt.Errorf("file %s: make it: %w", f.id, err)
-		case made:
-			res.Made++
-			files = append(files, f)
-		default:
-			res.Unlinked++
-		}
-	}
-	res.Files = len(files)
-	view := c.view(r, x)
-	buf := make([]byte, writeSize)
-	for _, f := range files {
-		n, err := c.restore(view, f, buf)
-		if err != nil {
-			return res, fmt.Errorf("file %s: %w", f.id, err)
-		}
-		res.Written += n
+	if err := c.restoreAll(c.view(r, x), append(l.named, made...), &res); err != nil { // R6, R7
+		return res, err
 	}
 	if err := disk.SyncTree(c.Root); err != nil { // R8
 		return res, err
@@ -150,6 +126,46 @@ func (c *Config) replay() (res Result, err error) {
 		return res, r.SetAside()
 	}
 	return res, r.Remove() // R9
+}
+
+// makeNames takes away the names that files lost, and makes the files that the host lost. It returns these.
+func (c *Config) makeNames(l *located, res *Result) (made []*file, err error) {
+	for _, f := range l.dropped {
+		if err := c.drop(f); err != nil {
+			return nil, fmt.Errorf("file %s: remove it: %w", f.id, err)
+		}
+	}
+	if err := unlessGone(c.Journal.Dir.Unlink(madeName)); err != nil { // of a replay that was cut
+		return nil, err
+	}
+	dirs := map[string][]string{}
+	for _, f := range l.lacking {
+		ok, err := c.make(f, dirs)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("file %s: make it: %w", f.id, err)
+		case ok:
+			res.Made++
+			made = append(made, f)
+		default:
+			res.Unlinked++
+		}
+	}
+	return made, nil
+}
+
+// restoreAll brings files to their last states.
+func (c *Config) restoreAll(v *View, files []*file, res *Result) error {
+	res.Files = len(files)
+	buf := make([]byte, writeSize)
+	for _, f := range files {
+		n, err := c.restore(v, f, buf)
+		if err != nil {
+			return fmt.Errorf("file %s: %w", f.id, err)
+		}
+		res.Written += n
+	}
+	return nil
 }
 
 // restore brings one file to its last state (R6, R7), and answers how many bytes it wrote. buf is scratch memory.
