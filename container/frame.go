@@ -3,7 +3,7 @@ package container
 import (
 	"encoding/binary"
 	"fmt"
-	"sync"
+	"sync/atomic"
 
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/suite"
@@ -82,7 +82,7 @@ type fileCrypto struct {
 	digest DigestAlg
 	cipher *suite.Cipher
 	auth   [32]byte
-	macs   sync.Pool // of hash.Hash, keyed with auth
+	mac    atomic.Pointer[keyedMAC] // not in use just now, or nil
 }
 
 // scratch is the memory of one worker: nothing on the path of a frame is allocated.

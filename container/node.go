@@ -48,18 +48,21 @@ func (f *File) pin(i int) pin {
 // newMAC returns a hash keyed with K_auth.
 func newMAC(auth *[32]byte) hash.Hash { return hmac.New(sha256.New, auth[:]) }
 
-// takeMAC returns a hash keyed with the file's K_auth, at its beginning. To key one costs a tenth of what a block takes, so that they are used again:
-// putMAC takes it back.
-func (c *fileCrypto) takeMAC() hash.Hash {
-	mac, ok := c.macs.Get().(hash.Hash)
-	if !ok {
-		return newMAC(&c.auth)
+// keyedMAC is a hash keyed with the K_auth of a file.
+type keyedMAC struct{ hash.Hash }
+
+// takeMAC returns a hash keyed with the file's K_auth, at its beginning. To key one costs a tenth of what a block takes, so that one is used again:
+// putMAC takes it back. It is no sync.Pool, which costs a small file, with its one MAC, more than it saves.
+func (c *fileCrypto) takeMAC() *keyedMAC {
+	mac := c.mac.Swap(nil)
+	if mac == nil {
+		return &keyedMAC{newMAC(&c.auth)}
 	}
 	mac.Reset()
 	return mac
 }
 
-func (c *fileCrypto) putMAC(mac hash.Hash) { c.macs.Put(mac) }
+func (c *fileCrypto) putMAC(mac *keyedMAC) { c.mac.Store(mac) }
 
 // pinOf computes the pin of a block (FORMAT.md section 6.1).
 func (c *fileCrypto) pinOf(level uint8, index uint64, b *block) (p pin) {
