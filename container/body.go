@@ -33,10 +33,10 @@ func (f *File) chooseBody(size int64, ws []SegmentWrite) (done bool, _ []Segment
 	old := f.single
 	f.single = nil
 	f.hdr.kind, f.headerDirty = want, true
-	f.hdr.body = [bodySize]byte{}
 	if want == bodyTree {
 		f.pins = new(headerPins)
 	}
+	f.hdr.body = make([]byte, f.hdr.bodyUse(nil))
 	switch {
 	case want == bodySingle:
 		f.single = new(block)
@@ -86,17 +86,16 @@ func (f *File) sealInline(size int64, plain []byte) error {
 	}
 	s := f.eng.pool.getScratch()
 	defer f.eng.pool.putScratch(s)
-	var body [bodySize + suite.TagSize]byte
+	body := make([]byte, entrySize+len(plain), entrySize+len(plain)+suite.TagSize)
 	h := frameHeader{typ: frameInline, generation: uint32(f.hdr.sequence + 1)}
 	if err := f.crypto.sealFrame(s, sealer, &h, body[entrySize:], plain, entry(body[:entrySize])); err != nil {
 		return err
 	}
-	clear(body[entrySize+len(plain):])
 	f.eng.sealed.Add(1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.hdr.kind, f.hdr.size, f.headerDirty = bodyInline, size, true
-	f.hdr.body = [bodySize]byte(body[:bodySize])
+	f.hdr.body = body
 	return nil
 }
 

@@ -154,7 +154,7 @@ func (f *File) finishMeta() {
 		if !allZero(rec) {
 			rec.finish(&s.hasher, f.geo.Frames)
 		}
-		copy(f.hdr.body[:], rec)
+		copy(f.hdr.body, rec)
 	}
 	for level := uint8(0); level <= treeLevels; level++ {
 		for k, b := range f.dirty {

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"encoding/binary"
 	"fmt"
@@ -50,8 +51,8 @@ type header struct {
 	ctime      timespec
 	kind       uint8
 	object     uint8
-	durable    bool // all that is below was durable before this header could be
-	body       [bodySize]byte
+	durable    bool   // all that is below was durable before this header could be
+	body       []byte // as much of it as the kind uses; zeros follow
 }
 
 type timespec struct {
@@ -88,7 +89,7 @@ func (h *header) seal(b *block, mac hash.Hash) {
 	if h.durable {
 		b[174] = 1
 	}
-	copy(b[bodyOffset:macOffset], h.body[:])
+	copy(b[bodyOffset:macOffset], h.body)
 	copy(b[macOffset:], headerMAC(b, mac))
 	le.PutUint32(b[8:], crcExcept(b[:], 8))
 }
@@ -145,8 +146,24 @@ func (h *header) parse(b *block) error {
 	h.ctime = timespec{int64(le.Uint64(b[160:])), le.Uint32(b[168:])}
 	h.timesSet = le.Uint32(b[156:]) == 1
 	h.kind, h.object, h.durable = b[172], b[173], b[174] == 1
-	copy(h.body[:], b[bodyOffset:macOffset])
+	body := b[bodyOffset:macOffset]
+	h.body = bytes.Clone(body[:h.bodyUse(body)])
 	return nil
+}
+
+// bodyUse is how many bytes of a body that was not verified yet its kind uses.
+func (h *header) bodyUse(body []byte) int {
+	switch h.kind {
+	case bodyNone:
+		return 0
+	case bodyInline:
+		return entrySize + min(int(entry(body[:entrySize]).length()), inlineMax)
+	case bodySingle:
+		return min(h.geo.record, bodySize)
+	case bodyTree:
+		return pinSize * (headerGroups + topNodes)
+	}
+	return bodySize
 }
 
 // params are what the keys of the container depend on.
@@ -174,18 +191,17 @@ func (h *header) verify(b *block, vault keys.VaultID, id keys.ObjectID, k *keys.
 		h.size < 0 || h.size > h.geo.MaxSize() || h.mtime.nsec >= 1e9 || h.ctime.nsec >= 1e9 {
 		return fmt.Errorf("header fields: %w", ErrCorrupt)
 	}
-	return h.checkBody()
+	return h.checkBody(b[bodyOffset:macOffset])
 }
 
-func (h *header) checkBody() error {
-	rest := h.body[:]
+// checkBody checks the body, which is all of body.
+func (h *header) checkBody(body []byte) error {
 	switch h.kind {
 	case bodyInline:
 		e := entry(h.body[:entrySize])
 		if err := e.check(inlineMax); err != nil || int64(e.length()) > h.size || e.hole() {
 			return fmt.Errorf("inline body: %w", ErrCorrupt)
 		}
-		rest = h.body[entrySize+int(e.length()):]
 	case bodySingle:
 		if h.geo.record > bodySize || h.geo.Frames > singleFrames {
 			return fmt.Errorf("single-segment body in %v: %w", h.geo, ErrCorrupt)
@@ -193,11 +209,8 @@ func (h *header) checkBody() error {
 		if err := record(h.body[:h.geo.record]).check(h.geo, 0, h.id[:]); err != nil {
 			return err
 		}
-		rest = h.body[h.geo.record:]
-	case bodyTree:
-		rest = h.body[pinSize*(headerGroups+topNodes):]
 	}
-	if !allZero(rest) {
+	if !allZero(body[len(h.body):]) {
 		return fmt.Errorf("header body: reserved bytes: %w", ErrCorrupt)
 	}
 	return nil

@@ -46,7 +46,7 @@ func (c *Scrubber) Scrub(ctx context.Context, h disk.File, step func(n int64)) (
 		err = fmt.Errorf("header fields: %w", ErrCorrupt)
 	}
 	if err == nil {
-		err = hdr.checkBody()
+		err = hdr.checkBody(b[bodyOffset:macOffset])
 	}
 	if err != nil {
 		return Scrubbed{}, err

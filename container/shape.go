@@ -233,7 +233,7 @@ func (f *File) dropFrames(from, to int64) error {
 func (f *File) clearBody() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.hdr.kind, f.hdr.body, f.headerDirty = bodyNone, [bodySize]byte{}, true
+	f.hdr.kind, f.hdr.body, f.headerDirty = bodyNone, nil, true
 	f.single = nil
 	f.pins = nil
 	clear(f.dirty)

@@ -89,7 +89,7 @@ func (v *survey) bodyOf(h *header) {
 	v.geo, v.kind, v.size = h.geo, h.kind, h.size
 	switch h.kind {
 	case bodyInline:
-		v.inline = h.body[:]
+		v.inline = h.body
 	case bodySingle:
 		v.single = new(block)
 		copy(v.single[:], h.body[:h.geo.record])

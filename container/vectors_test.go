@@ -116,13 +116,12 @@ func (w *vectorWorld) header(t *testing.T, kind uint8) *header {
 	switch kind {
 	case bodyInline:
 		e, ct := w.entry(t, frameInline, 0, 0, 100)
-		copy(h.body[:], e)
-		copy(h.body[entrySize:], ct)
+		h.body = append(e[:len(e):len(e)], ct...)
 	case bodySingle:
-		copy(h.body[:], w.record(t, 0))
+		h.body = w.record(t, 0)
 	case bodyTree:
 		for i := range pinSize * (headerGroups + topNodes) {
-			h.body[i] = byte(i)
+			h.body = append(h.body, byte(i))
 		}
 	}
 	return h

@@ -92,6 +92,7 @@ func (w *Wreck) Headless() bool { return w.headless }
 func (w *Wreck) guess(id keys.ObjectID, g *Geometry) *keys.FileKeys {
 	w.headless = true
 	w.hdr = header{geo: g, vault: w.eng.ring.VaultID, id: id, object: ObjectFile, kind: bodyTree}
+	w.hdr.body = make([]byte, w.hdr.bodyUse(nil))
 	w.hdr.size = g.largest(w.hostLen)
 
 	own := w.eng.params
@@ -149,13 +150,13 @@ func (w *Wreck) guessBody() {
 		clear(plain)
 		if err == nil {
 			w.hdr.kind, w.hdr.size = bodyInline, max(w.hdr.size, int64(n))
-			copy(w.hdr.body[:], body)
+			w.hdr.body = body
 			return
 		}
 	}
 	if g.Frames <= singleFrames && !allZero(body[:g.record]) && record(body[:g.record]).check(g, 0, w.hdr.id[:]) == nil {
 		w.hdr.kind = bodySingle
-		copy(w.hdr.body[:], body)
+		w.hdr.body = body
 	}
 }
 
