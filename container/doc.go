@@ -35,7 +35,7 @@
 //	geometry.go frame.go record.go node.go header.go         the format: where everything lies, and how its bytes are written
 //	digest.go errors.go                                      leaves and digests; the classes of errors
 //	engine.go open.go file.go                                the containers of a vault, and one that is open
-//	read.go meta.go pool.go fetch.go seek.go                 the way out
+//	read.go meta.go pool.go fetch.go scatter.go seek.go      the way out
 //	commit.go body.go flush.go early.go shape.go allocate.go the way in, step by step
 //	log.go pending.go patch.go made.go                       what is logged: transactions, their images, and what is cut from these
 //	apply.go run.go place.go checkpoint.go settle.go         from the journal to the host, in the background: the queue, and what empties it

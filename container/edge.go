@@ -17,7 +17,7 @@ func (f *File) Edge() ([]byte, error) {
 	f.commit.Lock()
 	defer f.commit.Unlock()
 	edge := make([]byte, BlockSize, EdgeBlocks*BlockSize)
-	if _, err := f.readHost(edge, 0, BlockSize); err != nil {
+	if _, err := f.readHost(edge, 0, BlockSize, false); err != nil {
 		return nil, &MetaError{Op: "read", Level: headerLevel, Err: err}
 	}
 	last := f.groupOf(f.geo.segmentOf(max(f.Size()-1, 0)))

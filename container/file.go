@@ -46,6 +46,7 @@ type File struct {
 	hurry       atomic.Int32 // a journal.Hurry; see SyncSoon, SyncAhead
 
 	streams streams // of large reads; see fetchStream
+	scatter scatter
 
 	early early // see startEarly
 

@@ -89,7 +89,7 @@ func (f *File) loadBlock(level uint8, index uint64) (*block, error) {
 func (f *File) readBlock(level uint8, index uint64, want pin) (*block, error) {
 	b := new(block)
 	addr := f.blockAddr(level, index)
-	if _, err := f.readHost(b[:], addr, BlockSize); err != nil {
+	if _, err := f.readHost(b[:], addr, BlockSize, false); err != nil {
 		if errors.Is(err, io.EOF) {
 			return nil, ErrTruncated
 		}

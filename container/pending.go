@@ -287,8 +287,9 @@ func merged(rs []redo.Range) []redo.Range {
 }
 
 // readHost reads bytes of the host file as they are once everything is applied. Within p, places are step bytes apart; those that wait in the
-// overlay come from there. It looks there first: what is not there any more stands on the host by then. The answer is as io.ReaderAt's.
-func (f *File) readHost(p []byte, off int64, step int) (int, error) {
+// overlay come from there. It looks there first: what is not there any more stands on the host by then. scattered is that of a readPlan. The answer is as
+// io.ReaderAt's.
+func (f *File) readHost(p []byte, off int64, step int, scattered bool) (int, error) {
 	var have uint64 // places found in the overlay
 	f.mu.RLock()
 	if len(f.overlay) > 0 {
@@ -301,7 +302,11 @@ func (f *File) readHost(p []byte, off int64, step int) (int, error) {
 	}
 	f.mu.RUnlock()
 	if have == 0 {
-		n, err := f.host.ReadAt(p, off)
+		read := f.host.ReadAt
+		if scattered {
+			read = f.readScattered
+		}
+		n, err := read(p, off)
 		f.eng.read.Add(int64(n))
 		return n, err
 	}

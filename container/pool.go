@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cofferfs/coffer/container/suite"
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 // ioUnit is the most ciphertext, in bytes, that one task reads or writes in one host call; no group run is longer than 4 MiB, and
@@ -23,7 +24,7 @@ const readUnit = 64 << 10
 type pool struct {
 	workers chan struct{} // one token for each that is at work, requests beyond the limit excepted
 	scratch chan *scratch
-	buffers chan []byte // ciphertext only, readUnit and a tag each
+	buffers chan []byte // ciphertext only, readUnit and a tag each, from which the host can read directly
 	sealed  [sealedSizes]sync.Pool
 }
 
@@ -70,7 +71,7 @@ func (p *pool) getBuffer(n int) []byte {
 	case b := <-p.buffers:
 		return b[:n]
 	default:
-		return make([]byte, n, readUnit+suite.TagSize)
+		return disk.DirectBuffer(readUnit + suite.TagSize)[:n]
 	}
 }
 

@@ -19,8 +19,9 @@ type piece struct {
 
 // readPlan is what one ReadAt looked up before it reads: a copy of the entries, so that f.mu is not held over the host.
 type readPlan struct {
-	entries []byte // entrySize each
-	pieces  []piece
+	entries   []byte // entrySize each
+	pieces    []piece
+	scattered bool // see scatter
 }
 
 // plans are reused: they hold nothing secret.
@@ -67,6 +68,7 @@ func (f *File) plan(p *readPlan, dst []byte, off int64) error {
 		cur   *piece
 	)
 	fetched := f.fetchStream(off, end)
+	p.scattered = f.scatter.next(g, off, end)
 	perPiece := max(1, readUnit>>g.frameShift)
 	for at := off &^ int64(g.FrameSize-1); at < end; {
 		segment, frame := g.segmentOf(at), g.frameOf(at)
@@ -121,7 +123,7 @@ func (f *File) readPiece(s *scratch, plan *readPlan, p piece, dst []byte, off in
 	n := (p.count-1)<<g.frameShift + int(last.length())
 	buf := f.eng.pool.getBuffer(n)
 	defer f.eng.pool.putBuffer(buf)
-	read, err := f.readHost(buf, g.slotAddr(p.segment, p.frame), g.FrameSize)
+	read, err := f.readHost(buf, g.slotAddr(p.segment, p.frame), g.FrameSize, plan.scattered)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return &SegmentError{Op: "read", Segment: p.segment, Err: err}
 	}

@@ -17,7 +17,7 @@
 // What it does not do: it caches nothing, keeps no order between calls beyond the host's own, and makes nothing durable
 // but by Datasync, Sync, Dir.Sync and Dir.SyncAll.
 //
-// disk.go has the interfaces, os.go opens a root, osdir.go and osfile.go are the calls, xattr.go those for extended attributes, direct.go and ahead.go what goes
+// disk.go has the interfaces, os.go opens a root, osdir.go and osfile.go are the calls, xattr.go those for extended attributes, direct.go, ahead.go and past.go what goes
 // past the page cache, served.go what hosts need that syncfs(2) does not reach, identity.go As, and walk.go goes through a tree of any depth with
 // few descriptors.
 //

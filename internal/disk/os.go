@@ -73,7 +73,9 @@ func privateMount(path string) (int, error) {
 type handle struct {
 	fd    int
 	state atomic.Int64 // number of running calls; closedBit once Close was called
-	on    *served      // nil where syncfs is enough; what follows is for the others
+	// direct is one more than a second descriptor, which ReadPast reads by: 0 while there is none, noDirect where there is to be none.
+	direct atomic.Int64
+	on     *served // nil where syncfs is enough; what follows is for the others
 
 	changes, synced atomic.Uint64 // how often what it is of was changed by it, and how much of that is synced
 }
@@ -96,6 +98,7 @@ func (h *handle) use() (int, error) {
 func (h *handle) done() {
 	if h.state.Add(-1) == closedBit {
 		h.syncClosing()
+		h.closeDirect()
 		unix.Close(h.fd)
 	}
 }
@@ -115,6 +118,7 @@ func (h *handle) close() error {
 			return nil
 		}
 		h.syncClosing()
+		h.closeDirect()
 		// Linux frees the descriptor even when close is interrupted: a second close could hit another file's.
 		if err := unix.Close(h.fd); err != nil && err != unix.EINTR {
 			return err
