@@ -288,8 +288,16 @@ func TestNotMadeAhead(t *testing.T) {
 	d := newMemDisk()
 	j, all, goOn := halfFull(t, d)
 	goOn <- syscall.EIO
+	j.awaitPiece(0)
+	begun, _ := d.held(pieceName(1))
+	all = append(all, put(t, j, testTx(15, 100, 100)))
+	select {
+	case <-begun:
+		t.Error("tried once more")
+	case <-time.After(20 * time.Millisecond):
+	}
 	d.mu.Lock()
-	d.space = 0
+	d.space, d.before = 0, nil
 	d.mu.Unlock()
 	if _, err := j.Append(Entry{Bulk: [][]byte{make([]byte, testPiece)}}); !errors.Is(err, syscall.ENOSPC) || sticky(j) != nil {
 		t.Fatalf("on a full host: %v, sticky %v", err, sticky(j))
@@ -297,7 +305,7 @@ func TestNotMadeAhead(t *testing.T) {
 	d.mu.Lock()
 	d.space = -1
 	d.mu.Unlock()
-	all = append(all, put(t, j, testTx(15, 0, testPiece)))
+	all = append(all, put(t, j, testTx(16, 0, testPiece)))
 	ok(t, j.Sync(j.End()))
 	got, _ := replay(t, testConfig(d.crash(nil, 0), 4))
 	mustEqual(t, got, all)
