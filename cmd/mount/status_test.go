@@ -253,6 +253,19 @@ func TestSocketName(t *testing.T) {
 	noError(t, second.Close())
 }
 
+// A mount of another vault has sockets of its own, should it get the device number of one whose daemon hangs.
+func TestSocketsOfOneNumber(t *testing.T) {
+	hung := mountEntry{major: uint32(os.Getpid()), minor: 3, source: "/srv/one"} // of no mount
+	next := hung
+	next.source = "/srv/two"
+	if a, b := statusAddr(hung).Name, statusAddr(next).Name; a == b {
+		t.Errorf("both ask at %s", a)
+	}
+	if a, b := controlAddr(hung).Name, controlAddr(next).Name; a == b {
+		t.Errorf("both take orders at %s", a)
+	}
+}
+
 func TestRecorder(t *testing.T) {
 	var r recorder
 	for i := range 3 * recentEvents {
