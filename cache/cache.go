@@ -16,8 +16,8 @@ import (
 
 // Defaults of Config.
 const (
-	DefaultClean  = 32 << 20
-	DefaultDirty  = 64 << 20
+	DefaultClean  = 16 << 20
+	DefaultDirty  = 32 << 20
 	DefaultWindow = 8 << 20
 	DefaultMaxAge = 5 * time.Second
 )

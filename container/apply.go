@@ -14,12 +14,15 @@ import (
 	"github.com/cofferfs/coffer/journal"
 )
 
+// MostWaiting is how many bytes of images may wait for their places, and of the buffers that images are cut from: whoever brings more waits.
+const MostWaiting = 40 << 20
+
 const (
 	applyBytes = 16 << 20        // of waiting images: more are applied at once
 	applyFiles = 512             // with waiting images: the same
 	applyQueue = 8192            // transactions: the same
 	applyAge   = 5 * time.Second // after which what waits is made durable and applied
-	mostBytes  = 40 << 20        // of waiting images: whoever brings more waits
+	mostLoose  = 16 << 20        // of buffers whose images are not logged yet, in all files: who brings more has its own logged
 	retryAfter = 200 * time.Millisecond
 	syncFiles  = 8 // most files that a checkpoint syncs one by one; for more it syncs the host's filesystem
 )
@@ -36,6 +39,7 @@ type applier struct {
 	events event.Sink
 	wake   chan struct{} // something below changed that run looks at
 	ended  chan struct{}
+	lent   *atomic.Int64 // bytes of buffers that images, or runs being sealed, hold
 
 	suspensions atomic.Uint64 // how often the journal was suspended: each time all that had been flushed became durable
 	prepared    atomic.Bool   // the journal has a first piece, or the host was asked for one
@@ -69,9 +73,9 @@ type applier struct {
 	err      error // sticky: nothing is accepted any more
 }
 
-func newApplier(c journal.Config, host disk.Dir, events event.Sink) (*applier, error) {
+func newApplier(c journal.Config, host disk.Dir, events event.Sink, lent *atomic.Int64) (*applier, error) {
 	a := &applier{
-		host: host, events: events, wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		host: host, events: events, lent: lent, wake: make(chan struct{}, 1), ended: make(chan struct{}),
 		files: map[*File]int{}, open: map[any]journal.LSN{}, touched: map[*File]struct{}{}, logged: map[keys.ObjectID]journal.LSN{},
 		made: map[keys.ObjectID]journal.LSN{},
 	}
@@ -160,7 +164,8 @@ func (a *applier) closeSpare() {
 	}
 }
 
-// admit waits while too much waits to be applied.
+// admit waits while too much waits to be applied. One image keeps the whole buffer that it is cut from, so that these count by themselves; those whose images are
+// not logged yet nobody frees by waiting.
 func (a *applier) admit() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -170,13 +175,23 @@ func (a *applier) admit() error {
 			return a.err
 		case a.full != nil:
 			return a.full
-		case a.bytes < mostBytes:
+		case a.bytes < MostWaiting && a.lent.Load() < MostWaiting, len(a.files) == 0:
 			return nil
 		}
 		a.now = true
 		a.signal()
 		a.cond.Wait()
 	}
+}
+
+// crowded reports whether the buffers whose images are not logged yet get too many, all files together. A nil applier is never crowded: it keeps none.
+func (a *applier) crowded() bool {
+	if a == nil || a.lent.Load() < mostLoose {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lent.Load()-int64(a.bytes) > mostLoose
 }
 
 // append appends transaction t to the journal: e, with this head. Until enqueue the journal keeps it, whatever is recycled; but while t waits for room it holds
@@ -255,7 +270,7 @@ func (a *applier) enqueue(t *transaction) {
 		a.names, a.anywhere = max(a.names, t.lsn), true // no sync of the file covers its name
 	}
 	first := len(a.queue) == 1
-	if a.bytes > applyBytes || len(a.files) > applyFiles || len(a.queue) > applyQueue {
+	if a.bytes > applyBytes || a.lent.Load() > 2*applyBytes || len(a.files) > applyFiles || len(a.queue) > applyQueue {
 		a.now, first = true, true
 	}
 	a.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 const maxDirtyMeta = 1024
 
 const (
-	// maxUnlogged is how many bytes of images a file collects in memory before a write has them logged.
+	// maxUnlogged is how many bytes of images a file collects in memory before a write has them logged; see mostLoose for all files.
 	maxUnlogged = 1 << 20
 	// rideMax is the most fresh bytes of one WriteFrames that are logged beside being written.
 	rideMax = 64 << 10
@@ -65,7 +65,7 @@ func (f *File) WriteFrames(size int64, ws []SegmentWrite) error {
 	f.mu.RLock()
 	pressed := len(f.dirty) > maxDirtyMeta
 	f.mu.RUnlock()
-	if pressed || f.tx != nil && f.tx.bytes > maxUnlogged {
+	if pressed || f.tx != nil && (f.tx.bytes > maxUnlogged || f.tx.bytes > 0 && f.eng.applier.crowded()) {
 		return f.flush()
 	}
 	return nil
@@ -337,7 +337,7 @@ func (f *File) sealRun(s *scratch, sealer *suite.Sealer, r *slotRun) error {
 		b, _ := f.inMemory(0, f.groupOf(segment)) // gather made it dirty
 		h := frameHeader{typ: frameData, segment: segment, frame: uint32(frame), generation: uint32(f.recordOf(b, segment).generation() + 1)}
 		e := entry(r.entries[i*entrySize:][:entrySize])
-		if err := f.crypto.sealFrame(s, sealer, &h, r.out.b[i<<g.frameShift:n], plain, e); err != nil {
+		if err := f.crypto.sealSlot(s, sealer, &h, r.out.b[i<<g.frameShift:n], plain, e); err != nil {
 			return frameError("seal", &h, g.frameStart(segment, frame), err)
 		}
 	}

@@ -85,7 +85,7 @@ func NewEngine(c EngineConfig) (*Engine, error) {
 	}
 	e := &Engine{ring: c.Ring, params: c.Params, geo: geo, pool: newPool(c.Workers), events: c.Events, meta: meta, view: c.View}
 	if c.Journal != nil {
-		if e.applier, err = newApplier(*c.Journal, c.Host, c.Events); err != nil {
+		if e.applier, err = newApplier(*c.Journal, c.Host, c.Events, &e.pool.lent); err != nil {
 			return nil, fmt.Errorf("container: %w", err)
 		}
 	}

@@ -236,6 +236,10 @@ func (f *File) Close() error {
 		return ErrClosed
 	}
 	f.closed = true
+	if f.tx != nil {
+		f.scrap(f.tx)
+		f.tx = nil
+	}
 	f.mu.Unlock()
 	if a := f.eng.applier; a != nil {
 		a.leave(f)

@@ -14,12 +14,13 @@ import (
 	"github.com/cofferfs/coffer/container/redo"
 	"github.com/cofferfs/coffer/internal/disk"
 	"github.com/cofferfs/coffer/internal/disk/disktest"
+	"github.com/cofferfs/coffer/journal"
 )
 
 // fill is an engine with the smallest journal there is, for workloads that fill it.
 type fill struct {
 	*logRig
-	most int // bytes that waited in memory, at the highest
+	most int // bytes that waited in memory, or of the buffers that hold them, at the highest
 }
 
 // file makes a file of n segments, durable, so that every change of it goes through the journal.
@@ -73,7 +74,7 @@ func (f *fill) together(n int, do func(i int) error) {
 func (f *fill) watch(stop chan struct{}) {
 	for {
 		f.eng.applier.mu.Lock()
-		f.most = max(f.most, f.eng.applier.bytes)
+		f.most = max(f.most, f.eng.applier.bytes, int(f.eng.applier.lent.Load()))
 		f.eng.applier.mu.Unlock()
 		select {
 		case <-stop:
@@ -159,7 +160,7 @@ func TestExchangeEndsOnFullHost(t *testing.T) {
 func TestFill(t *testing.T) {
 	const writers = 8
 	// A writer that was let in may bring one call of WriteFrames and its blocks.
-	const bound = mostBytes + writers*(4<<20+maxUnlogged)
+	const bound = MostWaiting + writers*(4<<20+maxUnlogged)
 	ways := map[string]func(f *fill){
 		"one file": func(f *fill) {
 			c := f.file(0, 1600)
@@ -258,6 +259,19 @@ func TestFill(t *testing.T) {
 				return nil
 			})
 		},
+		"many files, not logged": func(f *fill) {
+			files := make([]*File, 200)
+			for i := range files {
+				files[i] = f.file(i, 40)
+			}
+			f.must(f.eng.Checkpoint())
+			for _, c := range files {
+				f.must(f.write(c, 0, 40)) // less than maxUnlogged each, 125 MiB in all
+			}
+			for _, c := range files {
+				f.must(c.Close())
+			}
+		},
 		"holes": func(f *fill) {
 			c := f.file(0, 1600)
 			g := int64(c.Geometry().SegmentSize)
@@ -286,6 +300,9 @@ func TestFill(t *testing.T) {
 			}
 			close(stop)
 			<-watched
+			if left := f.eng.pool.lent.Load(); left != 0 {
+				t.Errorf("%d bytes of buffers are still lent", left)
+			}
 			if f.most == 0 || f.most > bound {
 				t.Errorf("%d bytes waited in memory, at most %d may", f.most, bound)
 			}
@@ -321,4 +338,40 @@ func TestJournalBeforeData(t *testing.T) {
 	filler.Abandon()
 	f.must(filler.Close())
 	f.must(f.eng.Close(true))
+}
+
+// One image that waits keeps the buffer of all that were sealed with it: what is overwritten bit by bit takes no more memory than what is written once.
+func TestBuffersOfImages(t *testing.T) {
+	const regions, segments = 16, ioUnit >> 16
+	f := &fill{logRig: newLogRig(t, geometries[8])}
+	f.must(f.eng.Close(true))
+	f.journal = journal.DefaultSize // else its room is the bound
+	f.eng = f.engine(geometries[8])
+	c := f.file(0, regions*segments)
+	frames := make([][]byte, c.Geometry().Frames)
+	for i := range frames {
+		frames[i] = make([]byte, c.Geometry().FrameSize)
+	}
+	for r := range regions {
+		for first := range segments * len(frames) { // each time one frame less: 130 MiB of buffers for 4 MiB
+			var ws []SegmentWrite
+			for s := range segments {
+				if from := max(0, first-s*len(frames)); from < len(frames) {
+					ws = append(ws, SegmentWrite{Segment: uint64(r*segments + s), Frames: frames, Dirty: (1<<len(frames) - 1) &^ (1<<from - 1)})
+				}
+			}
+			f.must(c.WriteFrames(0, ws))
+			f.must(c.Flush())
+			f.most = max(f.most, int(f.eng.pool.lent.Load()))
+		}
+	}
+	if f.most < ioUnit || f.most > MostWaiting+ioUnit {
+		t.Errorf("%d bytes of buffers, at most %d may be", f.most, MostWaiting+ioUnit)
+	}
+	t.Logf("%d KiB of buffers at most", f.most>>10)
+	f.must(c.Close())
+	f.must(f.eng.Close(true))
+	if left := f.eng.pool.lent.Load(); left != 0 {
+		t.Errorf("%d bytes of buffers are still lent", left)
+	}
 }

@@ -92,6 +92,7 @@ type scratch struct {
 	hasher
 	plain []byte // one frame, for reads of a part of it; cleared after use
 	saved [suite.TagSize]byte
+	last  []byte // one frame and a tag, for ciphertext that has no room for the tag behind it
 }
 
 // setAD builds the associated data of a frame and returns it; it is valid until the next call.
@@ -105,6 +106,20 @@ func (s *scratch) setAD(c *fileCrypto, h *frameHeader) []byte {
 
 // header returns the FrameHeader within the associated data last built.
 func (s *scratch) header() []byte { return s.ad[adSize-frameHeaderSize:] }
+
+// sealSlot is sealFrame into a slot, dst, that may have no room for a tag behind it.
+func (c *fileCrypto) sealSlot(s *scratch, sealer *suite.Sealer, h *frameHeader, dst, plaintext []byte, e entry) error {
+	n := len(plaintext)
+	if cap(dst) >= n+suite.TagSize {
+		return c.sealFrame(s, sealer, h, dst, plaintext, e)
+	}
+	if cap(s.last) < n+suite.TagSize {
+		s.last = make([]byte, n+suite.TagSize)
+	}
+	err := c.sealFrame(s, sealer, h, s.last, plaintext, e)
+	copy(dst, s.last[:n])
+	return err
+}
 
 // sealFrame seals one frame into dst, which must have room for the ciphertext and a tag, and enters nonce, tag and leaf into e. Only the
 // first len(plaintext) bytes of dst are the slot's; the tag behind them is scratch.

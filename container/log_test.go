@@ -2,6 +2,7 @@ package container
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"fmt"
@@ -26,6 +27,8 @@ type logRig struct {
 	dir  disk.Dir
 	ring *keys.Ring
 	eng  *Engine
+
+	journal int64 // its size, 0: the smallest
 }
 
 var testMAC = func() hash.Hash { return hmac.New(sha256.New, []byte("journal")) }
@@ -57,7 +60,7 @@ func (r *logRig) engine(g *Geometry) *Engine {
 		Params:     keys.FileParams{Suite: suite.XAES256GCM, Digest: uint8(CRC32C), SegmentSize: uint32(g.SegmentSize), FrameSize: uint32(g.FrameSize)},
 		MetaBudget: 8 * BlockSize,
 		Events:     func(e event.Event) { r.t.Logf("event: %+v", e) },
-		Journal:    &journal.Config{Dir: r.dir, MAC: testMAC, Vault: [16]byte{1}, ID: [16]byte{2}, Size: 32 << 20},
+		Journal:    &journal.Config{Dir: r.dir, MAC: testMAC, Vault: [16]byte{1}, ID: [16]byte{2}, Size: cmp.Or(r.journal, int64(journal.MinSize))},
 		Host:       r.root,
 	})
 	if err != nil {
@@ -108,6 +111,9 @@ func runLogModel(t *testing.T, g *Geometry, seed uint64) {
 	m.must(m.f.Sync())
 	m.must(m.f.Close())
 	m.must(r.eng.Close(true))
+	if left := r.eng.pool.lent.Load(); left != 0 {
+		t.Errorf("%d bytes of buffers are still lent", left)
+	}
 	if err := r.root.Unlink("f"); err != nil {
 		t.Fatal(err)
 	}

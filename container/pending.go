@@ -127,6 +127,19 @@ func (f *File) release(m *image) {
 	}
 }
 
+// scrap releases the images of a transaction that will not be logged. The caller holds mu.
+func (f *File) scrap(t *transaction) {
+	for off, m := range t.images {
+		if f.overlay[off] == m {
+			delete(f.overlay, off)
+		}
+		f.release(m)
+	}
+	for _, m := range t.riding {
+		f.release(m)
+	}
+}
+
 // put enters an image in place of an older one. For one that is cut from a run the caller holds mu until the overlay has it: the buffer of the older one may be
 // used again from here on.
 func (f *File) put(t *transaction, m *image) {

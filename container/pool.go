@@ -2,7 +2,6 @@ package container
 
 import (
 	"fmt"
-	"math/bits"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -25,17 +24,12 @@ type pool struct {
 	workers chan struct{} // one token for each that is at work, requests beyond the limit excepted
 	scratch chan *scratch
 	buffers chan []byte // ciphertext only, readUnit and a tag each, from which the host can read directly
-	sealed  [sealedSizes]sync.Pool
+	sealed  [ioUnit / BlockSize]sync.Pool
+	lent    atomic.Int64 // bytes of sealed buffers in use
 }
 
-// sealedSizes is how many sizes of buffers for sealed runs there are: powers of two from minSealed to ioUnit.
-const (
-	sealedSizes = 7
-	minSealed   = ioUnit >> (sealedSizes - 1)
-)
-
-// sealed is the ciphertext of a run, with room for a tag behind it. A transaction may keep it for long: a run of one frame does not take the room of a
-// long one. Those in the pool that are not used for a while are the garbage collector's.
+// sealed is the ciphertext of a run. A transaction may keep it for long: it is as long as the run, in whole blocks, and has no room for a tag, with which the
+// runtime would take up to a quarter more. Those in the pool that are not used for a while are the garbage collector's.
 type sealed struct {
 	b    []byte
 	refs atomic.Int32 // images cut from it
@@ -82,20 +76,22 @@ func (p *pool) putBuffer(b []byte) {
 	}
 }
 
-// getSealed returns a buffer for a run of n bytes, n at most ioUnit.
+// getSealed returns a buffer for a run of n bytes, n from 1 to ioUnit.
 func (p *pool) getSealed(n int) *sealed {
-	size := bits.Len(uint(max(n, minSealed)-1)) - bits.Len(minSealed-1)
-	s, _ := p.sealed[size].Get().(*sealed)
+	blocks := (n + BlockSize - 1) / BlockSize
+	s, _ := p.sealed[blocks-1].Get().(*sealed)
 	if s == nil {
-		s = &sealed{b: make([]byte, minSealed<<size, minSealed<<size+suite.TagSize)}
+		s = &sealed{b: make([]byte, blocks*BlockSize)}
 	}
 	s.b = s.b[:n]
+	p.lent.Add(int64(cap(s.b)))
 	return s
 }
 
 // putSealed takes a buffer back that nothing refers to any more.
 func (p *pool) putSealed(s *sealed) {
-	p.sealed[bits.Len(uint(cap(s.b)-suite.TagSize)/minSealed)-1].Put(s)
+	p.lent.Add(-int64(cap(s.b)))
+	p.sealed[cap(s.b)/BlockSize-1].Put(s)
 }
 
 // run calls task(i) for i from 0 to n−1 on this goroutine and on helpers, and returns the error of the lowest i that failed: tasks

@@ -18,10 +18,14 @@ import (
 const (
 	maxRequest    = 1 << 20  // bytes of one READ or WRITE; more gains nothing
 	maxBackground = 16       // asynchronous requests: read-ahead and write-back. The kernel keeps more until these are answered; each costs a buffer of maxRequest
-	maxInflight   = 64 << 20 // bytes of requests under way
+	maxInflight   = 32 << 20 // bytes of requests under way
 	readAheadKiB  = 2 << 10  // two READs of maxRequest: one is worked on while the other is copied; the kernel's own default is 128
 	dirtyPercent  = 50       // of the dirty pages that the kernel allows; the host's filesystem, into which they go, always has the rest
 )
+
+// MaxBuffers is how many bytes the buffers of requests take at most: of those under way, and one each for who waits for the next, of which there are rarely more
+// than eight.
+const MaxBuffers = maxInflight + 8*maxRequest
 
 // MountOptions say where and how a filesystem is mounted.
 type MountOptions struct {

@@ -47,7 +47,7 @@ destroy the old one.`,
 }
 
 func (a *app) backupConfig(path, file string) error {
-	path, cfg, err := a.loadVault(path)
+	_, cfg, err := a.loadVault(path)
 	if err != nil {
 		return err
 	}

@@ -8,13 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bounds of the Go heap's soft limit in bytes; between them it is a quarter of the machine's memory. The live heap of a mount at
-// default settings is far below it: the limit only keeps garbage from piling up on small machines.
-const (
-	minHeapLimit = 256 << 20
-	maxHeapLimit = 1 << 30
-)
-
 // noCoreDumps keeps keys and plaintext out of core files, for this process and what it starts.
 func noCoreDumps() error {
 	return unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
