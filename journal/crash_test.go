@@ -109,7 +109,7 @@ var keepProbabilities = []float64{0, 0.2, 0.5, 0.9, 1}
 
 // The power goes after any number of calls of a random workload, and any subset of unsynced sectors and names stays.
 func TestPowerCut(t *testing.T) {
-	torn, delivered, direct, ended, ahead := 0, 0, 0, 0, 0
+	torn, delivered, direct, ended, spares := 0, 0, 0, 0, 0
 	for seed := range rounds(150) {
 		func() {
 			rng := rand.New(rand.NewPCG(uint64(seed), 1))
@@ -133,7 +133,7 @@ func TestPowerCut(t *testing.T) {
 			w.run(rng, 200)
 			direct += d.direct
 			ended += d.ended
-			ahead += w.j.tried
+			spares += w.j.tried
 			removed := rng.IntN(len(keepProbabilities))
 			for i, p := range keepProbabilities {
 				after := d.crash(rng, p)
@@ -150,9 +150,9 @@ func TestPowerCut(t *testing.T) {
 			}
 		}()
 	}
-	if torn == 0 || delivered == 0 || ended == 0 || direct <= ended || ahead == 0 {
-		t.Errorf("%d torn logs, %d transactions and %d direct writes, %d of them that flew, %d pieces ahead in all rounds: the test tests nothing",
-			torn, delivered, direct, ended, ahead)
+	if torn == 0 || delivered == 0 || ended == 0 || direct <= ended || spares == 0 {
+		t.Errorf("%d torn logs, %d transactions and %d direct writes, %d of them that flew, %d spare pieces in all rounds: the test tests nothing",
+			torn, delivered, direct, ended, spares)
 	}
 }
 
@@ -294,7 +294,7 @@ func TestCloseCut(t *testing.T) {
 }
 
 // The n-th host call fails, alone, for n = 0, 1, 2 …; with and without an effect. What Append refused is never delivered, what Sync answered for always, also
-// when the power goes right after, and the error is sticky, but of a piece that is made ahead.
+// when the power goes right after, and the error is sticky, but of a spare piece.
 func TestEveryCallFails(t *testing.T) {
 	tried := 0
 	for _, keep := range []int{0, 700, 1 << 20} {
@@ -302,13 +302,13 @@ func TestEveryCallFails(t *testing.T) {
 			rng := rand.New(rand.NewPCG(3, uint64(keep)))
 			d := newMemDisk()
 			d.roomy = keep > 0
-			n, struck, ahead := 0, "", false
+			n, struck, spare := 0, "", false
 			c := testConfig(d, 4)
 			c.inline = true
 			w := &workload{j: open(t, c)}
 			d.before = func(call, name string) (int, error) {
 				if n++; n == at+1 {
-					struck, ahead = call+" "+name, w.j.making
+					struck, spare = call+" "+name, w.j.making
 					return keep, syscall.EIO
 				}
 				return 0, nil
@@ -327,7 +327,7 @@ func TestEveryCallFails(t *testing.T) {
 				}
 				continue
 			}
-			if ahead {
+			if spare {
 				if w.failed != nil {
 					t.Fatalf("call %d (%s) failed, which can be done later: %v", at, struck, w.failed)
 				}
@@ -363,7 +363,7 @@ func TestEveryCallFails(t *testing.T) {
 		}
 	}
 	if tried < 10 {
-		t.Errorf("only %d calls of pieces that are made ahead", tried)
+		t.Errorf("only %d calls of spare pieces", tried)
 	}
 }
 

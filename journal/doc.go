@@ -24,7 +24,7 @@
 // Numbers that code and tests cite:
 //
 //	J1  a new piece is written with zeros and synced (a host that is full says so here, where nothing has happened yet), then its name
-//	    (fsync of the directory), before it is used; mostly in the background, while the one before fills (ahead.go)
+//	    (fsync of the directory), before it is used; mostly in the background, while the one before fills (spare.go)
 //	J2  the header of a piece is synced before the first record of that use overwrites what the piece held before
 //	J3  records go to the page cache in order; Sync makes pieces durable in order, then counts them as synced. One that is to be synced at once goes straight to the
 //	    disk, where all before it is synced and nobody else waits. It may fly: Append returns while the host writes, and Sync, or the next Append, waits for that
@@ -45,13 +45,13 @@
 // # Locks
 //
 // In this order: Journal.appending (one Append at a time, held over its host calls and its wait for room), Journal.mu (short, never over
-// a host call or a callback). Whoever leads a Sync holds neither over fdatasync, so that transactions gather for the next one; nor does what makes a piece
-// ahead, of which there is one at a time.
+// a host call or a callback). Whoever leads a Sync holds neither over fdatasync, so that transactions gather for the next one; nor does what makes a spare
+// piece, of which there is one at a time.
 //
 // # The files, in reading order
 //
 //	format.go record.go piece.go             the bytes: headers, records, the file of a piece
-//	journal.go append.go payload.go gather.go room.go ahead.go sync.go
+//	journal.go append.go payload.go gather.go room.go spare.go sync.go
 //	                                         the way in: records, what they are cut from, and pieces to write them to
 //	reader.go scan.go each.go                the way back: the pieces, what of them is whole, and that transaction by transaction
 //	salvage.go                               what can be had of a journal that is damaged

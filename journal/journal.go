@@ -26,7 +26,7 @@ type Config struct {
 	Salvage bool
 
 	pieceSize int64 // tests make small ones
-	inline    bool  // a piece is made ahead by the Append that asks for it: tests that count host calls
+	inline    bool  // a spare piece is made by the Append that asks for it: tests that count host calls
 }
 
 // Journal is one being written. All methods may be called concurrently.
@@ -49,8 +49,8 @@ type Journal struct {
 	live     []*piece   // hold the log from recycled to end, in order
 	free     []*piece   // hold nothing that is needed, the longest unused first
 	made     int        // pieces ever made, for their names
-	tried    int        // the last of them that was to be made ahead
-	making   bool       // one is made ahead; it is started under appending
+	tried    int        // the last of them that was to be a spare
+	making   bool       // a spare one is; that is started under appending
 	end      LSN
 	synced   LSN
 	recycled LSN

@@ -43,10 +43,10 @@ func (j *Journal) reserve(n int) (begin LSN, err error) {
 		case err != nil:
 			return 0, err
 		case free >= need:
-			j.ahead(begin)
+			j.prepareSpare(begin)
 			return begin, nil
 		case making:
-			j.awaitPiece(seen)
+			j.awaitSpare(seen)
 			continue
 		case full == nil && total < j.max:
 			if full, err = j.grow(); err != nil {
@@ -112,7 +112,7 @@ func (j *Journal) Prepare() error {
 	return err
 }
 
-// grow makes a piece, while none is made ahead. full says that the host has no room for one, or this process no descriptor; anything else is sticky.
+// grow makes a piece, while no spare one is being made. full says that the host has no room for one, or this process no descriptor; anything else is sticky.
 func (j *Journal) grow() (full, err error) {
 	p, err := makePiece(j.c.Dir, pieceName(j.made), j.c.pieceSize)
 	switch {

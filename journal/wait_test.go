@@ -251,7 +251,7 @@ func halfFull(t *testing.T, d *memDisk) (j *Journal, all []tx, goOn chan error) 
 }
 
 // The next piece is made while the one in use fills. Who needs it meanwhile waits for it, and makes none.
-func TestMadeAhead(t *testing.T) {
+func TestSpare(t *testing.T) {
 	d := newMemDisk()
 	j, all, goOn := halfFull(t, d)
 	done := make(chan struct{})
@@ -283,12 +283,12 @@ func TestMadeAhead(t *testing.T) {
 	}
 }
 
-// One that cannot be made ahead harms nobody: the transaction that needs it makes it, or says why not.
-func TestNotMadeAhead(t *testing.T) {
+// A spare piece that cannot be made harms nobody: the transaction that needs it makes it, or says why not.
+func TestNoSpare(t *testing.T) {
 	d := newMemDisk()
 	j, all, goOn := halfFull(t, d)
 	goOn <- syscall.EIO
-	j.awaitPiece(0)
+	j.awaitSpare(0)
 	begun, _ := d.held(pieceName(1))
 	all = append(all, put(t, j, testTx(15, 100, 100)))
 	select {
@@ -311,7 +311,7 @@ func TestNotMadeAhead(t *testing.T) {
 	mustEqual(t, got, all)
 }
 
-// Close waits for a piece that is being made, and leaves none. On a host with little room none is made ahead.
+// Close waits for a piece that is being made, and leaves none. On a host with little room no spare one is made.
 func TestCloseWaitsForPiece(t *testing.T) {
 	d := newMemDisk()
 	j, _, goOn := halfFull(t, d)

@@ -6,9 +6,9 @@ import "golang.org/x/sys/unix"
 // none that it may do without.
 const roomy = 4
 
-// ahead has the next piece made in the background once the one in use is half full and no other is free, so that nobody waits until the host has it. Each is
+// prepareSpare has a spare piece, the next one, made in the background once the one in use is half full and no other is free, so that nobody waits until the host has it. Each is
 // tried once: one that could not be made is left to the Append that needs it, which says so. begin is where that of the caller begins, who holds appending.
-func (j *Journal) ahead(begin LSN) {
+func (j *Journal) prepareSpare(begin LSN) {
 	d := span(j.c.pieceSize)
 	if begin%d < d/2 {
 		return
@@ -23,14 +23,14 @@ func (j *Journal) ahead(begin LSN) {
 	switch {
 	case !try:
 	case j.c.inline:
-		j.makeAhead(name)
+		j.makeSpare(name)
 	default:
-		go j.makeAhead(name)
+		go j.makeSpare(name)
 	}
 }
 
-// makeAhead makes a piece, if it can.
-func (j *Journal) makeAhead(name string) {
+// makeSpare makes the spare piece, if it can.
+func (j *Journal) makeSpare(name string) {
 	var p *piece
 	var st unix.Statfs_t
 	if err := j.c.Dir.Statfs(&st); err == nil && st.Bavail*uint64(st.Bsize) >= uint64(roomy*int64(j.max)*j.c.pieceSize) {
@@ -46,8 +46,8 @@ func (j *Journal) makeAhead(name string) {
 	j.cond.Broadcast()
 }
 
-// awaitPiece returns when the piece that is being made is there, or cannot be, or another came free. seen is what was recycled before.
-func (j *Journal) awaitPiece(seen LSN) {
+// awaitSpare returns when the piece that is being made is there, or cannot be, or another came free. seen is what was recycled before.
+func (j *Journal) awaitSpare(seen LSN) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for j.making && j.recycled == seen && j.usable() == nil {
