@@ -163,7 +163,7 @@ func (j *Journal) Close(remove bool) error {
 	j.live, j.free, j.flying = nil, nil, nil
 	j.mu.Unlock()
 	if flying != nil {
-		_ = flying.direct.End() // nobody asked whether it is durable
+		_ = flying.end() // nobody asked whether it is durable
 	}
 
 	all := append(append([]*piece(nil), free...), live...)

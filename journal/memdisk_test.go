@@ -26,6 +26,7 @@ type memDisk struct {
 	direct   int   // writes past the page cache
 	ended    int   // of them, those that were begun and ended
 	cached   int   // files that are opened for these, and refuse them
+	late     bool  // what is begun is refused when it ends
 }
 
 type memInode struct {
@@ -196,6 +197,10 @@ func (f *memDirect) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (f *memDirect) Begin(p []byte, off int64) error {
+	if f.refuses && f.d.late {
+		f.p, f.was = p, slices.Clone(p)
+		return nil
+	}
 	defer f.d.mu.Unlock()
 	_, err := f.begin(p, off)
 	return err
@@ -218,6 +223,9 @@ func (f *memDirect) End() error {
 		panic("what was begun to write was changed before its end")
 	}
 	_, err := f.d.call("end write", f.name)
+	if f.refuses {
+		return syscall.EINVAL
+	}
 	if err == nil {
 		f.durable()
 		f.d.ended++

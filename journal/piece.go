@@ -14,9 +14,11 @@ type piece struct {
 	f       disk.File
 	direct  disk.Direct // the same for what is to be durable at once; nil where the host has none
 	noAhead bool        // of direct, only WriteAt can be had
-	header  header      // what it is used for
-	place   int         // where the newest header stands
-	used    bool        // header stands on the disk
+	begun   []byte      // what flies, at begunAt of the file
+	begunAt int64
+	header  header // what it is used for
+	place   int    // where the newest header stands
+	used    bool   // header stands on the disk
 }
 
 // zeros is what new pieces are written with.
@@ -68,7 +70,7 @@ func (p *piece) close() {
 // writeDirect writes b durably where the host can; else it does nothing, and never again. b is from disk.DirectBuffer.
 func (p *piece) writeDirect(b []byte, off int64) (done bool, err error) {
 	_, err = p.direct.WriteAt(b, off)
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP) {
+	if cannot(err) {
 		p.noDirect()
 		return false, nil
 	}
@@ -81,11 +83,30 @@ func (p *piece) begin(b []byte, off int64) (begun bool, err error) {
 		return false, nil
 	}
 	err = p.direct.Begin(b, off)
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP) {
+	if cannot(err) {
 		p.noAhead = true // writeDirect says whether it is that alone
 		return false, nil
 	}
+	p.begun, p.begunAt = b, off
 	return err == nil, err
+}
+
+// end waits for what begin began, and answers whether that is durable. A host may say only now that it cannot do it: then it goes the way of Sync.
+func (p *piece) end() error {
+	err := p.direct.End()
+	if cannot(err) {
+		p.noDirect()
+		if _, err = p.f.WriteAt(p.begun, p.begunAt); err == nil {
+			err = p.f.Datasync()
+		}
+	}
+	p.begun = nil
+	return err
+}
+
+// cannot reports whether err says that the host cannot write past its page cache, or not so.
+func cannot(err error) bool {
+	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP)
 }
 
 // noDirect has the piece do without.

@@ -30,7 +30,7 @@ func (j *Journal) Sync(lsn LSN) error {
 	j.mu.Unlock()
 	var err error
 	if flying != nil { // that is all which is not durable
-		err = flying.direct.End()
+		err = flying.end()
 	} else {
 		err = syncPieces(j.batch)
 	}

@@ -222,6 +222,38 @@ func TestHostFull(t *testing.T) {
 	mustEqual(t, got[len(got)-1:], []tx{last})
 }
 
+// A host may refuse what flies only when that ends: it is written the other way then, and all that follows.
+func TestRefusedLate(t *testing.T) {
+	for _, how := range []string{"sync", "append", "close"} {
+		d := newMemDisk()
+		d.cached, d.late = 1, true
+		j := open(t, testConfig(d, 4))
+		all := []tx{put(t, j, testTx(0, 100, 100))}
+		ok(t, j.Sync(j.End()))
+		x := testTx(1, 100, 100)
+		var err error
+		x.lsn, err = j.Append(Entry{Head: x.head, Bulk: [][]byte{x.bulk}, Hurry: Ahead})
+		ok(t, err)
+		all = append(all, x)
+		if j.flying == nil {
+			t.Fatal("it did not fly")
+		}
+		switch how {
+		case "append":
+			all = append(all, put(t, j, testTx(2, 100, 100)))
+			fallthrough
+		case "sync":
+			ok(t, j.Sync(j.End()))
+		}
+		ok(t, j.Close(false))
+		got, _ := replay(t, testConfig(d.crash(nil, 0), 4))
+		mustEqual(t, got, all)
+		if d.direct > 0 {
+			t.Errorf("%s: %d direct writes", how, d.direct)
+		}
+	}
+}
+
 // held has the creation of a piece wait: begun says that it does, goOn what it then answers.
 func (d *memDisk) held(name string) (begun chan struct{}, goOn chan error) {
 	begun, goOn = make(chan struct{}), make(chan error)
