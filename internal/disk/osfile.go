@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"errors"
 	"io"
 	"syscall"
 
@@ -105,10 +104,17 @@ func (f *osFile) Start(off, n int64) {
 // Settle has the host write what it has in memory of a range to the disk, and waits until that is there. It makes nothing durable. Its error is told once, as that of
 // Datasync, which does not tell it again. It is for whoever can do without, as NextData.
 func (f *osFile) Settle(off, n int64) error {
-	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
-	err := f.do("settle", func(fd int) error { return unix.SyncFileRange(fd, off, n, all) })
-	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ESPIPE) {
-		return nil // the host cannot do it
+	return f.do("settle", func(fd int) error {
+		return settled(func(flags int) error { return unix.SyncFileRange(fd, off, n, flags) })
+	})
+}
+
+// settled is Settle by sync_file_range(2), whose error may be one of the disk, by any number: EINVAL or EOPNOTSUPP too. Only a call that asks for nothing, and fails,
+// says that the host cannot do it.
+func settled(syncRange func(flags int) error) error {
+	err := syncRange(unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER)
+	if err != nil && syncRange(0) != nil {
+		return nil
 	}
 	return err
 }
