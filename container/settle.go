@@ -34,7 +34,7 @@ func (f *File) settle() error {
 	if gone || !ok || steps < 2 {
 		return nil
 	}
-	step := roundUp((u.to-u.from)/steps, BlockSize)
+	step := max(roundUp((u.to-u.from)/steps, BlockSize), BlockSize)
 	for off := u.from; off < u.to; off += step {
 		if err := h.Settle(off, min(step, u.to-off)); err != nil {
 			return err

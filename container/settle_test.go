@@ -72,3 +72,12 @@ func TestCheckpointSettles(t *testing.T) {
 	_ = c.Close()
 	_ = f.eng.Close(false)
 }
+
+// One block that was applied a very great many times has less bytes than steps.
+func TestSettleOneBlock(t *testing.T) {
+	host := &settling{}
+	f := &File{host: host, unsettled: unsettled{from: 0, to: BlockSize, writes: 2 * BlockSize * settleWrites}}
+	if err := f.settle(); err != nil || len(host.settled) != 1 || host.settled[0] != [2]int64{0, BlockSize} {
+		t.Errorf("asked for %v, %v", host.settled, err)
+	}
+}
