@@ -1,6 +1,11 @@
 package disk
 
-import "unsafe"
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
 
 // DirectUnit is the least that goes to the host's disk past its page cache: a sector.
 const DirectUnit = 512
@@ -11,4 +16,18 @@ func DirectBuffer(n int) []byte {
 	b := make([]byte, n+page)
 	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) % page)
 	return b[skip : skip+n : skip+n]
+}
+
+// knownDisk answers EOPNOTSUPP where a file lies on none of the filesystems that are known to go to a disk of their own past their page cache. On FUSE and network
+// filesystems that is up to a server; of an overlay the kernel has the pages elsewhere, so that it counts none.
+func knownDisk(fd int) error {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return err
+	}
+	switch uint32(st.Type) { // which has another type on each architecture
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC:
+		return nil
+	}
+	return syscall.EOPNOTSUPP
 }

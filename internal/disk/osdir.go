@@ -73,20 +73,14 @@ func (d *osDir) Open(name string, a Access) (File, error) {
 	return f, nil
 }
 
-// OpenDirect works only on filesystems that are known to do what both flags together ask for: on FUSE and network filesystems that is up to a server.
+// OpenDirect works only on filesystems of knownDisk, which do what both flags together ask for.
 func (d *osDir) OpenDirect(name string) (Direct, error) {
 	f, err := d.openRegular(name, unix.O_WRONLY|unix.O_DIRECT|unix.O_DSYNC)
 	if err != nil {
 		return nil, err
 	}
-	var st unix.Statfs_t
-	err = retry(func() error { return unix.Fstatfs(f.h.fd, &st) })
-	if err == nil {
-		switch uint32(st.Type) { // which has another type on each architecture
-		case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC:
-			return &osDirect{osFile: f}, nil
-		}
-		err = syscall.EOPNOTSUPP
+	if err = knownDisk(f.h.fd); err == nil {
+		return &osDirect{osFile: f}, nil
 	}
 	_ = f.h.close()
 	return nil, wrap("open", name, err)

@@ -1,10 +1,6 @@
 package disk
 
-import (
-	"io"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // ReadPast is ReadAt past the host's memory, for a range of which that holds nothing: neither is room made there for it, nor is it copied. p is memory of DirectBuffer; its
 // length and off are multiples of 4096. done is false where nothing was read, for whatever reason: ReadAt then serves, or says what is wrong. It is for whoever
@@ -15,7 +11,7 @@ func (f *osFile) ReadPast(p []byte, off int64) (n int, done bool, err error) {
 		return 0, false, nil
 	}
 	defer f.h.done()
-	if f.h.on != nil || f.h.direct.Load() == noDirect {
+	if f.h.direct.Load() == noDirect {
 		return 0, false, nil
 	}
 	// What is in memory costs no wait; and what was changed there the kernel would write to the disk first.
@@ -35,10 +31,11 @@ func (f *osFile) ReadPast(p []byte, off int64) (n int, done bool, err error) {
 	if err != nil || n == 0 {
 		return 0, false, nil
 	}
-	if n < len(p) {
-		err = io.EOF
+	if n < len(p) { // at the end, or on a host that stops before
+		more, err := f.ReadAt(p[n:], off+int64(n))
+		return n + more, true, err
 	}
-	return n, true, err
+	return n, true, nil
 }
 
 // noDirect stands in handle.direct where there is no use in trying.
@@ -50,6 +47,9 @@ func (h *handle) openDirect(fd int) bool {
 		return have > 0
 	}
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err == nil {
+		err = knownDisk(fd)
+	}
 	direct := -1
 	if err == nil {
 		direct, err = openat(unix.AT_FDCWD, procLink(fd), unix.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC|unix.O_NONBLOCK|flags&unix.O_NOATIME, 0)
