@@ -6,8 +6,9 @@ import "golang.org/x/sys/unix"
 // none that it may do without.
 const roomy = 4
 
-// prepareSpare has a spare piece, the next one, made in the background once the one in use is half full and no other is free, so that nobody waits until the host has it. Each is
-// tried once: one that could not be made is left to the Append that needs it, which says so. begin is where that of the caller begins, who holds appending.
+// prepareSpare has a spare piece, the next one, made in the background once the one in use is half full and no other is free, so that nobody waits until the
+// host has it. Each is tried once: one that could not be made is left to the Append that needs it, which says so. begin is where that of the caller begins, who
+// holds appending.
 func (j *Journal) prepareSpare(begin LSN) {
 	d := span(j.c.pieceSize)
 	if begin%d < d/2 {

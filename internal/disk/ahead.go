@@ -11,6 +11,7 @@ import (
 // wait that it saves: with one an fsync took 363 us, without 322, this way 260.
 type osDirect struct {
 	*osFile
+	magic   uint32  // of its filesystem
 	context uintptr // of io_setup(2); 0 before the first Begin
 	request iocb
 }
@@ -35,7 +36,11 @@ type ioEvent struct {
 
 const iocbPwrite = 1
 
+// Begin leaves out btrfs: from Linux 5.16 to 6.0 it forgets the sync that O_DSYNC asks for where the write goes on by itself.
 func (f *osDirect) Begin(p []byte, off int64) error {
+	if f.magic == unix.BTRFS_SUPER_MAGIC {
+		return wrap("write", "", syscall.EOPNOTSUPP)
+	}
 	fd, err := f.h.use()
 	if err != nil {
 		return wrap("write", "", err)

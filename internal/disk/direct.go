@@ -18,16 +18,17 @@ func DirectBuffer(n int) []byte {
 	return b[skip : skip+n : skip+n]
 }
 
-// knownDisk answers EOPNOTSUPP where a file lies on none of the filesystems that are known to go to a disk of their own past their page cache. On FUSE and network
+// diskType answers which of the filesystems that are known to go to a disk of their own past their page cache a file lies on, else EOPNOTSUPP. On FUSE and network
 // filesystems that is up to a server; of an overlay the kernel has the pages elsewhere, so that it counts none.
-func knownDisk(fd int) error {
+func diskType(fd int) (magic uint32, err error) {
 	var st unix.Statfs_t
 	if err := retry(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
-		return err
+		return 0, err
 	}
-	switch uint32(st.Type) { // which has another type on each architecture
+	magic = uint32(st.Type) // which has another type on each architecture
+	switch magic {
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC:
-		return nil
+		return magic, nil
 	}
-	return syscall.EOPNOTSUPP
+	return magic, syscall.EOPNOTSUPP
 }

@@ -73,14 +73,15 @@ func (d *osDir) Open(name string, a Access) (File, error) {
 	return f, nil
 }
 
-// OpenDirect works only on filesystems of knownDisk, which do what both flags together ask for.
+// OpenDirect works only on filesystems of diskType, which do what both flags together ask for.
 func (d *osDir) OpenDirect(name string) (Direct, error) {
 	f, err := d.openRegular(name, unix.O_WRONLY|unix.O_DIRECT|unix.O_DSYNC)
 	if err != nil {
 		return nil, err
 	}
-	if err = knownDisk(f.h.fd); err == nil {
-		return &osDirect{osFile: f}, nil
+	magic, err := diskType(f.h.fd)
+	if err == nil {
+		return &osDirect{osFile: f, magic: magic}, nil
 	}
 	_ = f.h.close()
 	return nil, wrap("open", name, err)

@@ -48,7 +48,7 @@ func (h *handle) openDirect(fd int) bool {
 	}
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err == nil {
-		err = knownDisk(fd)
+		_, err = diskType(fd)
 	}
 	direct := -1
 	if err == nil {
