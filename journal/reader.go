@@ -16,7 +16,7 @@ type Reader struct {
 	c        Config
 	names    []string  // of all pieces in the directory, this journal's or not
 	pieces   []*source // this journal's, by sequence
-	spare    []*source // of two of one sequence, the one that holds less; with Config.Salvage only
+	doubles  []*source // of two of one sequence, the one that holds less; with Config.Salvage only
 	run      []*source // those that hold what is to be replayed
 	recycled LSN       // given up, as stated last
 	gap      LSN       // where the run ends, or recycled where that is beyond
@@ -61,10 +61,10 @@ func (r *Reader) Pieces() int { return len(r.pieces) }
 
 // Close closes the pieces; they stay.
 func (r *Reader) Close() {
-	for _, s := range append(r.pieces, r.spare...) {
+	for _, s := range append(r.pieces, r.doubles...) {
 		s.f.Close()
 	}
-	r.pieces, r.run, r.spare = nil, nil, nil
+	r.pieces, r.run, r.doubles = nil, nil, nil
 }
 
 // SyncAll makes the pieces durable as they read: after the death of a process they may still be page cache. Call it before anything is written that

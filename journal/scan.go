@@ -149,7 +149,7 @@ func (r *Reader) reconcile() {
 		case s.header.size == kept[n-1].header.size && s.end > kept[n-1].end:
 			kept[n-1], s = s, kept[n-1]
 		}
-		r.spare, r.lost = append(r.spare, s), true
+		r.doubles, r.lost = append(r.doubles, s), true
 	}
 	r.pieces = kept
 }
