@@ -174,7 +174,10 @@ func (fs *FS) setTimes(n *inode, in *fuse.SetAttrIn) error {
 		n.touch(ts[1]) // before Dirty is asked: a flush that ends in between has put it on the host, and a later one will
 		if in.Valid&fuse.FATTR_ATIME == 0 {
 			switch c := f.Container(); {
-			case f.Dirty(), n.habit.underWay(): // what hands over next takes it along
+			case f.Dirty(): // what hands over next takes it along
+				return nil
+			case n.habit.underWay() && c.Waits(): // the applier puts it on the host; the journal has another
+				fs.oweTimes(n, c)
 				return nil
 			case c.Waits(): // the applier puts it on the host
 				return n.noted(c.NoteTime(ts[1]))
