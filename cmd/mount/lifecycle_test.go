@@ -212,6 +212,7 @@ func TestOrdersAfterUnmount(t *testing.T) {
 	mp, next := b.mount(first, "plain"), b.path("next")
 	pid := b.daemon(mp)
 	noError(t, unix.Kill(pid, unix.SIGSTOP))
+	t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGCONT) }) // or it stays for good where the test fails
 	noError(t, unix.Unmount(mp, 0))
 	b.mount(second, "next")
 	if r := b.status(next); r.Vault != second {
