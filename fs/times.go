@@ -235,8 +235,8 @@ func (fs *FS) keepTimes(n *inode, c *container.File) {
 	}
 }
 
-// oweTimes leaves that to the next hand-over that logs times, or calls keepTimes: what was flushed has the time at which it arrived, and the fdatasync that is to be
-// answered promises none.
+// oweTimes leaves that to the next hand-over that logs times, or calls keepTimes: what was flushed has the time at which it arrived, and what is to be answered,
+// an fdatasync or a SETATTR, promises no other.
 func (fs *FS) oweTimes(n *inode, _ *container.File) {
 	n.timeMu.Lock()
 	n.owed = true
