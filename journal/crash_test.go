@@ -131,6 +131,9 @@ func TestPowerCut(t *testing.T) {
 			c.inline = true
 			w := &workload{j: open(t, c)}
 			w.run(rng, 200)
+			if d.altered {
+				t.Fatalf("seed %d: what was on its way to the disk was changed", seed)
+			}
 			direct += d.direct
 			ended += d.ended
 			spares += w.j.tried
