@@ -237,7 +237,7 @@ func (f *File) Close() error {
 	}
 	f.closed = true
 	if f.tx != nil {
-		f.scrap(f.tx)
+		f.letGo(f.tx)
 		f.tx = nil
 	}
 	f.mu.Unlock()

@@ -127,8 +127,8 @@ func (f *File) release(m *image) {
 	}
 }
 
-// scrap releases the images of a transaction that will not be logged. The caller holds mu.
-func (f *File) scrap(t *transaction) {
+// letGo releases the images of a transaction that is applied, or will never be logged. The caller holds mu.
+func (f *File) letGo(t *transaction) {
 	for off, m := range t.images {
 		if f.overlay[off] == m {
 			delete(f.overlay, off)

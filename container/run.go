@@ -147,12 +147,7 @@ func (a *applier) stall(err error) {
 func (a *applier) applied(f *File, ts []*transaction) {
 	f.mu.Lock()
 	for _, t := range ts {
-		for off, m := range t.images {
-			if f.overlay[off] == m {
-				delete(f.overlay, off)
-			}
-			f.release(m)
-		}
+		f.letGo(t)
 		if t.frees {
 			f.freeing--
 		}
