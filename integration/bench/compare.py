@@ -260,16 +260,18 @@ def workloads(size, seconds, source):
     row("rm -rf of all", "s", False)(quiet("rm", "-rf", "%/tree", "%/copy", "%/synced"))
 
     def sqlite(mode):
+        commits = 2000
+
         def run(d):
             path = f"{d}/db-{mode}"
             setup = f"PRAGMA journal_mode={mode};PRAGMA synchronous=FULL;CREATE TABLE t(a,b);"
-            body = "".join(f"INSERT INTO t VALUES({i},'{'x' * 100}');" for i in range(300))
+            body = "".join(f"INSERT INTO t VALUES({i},'{'x' * 100}');" for i in range(commits))
             sh("sqlite3", path, input=setup.encode())
             begin = time.monotonic()
             sh("sqlite3", path, input=(f"PRAGMA synchronous=FULL;" + body).encode())
             spent = time.monotonic() - begin
             os.remove(path)
-            return 300 / spent
+            return commits / spent
         return run
 
     def bulk(d):
