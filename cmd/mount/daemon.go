@@ -145,6 +145,8 @@ func (a *app) runDaemon() error {
 	if !isPipe(jobFD) || !isPipe(reportFD) {
 		return failf(exitUsage, "use: coffer mount", "this command is for coffer's own use")
 	}
+	// What was started as /proc/self/exe is "exe" to top, pgrep and killall. Another name is no reason to fail.
+	_ = os.WriteFile("/proc/self/comm", []byte("coffer"), 0)
 	unix.CloseOnExec(jobFD) // fusermount3 and the KDF must not inherit them
 	unix.CloseOnExec(reportFD)
 	report := os.NewFile(reportFD, "report")

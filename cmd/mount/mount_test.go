@@ -107,6 +107,9 @@ func TestDaemonIsDetached(t *testing.T) {
 	if cwd, err := os.Readlink(procPath(pid, "cwd")); err != nil || cwd != "/" {
 		t.Errorf("working directory %q, %v", cwd, err)
 	}
+	if name := readFile(t, procPath(pid, "comm")); name != "coffer\n" {
+		t.Errorf("the daemon is called %q", name)
+	}
 	for _, f := range []string{"cmdline", "environ"} {
 		if content := readFile(t, procPath(pid, f)); strings.Contains(content, passphrase) {
 			t.Errorf("%s shows the passphrase", f)
