@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -201,11 +202,23 @@ func clearDeadMount(mountpoint string) (note string, err error) {
 	return fmt.Sprintf("cleared a dead mount that a killed daemon had left at %s", mountpoint), nil
 }
 
-// isDead reports whether what is mounted at mountpoint has lost its daemon.
+// deadPatience is how long a mount may take to say that it is dead; the kernel says so at once.
+const deadPatience = 2 * time.Second
+
+// isDead reports whether what is mounted at mountpoint has lost its daemon. One that hangs is not dead, and is not waited for.
 func isDead(mountpoint string) bool {
-	// statfs is never answered from the kernel's memory, as stat is for as long as attributes are believed.
-	var st unix.Statfs_t
-	return errors.Is(unix.Statfs(mountpoint, &st), unix.ENOTCONN)
+	dead := make(chan bool, 1)
+	go func() {
+		// statfs is never answered from the kernel's memory, as stat is for as long as attributes are believed.
+		var st unix.Statfs_t
+		dead <- errors.Is(unix.Statfs(mountpoint, &st), unix.ENOTCONN)
+	}()
+	select {
+	case d := <-dead:
+		return d
+	case <-time.After(deadPatience):
+		return false
+	}
 }
 
 // checkFUSE makes sure that a mount can be asked for at all.

@@ -69,23 +69,28 @@ func (a *app) umount(path string, timeout time.Duration, lazy bool) error {
 		return err
 	}
 	mountpoint := m.mountpoint
-	note, err := clearDeadMount(mountpoint)
-	if err != nil {
-		return err
-	}
-	if note != "" {
-		a.say("%s", note)
-		return nil
+	if uid := os.Geteuid(); uid != 0 && m.owner != uint32(uid) {
+		return noUnmount(mountpoint)
 	}
 	daemon := findDaemon(m)
 	defer daemon.close()
+	if daemon.pidfd < 0 { // only then: to ask one that hangs would keep its mount busy
+		note, err := clearDeadMount(mountpoint)
+		if err != nil {
+			return err
+		}
+		if note != "" {
+			a.say("%s", note)
+			return nil
+		}
+	}
 	switch err := unmountBusy(mountpoint); {
 	case errors.Is(err, unix.EBUSY) && lazy:
 		return a.detach(m, daemon)
 	case errors.Is(err, unix.EBUSY):
 		return busyError(mountpoint, m.dev())
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return failf(exitPermission, "run as the one who mounted it, or as root", "no permission to unmount %s", mountpoint)
+		return noUnmount(mountpoint)
 	case err != nil:
 		return failf(exitOther, "", "cannot unmount %s: %w", mountpoint, err)
 	}
@@ -95,12 +100,13 @@ func (a *app) umount(path string, timeout time.Duration, lazy bool) error {
 	return daemon.leftClean(mountpoint)
 }
 
+func noUnmount(mountpoint string) error {
+	return failf(exitPermission, "run as the one who mounted it, or as root", "no permission to unmount %s", mountpoint)
+}
+
 // detach takes a busy mount out of the tree and leaves its daemon to those who still use it.
 func (a *app) detach(m mountEntry, d daemon) error {
-	by := joinHolders(holders(m.dev()))
-	if by == "" {
-		by = "processes that are not visible to this user"
-	}
+	by := users(m.mountpoint, m.dev())
 	if err := unmountPath(m.mountpoint, true); err != nil {
 		return failf(exitOther, "", "cannot detach %s: %w", m.mountpoint, err)
 	}

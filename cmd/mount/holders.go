@@ -14,6 +14,30 @@ import (
 // maxHolders bounds how many processes a message names.
 const maxHolders = 8
 
+// users says what keeps the mount at mountpoint, with device number dev, busy: mounts in it, and processes.
+func users(mountpoint string, dev uint64) string {
+	list := append(mountsIn(mountpoint), holders(dev)...)
+	if len(list) == 0 {
+		return "processes that are not visible to this user"
+	}
+	return joinHolders(list)
+}
+
+// mountsIn names what is mounted below mountpoint.
+func mountsIn(mountpoint string) []string {
+	all, err := readMounts()
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, m := range all {
+		if strings.HasPrefix(m.mountpoint, strings.TrimSuffix(mountpoint, "/")+"/") {
+			out = append(out, "what is mounted on "+oneLine(m.mountpoint))
+		}
+	}
+	return out
+}
+
 // holders names the processes that keep the filesystem with device number dev busy: an open file, a working or root
 // directory, or a mapping. It sees only what the caller may see of other users' processes.
 //

@@ -158,6 +158,58 @@ func TestLazyUnmount(t *testing.T) {
 	}
 }
 
+// A mount in a mount keeps it busy, and no process does.
+func TestBusyWithMount(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount a tmpfs")
+	}
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	mp := b.mount(v, "plain")
+	inner := b.mkdir("plain/inner")
+	if err := unix.Mount("none", inner, "tmpfs", 0, ""); err != nil {
+		t.Skipf("cannot mount a tmpfs here: %v", err)
+	}
+	b.fails(exitBusy, "in use by what is mounted on "+inner+"\n", "", "umount", mp)
+	if err := unix.Unmount(inner, 0); err != nil {
+		t.Fatal(err)
+	}
+	b.ok("", "umount", mp)
+}
+
+// A daemon that hangs can be unmounted, and is not taken for dead: nothing waits for an answer of it.
+func TestHangingDaemon(t *testing.T) {
+	b := newBox(t)
+	v, _ := b.newVault("vault")
+	mp := b.mount(v, "plain")
+	hang := func() (goOn func()) {
+		pid := b.daemon(mp)
+		if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		tooLong := time.AfterFunc(20*time.Second, func() {
+			t.Error("it is waited for")
+			_ = unix.Kill(pid, unix.SIGCONT)
+		})
+		return func() {
+			tooLong.Stop()
+			_ = unix.Kill(pid, unix.SIGCONT)
+		}
+	}
+	goOn := hang()
+	b.fails(exitInUse, "still writes to the vault", "", "umount", "--timeout", "1ms", mp)
+	goOn()
+	b.gone(v, mp)
+
+	b.mount(v, "plain")
+	goOn = hang()
+	if isDead(mp) {
+		t.Error("it is taken for dead")
+	}
+	goOn()
+	b.ok("", "umount", mp)
+}
+
 // umount(8) returns when the kernel has let go, and the daemon may still be at work: who mounts again at once waits for it.
 func TestMountAfterUnmount(t *testing.T) {
 	b := newBox(t)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -144,7 +145,11 @@ func askStatus(m mountEntry) (*statusReport, error) {
 	}
 	r := new(statusReport)
 	if err := json.NewDecoder(io.LimitReader(c, maxStatusAnswer)).Decode(r); err != nil {
-		return nil, failf(exitDaemon, "", "the daemon of %s: %w", m.mountpoint, err)
+		hint := ""
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			hint = "it may be stopped, or wait for the disk of the vault"
+		}
+		return nil, failf(exitDaemon, hint, "the daemon of %s does not answer: %w", m.mountpoint, err)
 	}
 	return r, nil
 }

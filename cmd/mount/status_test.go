@@ -209,6 +209,7 @@ func TestStatusIsPrivate(t *testing.T) {
 	other := *b
 	other.cred = cred
 	other.fails(exitPermission, "only the user who mounted it", "", "status", mp)
+	other.fails(exitPermission, "no permission to unmount", "", "umount", mp)
 	b.ok("", "umount", mp)
 
 	if err := os.Chown(b.dir, nobody, nobody); err != nil {

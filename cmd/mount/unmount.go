@@ -70,9 +70,5 @@ func unmountBusy(path string) error {
 
 // busyError says who keeps a mount busy.
 func busyError(mountpoint string, dev uint64) error {
-	by := joinHolders(holders(dev))
-	if by == "" {
-		by = "processes that are not visible to this user"
-	}
-	return failf(exitBusy, "end them or have them leave it, then try again", "%s is busy: in use by %s", mountpoint, by)
+	return failf(exitBusy, "end or unmount them, or have them leave it, then try again", "%s is busy: in use by %s", mountpoint, users(mountpoint, dev))
 }
