@@ -51,11 +51,11 @@ func (f *File) through(p []byte, off int64) (done int64, err error) {
 	}
 	c := f.c
 	c.mu.Lock()
-	failed := f.failed
+	stuck := f.failed
 	b := c.freeBatchLocked()
 	c.mu.Unlock()
 	defer c.putBatch(b)
-	if failed {
+	if stuck {
 		return 0, nil // WriteAt bounds what piles up
 	}
 	b.grow(int(whole/f.segmentSize+2) * f.frames)
@@ -69,8 +69,9 @@ func (f *File) through(p []byte, off int64) (done int64, err error) {
 	if done == 0 {
 		return 0, nil
 	}
-	b.lent, wrote, failed = true, true, true
-	defer func() { f.land(b, failed) }() // deferred: a panic below must not leave frames in flight
+	b.lent, wrote = true, true
+	failed := true // also by a panic below, which must not leave frames in flight
+	defer func() { f.land(b, failed) }()
 	err = f.store.WriteFrames(f.Size(), b.ws)
 	failed = err != nil
 	return done, err

@@ -48,8 +48,7 @@ const (
 	logged               // only logged: the applier writes it to the slots
 )
 
-// The commit path (FORMAT.md section 12). WriteFrames does C1 to C3, Flush C4 to C6, Sync C7; there is no other way to the host. With a journal, what
-// is stored already is never overwritten here: Flush logs it (log.go), and the applier (apply.go) brings it to its places.
+// The commit path: C1 to C3 of doc.go. There is no other way to the host.
 
 // WriteFrames seals frames and writes them to their slots; size is the plain size from now on (a smaller one than the present is ignored), and the
 // segments ascend. When it returns, reads see the new frames; Flush makes the host file whole again. On an error some frames may have been written: the caller keeps

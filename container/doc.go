@@ -18,6 +18,10 @@
 //	Sync          C7 sync the journal; of a new file, the host file      SyncNew   C8 all of a small new file into the journal instead (made.go)
 //	applier       A1 journal durable   A2 images to their places, length, holes   A3 sync   A4 recycle (run.go, place.go, checkpoint.go)
 //
+// A slot is fresh while nothing is stored in it, not even for a replay. What takes the place of something stored is an image: the new bytes of one place
+// of the host file (a slot, a meta block, a node, the header). The images of one commit are a transaction; until they are applied the overlay of their file
+// has them, and readers look there before they ask the host. Fresh frames that are few ride: they are written to their slots and logged too, which saves C5.
+//
 // What is stored is never overwritten before its new image is durable in the journal, so that after a power cut every page is the old or the new one;
 // container/redo replays. The first flush of a new file needs no journal: everything is fresh. Until its first sync a power cut may take parts of it, which
 // become holes at the next opening (salvage.go).

@@ -11,15 +11,7 @@ import (
 	"github.com/cofferfs/coffer/journal"
 )
 
-// The commit path over the journal (FORMAT.md section 12). After the first flush of a file nothing of it is overwritten before its new image
-// is durable in the journal:
-//
-//	WriteFrames   C1 to C3: fresh slots are written directly; what is stored already waits in the transaction and the overlay
-//	Flush         C4 finish the metadata, C5 sync the host file if fresh frames of a durable file do not ride, C6 append one transaction (log)
-//	Sync          C7: journal.Sync, or the first sync of a file, which syncs the host file
-//	applier       once the journal is synced: the images to their places, then length and holes
-//
-// A file is durable, in the sense of its header's flag, from its first sync on. Before, a power cut may take any part of it that was not yet
+// The commit path over the journal: C4 to C7 of doc.go. A file is durable, in the sense of its header's flag, from its first sync on. Before, a power cut may take any part of it that was not yet
 // written by the host: such parts become holes when the file is opened next (salvage.go).
 
 // Hooks tell the owner of a file about what happens to its host file outside of calls. Any may be nil.

@@ -15,7 +15,7 @@
 //
 //	kernel         write(2): dirty pages; on close, fsync, pressure or age ──> WRITE (≤ 1 MiB), SETATTR(mtime), FLUSH or FSYNC
 //	fs             FS.Write: the mtime is noted (times.go), the request answered when the cache has the bytes
-//	cache          File.WriteAt (write.go): frames become dirty; large pieces of the kernel's go on at once (through.go)
+//	cache          File.WriteAt (write.go): frames become dirty; of what the kernel writes back, large pieces go on at once (File.WriteThrough, through.go)
 //	               File.Flush (flush.go), by FLUSH, FSYNC, pressure or the timer: WriteFrames for batches of dirty frames, then Flush
 //	container      File.WriteFrames (commit.go): frames sealed in parallel (C1); to their slots where nothing is stored yet, else kept for the
 //	               transaction and in the overlay (C2); their entries into the records (C3)
