@@ -104,6 +104,9 @@ func inUse(err *vault.InUseError) error {
 		hint = fmt.Sprintf("wait until process %d has ended: it imports, or repairs", err.Holder.PID)
 	case err.Holder.Mountpoint != "":
 		hint = "unmount it there first: coffer umount " + quote(err.Holder.Mountpoint)
+		if _, seen, e := mountAt(err.Holder.Mountpoint); e == nil && !seen {
+			hint = fmt.Sprintf("that mount is not seen from here (detached, or in another mount namespace): end who uses it, then: kill %d", err.Holder.PID)
+		}
 	}
 	if err.Remote {
 		hint = "unmount it on that host first; if that host is surely gone: --force-unlock"

@@ -140,7 +140,7 @@ func TestLazyUnmount(t *testing.T) {
 	if _, ok, _ := mountAt(mp); ok {
 		t.Error("still mounted")
 	}
-	b.fails(exitInUse, "", passphrase+"\n", "mount", v, mp)
+	b.fails(exitInUse, "kill "+strconv.Itoa(pid)+"\n", passphrase+"\n", "mount", v, mp)
 	if _, err := f.WriteString("written after"); err != nil {
 		t.Error(err)
 	}
