@@ -43,9 +43,7 @@ func (fs *FS) expectRead(n *inode) error {
 		fs.early.Add(-1)
 		return nil
 	}
-	if h, ok := n.early.(interface{ Fetch(off, n int64) }); ok {
-		h.Fetch(0, earlyBytes)
-	}
+	fs.trails.opened(fs, n.links[len(n.links)-1], disk.Fetch(n.early, earlyBytes))
 	return nil
 }
 

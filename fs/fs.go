@@ -65,6 +65,7 @@ type FS struct {
 	panics  atomic.Uint64
 
 	closing closings
+	trails  *trails
 
 	attrChanges atomic.Uint64 // how often mode, owner or extended attributes of anything were about to change
 
@@ -123,6 +124,7 @@ func New(c Config) *FS {
 		objects:       map[keys.ObjectID]*inode{},
 		handles:       map[uint64]*dirHandle{},
 		unsynced:      map[keys.ObjectID]*dirChanges{},
+		trails:        newTrails(),
 	}
 	fs.log.to = c.Log
 	fs.closing.none.L = &fs.closing.mu
@@ -146,6 +148,7 @@ func (fs *FS) Panics() uint64 { return fs.panics.Load() }
 // Close hands everything to the host and gives up all inodes. Call it after the mount is gone; no request may be under way. It returns
 // the first error: data of that file may be lost.
 func (fs *FS) Close() error {
+	fs.trails.fetches.wait()
 	fs.mu.Lock()
 	var orphans, others []*inode
 	for _, n := range fs.nodes {

@@ -68,13 +68,17 @@ func (n link) entry(name string) Entry {
 	return Entry{Name: name, Type: n.typ, ID: n.id, Geometry: n.geometry, Flags: n.flags, Seq: n.seq}
 }
 
+func linkOf(e Entry) link {
+	return link{id: e.ID, seq: e.Seq, typ: e.Type, geometry: e.Geometry, flags: e.Flags}
+}
+
 // HostPath answers the sealed names from the vault's root down to an entry of d, nil where a directory above was removed. No I/O.
 func (d *Dir) HostPath(e Entry) []string { return d.HostPaths(e)() }
 
 // HostPaths is HostPath for who asks again and again: the entry's own name is sealed once.
 func (d *Dir) HostPaths(e Entry) func() []string {
 	host := sync.OnceValue(func() string {
-		return d.hostName(e.Name, link{id: e.ID, seq: e.Seq, typ: e.Type, geometry: e.Geometry, flags: e.Flags})
+		return d.hostName(e.Name, linkOf(e))
 	})
 	return func() []string { return d.downTo(host()) }
 }

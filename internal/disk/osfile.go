@@ -95,6 +95,29 @@ func (f *osFile) Fetch(off, n int64) {
 	_ = f.do("fetch", func(fd int) error { return unix.Fadvise(fd, off, n, unix.FADV_WILLNEED) }) // advice
 }
 
+// Lacks reports whether the host has nothing of a range in memory; false where it does not tell, or where another open of the file may not find there what this one had
+// brought. It is for whoever can do without, as NextData.
+func (f *osFile) Lacks(off, n int64) bool {
+	fd, err := f.h.use()
+	if err != nil {
+		return false
+	}
+	defer f.h.done()
+	var has unix.Cachestat_t
+	return f.h.on == nil && unix.Cachestat(uint(fd), &unix.CachestatRange{Off: uint64(off), Len: uint64(n)}, &has, 0) == nil && has.Cache == 0
+}
+
+// Fetch has the host begin to read the first n bytes of a file, as Fetch of the file does, and answers what Lacks says of them.
+func Fetch(f File, n int64) (lacked bool) {
+	if h, ok := f.(interface{ Lacks(off, n int64) bool }); ok {
+		lacked = h.Lacks(0, n)
+	}
+	if h, ok := f.(interface{ Fetch(off, n int64) }); ok {
+		h.Fetch(0, n)
+	}
+	return lacked
+}
+
 // Start has the host begin to write what it has in memory of a range to the disk, and does not wait for that. It promises nothing; a failure is Datasync's. It is for
 // whoever can do without, as NextData.
 func (f *osFile) Start(off, n int64) {
