@@ -47,13 +47,13 @@
 // # Locks
 //
 // In this order: inode.xattrMu, inode.loc (links; held over host calls by name), inode.mu (open file), FS.mu (node table), inode.timeMu,
-// FS.syncMu. The node table's lock is never held over a call of another package. No notification is sent under a lock, but for attributes alone (killpriv.go).
+// FS.syncMu. That of the trails (trail.go) may be taken under any. The node table's lock is never held over a call of another package. No notification is sent under a lock, but for attributes alone (killpriv.go).
 //
 // # The files, in reading order
 //
 //	fs.go mount.go options.go stack.go                     the filesystem, its mount, and the layers of a vault put together
-//	fileops.go early.go ahead.go file.go closings.go orphan.go copy.go
-//	                                                       requests on bytes, and the open file behind them; one without a name
+//	fileops.go early.go trail.go ahead.go file.go closings.go orphan.go copy.go
+//	                                                       requests on bytes, what of them is foreseen, and the open file behind them; one without a name
 //	inode.go table.go links.go prune.go                    objects that the kernel knows, and their names
 //	dirops.go rename.go symlink.go tmpfile.go readdir.go told.go
 //	                                                       requests on names

@@ -79,13 +79,12 @@ func (f hostFile) Fetch(int64, int64) {
 	}
 }
 
-// trailRig is a vault on such a host. Files are known by directory and number; neither their names nor what they say of the order in which they were made do.
+// trailRig is a vault on such a host.
 type trailRig struct {
 	*testing.T
 	*Stack
 	host *memoryHost
-	dirs []uint64
-	made int
+	made int // directories
 }
 
 func newTrailRig(t *testing.T) *trailRig {
@@ -119,7 +118,7 @@ func (r *trailRig) close() {
 	}
 }
 
-// name is that of the i-th file that is made, so that the order of names is another one.
+// trailName is the name of the i-th file that is made in a directory: their order is another one.
 func trailName(i int) string { return fmt.Sprintf("%03d", (i*37+500)%1000) }
 
 // dir makes a directory with files, which the kernel does not know then.

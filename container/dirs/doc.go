@@ -51,7 +51,7 @@
 //
 //	tree.go dir.go descriptors.go                the registry, one directory, and which descriptors are open
 //	load.go                                      from the host's names to a map
-//	attr.go birthtime.go                         looking up, listing, opening; attributes by name
+//	attr.go birthtime.go ahead.go                looking up, listing, opening; attributes by name; which files are next
 //	create.go owner.go tmpfile.go                what is new
 //	remove.go rename.go exchange.go whiteout.go  what goes and what moves
 //	supersede.go adopt.go                        what only repairs and imports do
