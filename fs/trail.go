@@ -16,13 +16,13 @@ import (
 // next. What the host has in memory takes none; a few such files in a row end the search for more.
 
 const (
-	trailFirst  = 2   // files fetched ahead where an order begins to show. Each that was of use doubles that, up to
+	trailFirst  = 2   // files fetched ahead where an order begins to show. Each that is opened in order doubles that, up to
 	trailMost   = 16  // files
 	trailNear   = 4   // files further on that are still in order: programs leave some out
 	trailNames  = 128 // names looked up at a time
 	trailsMost  = 256 // directories
 	trailsBusy  = 2   // directories of which files are being fetched: each takes a descriptor
-	trailCredit = 64  // at first, and trailPause after it ran out
+	trailCredit = 128 // at first, and trailPause after it ran out
 	creditMost  = 256
 	trailPause  = time.Minute
 )
@@ -106,8 +106,8 @@ func (t *trails) step(tr *trail, e dirs.Entry, cold bool) bool {
 	case i >= 0 && tr.window > 0:
 		if i < tr.fetched && !cold {
 			t.credit = min(t.credit+2, creditMost)
-			tr.window = min(2*tr.window, trailMost)
 		}
+		tr.window = min(2*tr.window, trailMost)
 		tr.next, tr.fetched = tr.next[i+1:], max(0, tr.fetched-i-1)
 	case cold:
 		tr.lost, tr.next, tr.fetched, tr.window = true, nil, 0, 0
