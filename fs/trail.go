@@ -27,7 +27,7 @@ const (
 	trailPause  = time.Minute
 )
 
-// trails are the directories of which files are being read. Its methods are called with mu held, and leave it for host calls.
+// trails are the directories of which files are being read. Its methods but opened are called with mu held, and leave it for host calls.
 type trails struct {
 	mu      sync.Mutex        // guards what follows and each trail; no other lock is taken under it
 	of      map[uint64]*trail // by the directory's node
