@@ -39,7 +39,7 @@ func (f *File) chooseBody(size int64, ws []SegmentWrite) (done bool, _ []Segment
 	f.hdr.body = make([]byte, f.hdr.bodyUse(nil))
 	switch {
 	case want == bodySingle:
-		f.single = new(block)
+		f.single = f.eng.clearBlock()
 	case old != nil:
 		f.dirty[metaKey{f.serial, 0, 0}] = old // not made: what it says was durable in the header, perhaps, and must be logged
 		f.pins[0] = unsealedPin

@@ -49,7 +49,7 @@ type Engine struct {
 	read   atomic.Int64  // bytes from host files
 	wrote  atomic.Int64  // bytes to host files
 
-	headers sync.Pool // of *block: headers that are being read or written; see headerBlock
+	headers sync.Pool // of *block: headers that are being read or written, and records in them of files that are open; see headerBlock
 
 	applier *applier   // nil without a journal
 	view    *redo.View // nil where there is nothing to be shown

@@ -103,7 +103,7 @@ func (f *File) ready(e *Engine, h disk.File, k *keys.FileKeys) error {
 	}
 	switch hdr.kind {
 	case bodySingle:
-		f.single = new(block)
+		f.single = e.clearBlock()
 		copy(f.single[:], hdr.body[:hdr.geo.record])
 	case bodyTree:
 		f.pins = hdr.pins()
@@ -239,6 +239,10 @@ func (f *File) Close() error {
 	if f.tx != nil {
 		f.letGo(f.tx)
 		f.tx = nil
+	}
+	if f.single != nil { // whoever looks for it from now on learns that the file is closed
+		f.eng.headers.Put(f.single)
+		f.single = nil
 	}
 	f.mu.Unlock()
 	if a := f.eng.applier; a != nil {

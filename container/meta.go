@@ -24,7 +24,7 @@ func (f *File) inMemory(level uint8, index uint64) (b *block, known bool) {
 	defer f.mu.RUnlock()
 	if f.hdr.kind != bodyTree {
 		if level == 0 && index == 0 && f.hdr.kind == bodySingle {
-			return f.single, true
+			return f.single, f.single != nil
 		}
 		return nil, true
 	}
@@ -60,6 +60,10 @@ func (f *File) loadBlock(level uint8, index uint64) (*block, error) {
 			}
 		}
 		f.mu.RLock()
+		if f.closed {
+			f.mu.RUnlock()
+			return nil, ErrClosed
+		}
 		serial := f.serial
 		var want pin
 		if header {

@@ -182,6 +182,13 @@ func (e *Engine) readHeader(h disk.File, id keys.ObjectID, hdr *header) (*keys.F
 	return &k, nil
 }
 
+// clearBlock is headerBlock, cleared: for the record of a file of one segment, while that is open.
+func (e *Engine) clearBlock() *block {
+	b := e.headerBlock()
+	*b = block{}
+	return b
+}
+
 // headerBlock answers a block for a header as the host has it, which goes back to headers: it holds no secret.
 func (e *Engine) headerBlock() *block {
 	if b, ok := e.headers.Get().(*block); ok {
