@@ -116,6 +116,7 @@ func TestRingLabels(t *testing.T) {
 
 	file := ObjectID{0xaa, 15: 0xbb}
 	p := FileParams{Suite: suite.XChaCha20Poly1305, Digest: 3, SegmentSize: 65536, FrameSize: 4096, Epoch: 0x01020304}
+	r.File(ObjectID{0xcc}, FileParams{Digest: 1, Epoch: 9}) // nothing of one is in the next
 	k := r.File(file, p)
 	info := "coffer v1 file" + string(file[:]) + "\x02\x03" + "\x00\x00\x01\x00" + "\x00\x10\x00\x00" + "\x04\x03\x02\x01"
 	want := expand(expand(prk, "coffer v1 content", 32), info, 96)

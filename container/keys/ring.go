@@ -2,9 +2,12 @@ package keys
 
 import (
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 	"runtime"
+	"sync"
 
 	"github.com/cofferfs/coffer/container/suite"
 )
@@ -32,6 +35,7 @@ type Ring struct {
 
 	secrets    *secret // ringSize bytes, laid out as above
 	commitment [32]byte
+	expanders  sync.Pool // of *expander
 }
 
 // NewRing derives the keys of the vault id under mk, of which it keeps nothing.
@@ -148,26 +152,55 @@ func (k FileKeys) String() string { return "keys of a container" }
 // GoString hides the keys from %#v.
 func (k FileKeys) GoString() string { return k.String() }
 
-// File derives the keys of the container id with the parameters p. It panics
-// when r was destroyed.
+// File derives the keys of the container id with the parameters p: HKDF-Expand
+// (RFC 5869) of K_content. It panics when r was destroyed.
 func (r *Ring) File(id ObjectID, p FileParams) (k FileKeys) {
 	defer runtime.KeepAlive(r)
-	info := fileInfo(id, p)
-	var m []byte
+	x, _ := r.expanders.Get().(*expander)
 	r.secrets.use(func(b []byte) {
 		if b == nil {
 			panic("keys: File of a destroyed ring")
 		}
-		m = must(hkdf.Expand(sha256.New, b[contentAt:contentAt+contentSize], info, 96))
+		if x == nil {
+			x = &expander{mac: hmac.New(sha256.New, b[contentAt:contentAt+contentSize])}
+		}
 	})
-	copy(k.Enc[:], m)
-	copy(k.Auth[:], m[32:])
-	copy(k.Commitment[:], m[64:])
-	clear(m)
+	appendFileInfo(x.info[:0], id, p)
+	for i, out := range [][]byte{k.Enc[:], k.Auth[:], k.Commitment[:]} {
+		x.block(i, out)
+	}
+	clear(x.t[:])
+	r.expanders.Put(x)
 	return k
 }
 
-// fileInfo is the info string of a container's keys:
+// expander is HKDF-Expand of K_content for three blocks of output. crypto/hkdf
+// keys its HMAC anew each time, which takes several times as long as all else.
+// Its key is in the heap, as those of Codecs and Ciphers are, until it is collected.
+type expander struct {
+	mac hash.Hash // HMAC-SHA256 keyed with K_content
+
+	// What is hashed for the next block: the block before, the info, a counter.
+	t       [sha256.Size]byte
+	info    [fileInfoSize]byte
+	counter [1]byte
+}
+
+// block computes block i of the output, i from 0; the one before comes first.
+func (x *expander) block(i int, out []byte) {
+	x.mac.Reset()
+	if i > 0 {
+		x.mac.Write(x.t[:])
+	}
+	x.mac.Write(x.info[:])
+	x.counter[0] = byte(i + 1)
+	x.mac.Write(x.counter[:])
+	copy(out, x.mac.Sum(x.t[:0]))
+}
+
+const fileInfoSize = 44
+
+// appendFileInfo appends the info string of a container's keys:
 //
 //	 0 14  "coffer v1 file"
 //	14 16  file id
@@ -176,13 +209,11 @@ func (r *Ring) File(id ObjectID, p FileParams) (k FileKeys) {
 //	32  4  segment size, little-endian as all that follow
 //	36  4  frame size
 //	40  4  key epoch
-func fileInfo(id ObjectID, p FileParams) string {
-	b := make([]byte, 0, 44)
+func appendFileInfo(b []byte, id ObjectID, p FileParams) []byte {
 	b = append(b, labelFile...)
 	b = append(b, id[:]...)
 	b = append(b, byte(p.Suite), p.Digest)
 	b = binary.LittleEndian.AppendUint32(b, p.SegmentSize)
 	b = binary.LittleEndian.AppendUint32(b, p.FrameSize)
-	b = binary.LittleEndian.AppendUint32(b, p.Epoch)
-	return string(b)
+	return binary.LittleEndian.AppendUint32(b, p.Epoch)
 }

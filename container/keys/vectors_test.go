@@ -43,7 +43,7 @@ func buildVectors(t *testing.T) map[string]*vectors.Vector {
 
 	file := ObjectID{0xf1, 0x1e, 15: 0x02}
 	addFile := func(name, comment string, p FileParams) {
-		m := expand(content, fileInfo(file, p), 96)
+		m := expand(content, string(appendFileInfo(nil, file, p)), 96)
 		all[name] = new(vectors.Vector).Set("expect", "success").Set("comment", comment).
 			SetHex("vmk", vmk).SetHex("vault_id", vault[:]).SetHex("file_id", file[:]).
 			SetUint("suite", uint64(p.Suite)).SetUint("digest", uint64(p.Digest)).
