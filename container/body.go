@@ -41,7 +41,7 @@ func (f *File) chooseBody(size int64, ws []SegmentWrite) (done bool, _ []Segment
 	case want == bodySingle:
 		f.single = f.eng.clearBlock()
 	case old != nil:
-		f.dirty[metaKey{f.serial, 0, 0}] = old // not made: what it says was durable in the header, perhaps, and must be logged
+		enter(&f.dirty, metaKey{f.serial, 0, 0}, old) // not made: what it says was durable in the header, perhaps, and must be logged
 		f.pins[0] = unsealedPin
 	}
 	return false, ws, nil

@@ -85,7 +85,7 @@ func (f *File) placeFull(ws []SegmentWrite) {
 		if f.writeBlock(k, b) != nil {
 			return // the flush tries again, and says so: an error here would have frames that stand in their places logged as well
 		}
-		f.placed[k] = true
+		enter(&f.placed, k, true)
 	}
 }
 

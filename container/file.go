@@ -95,8 +95,6 @@ func (f *File) ready(e *Engine, h disk.File, k *keys.FileKeys) error {
 		return fmt.Errorf("container: %w", err)
 	}
 	f.eng, f.host, f.geo, f.serial = e, h, hdr.geo, e.serial.Add(1)
-	f.dirty, f.made, f.placed, f.overlay = map[metaKey]*block{}, map[metaKey]bool{}, map[metaKey]bool{}, map[int64]*image{}
-	f.imaged, f.was = map[int64]journal.LSN{}, map[metaKey]*block{}
 	f.crypto = fileCrypto{vault: hdr.vault, id: hdr.id, suite: hdr.suite, digest: hdr.digest, cipher: c, auth: k.Auth}
 	if e.applier != nil {
 		f.suspensions = e.applier.suspensions.Load()

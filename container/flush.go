@@ -116,6 +116,14 @@ func (f *File) cleanLocked() {
 	f.headerDirty = false
 }
 
+// enter puts v into a map, which is made when it is first needed: a file of one segment needs none of its maps.
+func enter[K comparable, V any](m *map[K]V, k K, v V) {
+	if *m == nil {
+		*m = map[K]V{}
+	}
+	(*m)[k] = v
+}
+
 // emptied answers m without what was in it, or another map: one that ever held much takes long to go through, also when it holds little.
 func emptied[K comparable, V any](m map[K]V) map[K]V {
 	const few = 16

@@ -90,18 +90,18 @@ func (h *header) seal(b *block, mac hash.Hash) {
 		b[174] = 1
 	}
 	copy(b[bodyOffset:macOffset], h.body)
-	copy(b[macOffset:], headerMAC(b, mac))
+	headerMAC(b[macOffset:macOffset], b, mac)
 	le.PutUint32(b[8:], crcExcept(b[:], 8))
 }
 
-// headerMAC is computed with the CRC field zero, since the CRC covers the HMAC.
-func headerMAC(b *block, mac hash.Hash) []byte {
+// headerMAC is computed with the CRC field zero, since the CRC covers the HMAC. It is appended to dst.
+func headerMAC(dst []byte, b *block, mac hash.Hash) []byte {
 	var zero [4]byte
 	mac.Write([]byte(headerLabel))
 	mac.Write(b[:8])
 	mac.Write(zero[:])
 	mac.Write(b[12:macOffset])
-	return mac.Sum(nil)
+	return mac.Sum(dst)
 }
 
 // parse decodes what can be read without a key. Nothing in it may be believed before verify.
@@ -180,7 +180,7 @@ func (h *header) verify(b *block, vault keys.VaultID, id keys.ObjectID, k *keys.
 		return fmt.Errorf("header of another vault: %w", ErrKey)
 	case h.commitment != k.Commitment:
 		return ErrKey
-	case !hmac.Equal(headerMAC(b, newMAC(&k.Auth)), b[macOffset:]):
+	case !hmac.Equal(headerMAC(nil, b, newMAC(&k.Auth)), b[macOffset:]):
 		return fmt.Errorf("header HMAC: %w", ErrAuth)
 	case h.id != id:
 		return fmt.Errorf("container of object %s under the name of %s: %w", h.id, id, ErrIdentity)

@@ -150,15 +150,15 @@ func (f *File) writable(level uint8, index uint64) (*block, error) {
 	b = new(block)
 	if old != nil {
 		*b = *old
-		f.was[k] = old
+		enter(&f.was, k, old)
 	} else if level > 0 {
 		b.beginNode(level, index, f.crypto.id[:])
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.dirty[k] = b
+	enter(&f.dirty, k, b)
 	if old == nil {
-		f.made[k] = true
+		enter(&f.made, k, true)
 	}
 	f.headerDirty = true
 	if header && f.pin(place).hole() {

@@ -85,7 +85,7 @@ func (f *File) noteBlocks(t *transaction, header *block) {
 	}
 	for _, m := range t.meta {
 		if m.changed == nil {
-			f.imaged[m.off] = t.begin
+			enter(&f.imaged, m.off, t.begin)
 		}
 	}
 	f.wasHeader, t.meta = header, nil

@@ -49,7 +49,7 @@ type transaction struct {
 // pending returns the transaction that changes go to. The caller holds commit.
 func (f *File) pending() *transaction {
 	if f.tx == nil {
-		t := &transaction{f: f, images: map[int64]*image{}}
+		t := &transaction{f: f}
 		f.mu.Lock()
 		f.tx = t
 		f.mu.Unlock()
@@ -81,7 +81,7 @@ func (f *File) cover(m *image) {
 	if old := f.overlay[m.off]; old != nil && old.t != m.t {
 		m.t.covers = append(m.t.covers, old)
 	}
-	f.overlay[m.off] = m
+	enter(&f.overlay, m.off, m)
 }
 
 // rideRun has the frames of a run that was written to fresh slots logged as well.
@@ -148,7 +148,7 @@ func (f *File) put(t *transaction, m *image) {
 		f.release(old)
 	}
 	m.t = t
-	t.images[m.off] = m
+	enter(&t.images, m.off, m)
 	t.bytes += len(m.data)
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -71,7 +72,7 @@ func BenchmarkFsync(b *testing.B) {
 	s.FS.Forget(out.NodeId, 1)
 }
 
-// BenchmarkSmallFiles is what the daemon does for files of 4 KiB in one directory, as the requests come: each is created, looked up, read and removed once,
+// BenchmarkSmallFiles is what the daemon does for files of 4 KiB in one directory, as the requests come: each is created, renamed, looked up, read and removed once,
 // and forgotten in between. The kernel and its round trips are not in it.
 func BenchmarkSmallFiles(b *testing.B) {
 	s := benchStack(b)
@@ -117,11 +118,34 @@ func BenchmarkSmallFiles(b *testing.B) {
 			s.FS.Forget(out.NodeId, 1)
 		}
 	}
+	rename := func() { // there and back, as rename(2) asks, and the kernel then tells the ctime
+		for _, name := range names {
+			var e fuse.EntryOut
+			ok(s.FS.Lookup(nil, &root, name, &e))
+			for _, to := range []string{name + ".r", name} {
+				var gone fuse.EntryOut
+				ok(s.FS.Lookup(nil, &root, to, &gone))
+				from := name
+				if to == name {
+					from += ".r"
+				}
+				ok(s.FS.Rename(nil, &fuse.RenameIn{InHeader: root, Newdir: fuse.FUSE_ROOT_ID}, from, to))
+				now := time.Now()
+				var out fuse.AttrOut
+				ok(s.FS.SetAttr(nil, &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{
+					InHeader: fuse.InHeader{NodeId: e.NodeId}, Valid: fuse.FATTR_MTIME | fuse.FATTR_CTIME,
+					Mtime: e.Mtime, Mtimensec: e.Mtimensec, Ctime: uint64(now.Unix()), Ctimensec: uint32(now.Nanosecond()),
+				}}, &out))
+			}
+			s.FS.Forget(e.NodeId, 1)
+		}
+	}
 	for _, c := range []struct {
 		name                 string
 		before, timed, after func()
 	}{
 		{"create", func() {}, create, remove},
+		{"rename", create, rename, remove},
 		{"lookup", create, lookup, remove},
 		{"read", create, read, remove},
 		{"remove", create, remove, func() {}},

@@ -32,11 +32,11 @@ func (c *ctimes) note(id keys.ObjectID, host, shown unix.Timespec) {
 	} else if !known && host == shown {
 		return
 	}
-	for id := range c.of {
-		if len(c.of) < mostCtimes {
+	if len(c.of) >= mostCtimes {
+		for id := range c.of {
+			delete(c.of, id)
 			break
 		}
-		delete(c.of, id)
 	}
 	c.of[id], c.changed = vault.Ctime{Host: host, Shown: shown}, true
 }
