@@ -40,6 +40,8 @@ type Dir struct {
 	gone atomic.Bool   // removed; written under mu
 	used atomic.Uint64 // Tree.clock at the last use of the map
 
+	last atomic.Pointer[sealedName] // was sealed last
+
 	fd   disk.Dir // nil: closed. See descriptors
 	pins int
 	node *lruNode
@@ -48,15 +50,28 @@ type Dir struct {
 // ID returns the directory id.
 func (d *Dir) ID() keys.ObjectID { return d.id }
 
-// hostName seals the name again; see doc.go.
+// sealedName is a link and its host name. Immutable.
+type sealedName struct {
+	name string
+	link link
+	host string
+}
+
+// hostName seals the name again; see doc.go. What was sealed last is remembered: a removal needs the host name twice, and requests come in turn that are about
+// one name, as the LOOKUP and the OPEN of a file, or a RENAME and the SETATTR by which the kernel tells its ctime.
 func (d *Dir) hostName(name string, n link) string {
+	if s := d.last.Load(); s != nil && s.link == n && s.name == name {
+		return s.host
+	}
 	host, _ := d.seal(name, n)
 	return host
 }
 
 // seal answers the host name and, for a long name, the content of its sidecar.
 func (d *Dir) seal(name string, n link) (host string, sidecar []byte) {
-	return d.t.cfg.Codec.Seal(d.id, n.open(name))
+	host, sidecar = d.t.cfg.Codec.Seal(d.id, n.open(name))
+	d.last.Store(&sealedName{name, n, host})
+	return host, sidecar
 }
 
 // open is the link as the codec knows it.
