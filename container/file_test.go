@@ -118,6 +118,48 @@ func write(f *File, p []byte, off int64) error {
 	return f.WriteFrames(size, ws)
 }
 
+// TestRecordOfClosedFile: the block with the record of a file of one segment goes to the next such file. Nothing of it is left there, and whoever is late
+// learns that the first file is closed.
+func TestRecordOfClosedFile(t *testing.T) {
+	r := newRig(t, geometries[8], suite.XAES256GCM, BLAKE3)
+	g := r.eng.Geometry()
+	data := random(g.SegmentSize)
+	f, name := r.create()
+	r.must(write(f, data, 0))
+	r.must(f.Flush())
+	if f.hdr.kind != bodySingle {
+		t.Fatalf("body kind %d", f.hdr.kind)
+	}
+	r.must(f.Close())
+
+	next, _ := r.create()
+	r.must(write(next, data[:1], 0))
+	r.must(write(next, data[:g.FrameSize], 3*int64(g.FrameSize)))
+	got := make([]byte, 4*g.FrameSize)
+	r.must(next.ReadAt(got, 0))
+	want := make([]byte, 4*g.FrameSize)
+	want[0] = data[0]
+	copy(want[3*g.FrameSize:], data)
+	if !bytes.Equal(got, want) {
+		t.Error("a new file shows what another one held")
+	}
+	if _, _, err := f.NextData(0); !errors.Is(err, ErrClosed) {
+		t.Errorf("NextData of a closed file: %v", err)
+	}
+	if err := f.ReadAt(got, 0); !errors.Is(err, ErrClosed) {
+		t.Errorf("read of a closed file: %v", err)
+	}
+	r.must(next.Close())
+	again, err := r.open(name)
+	r.must(err)
+	all := make([]byte, len(data))
+	r.must(again.ReadAt(all, 0))
+	if !bytes.Equal(all, data) {
+		t.Error("other bytes after the file was opened again")
+	}
+	r.must(again.Close())
+}
+
 func random(n int) []byte {
 	p := make([]byte, n)
 	rand.Read(p)
