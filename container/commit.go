@@ -110,20 +110,24 @@ func (f *File) writeSlots(size int64, ws []SegmentWrite, alone bool) error {
 	}
 
 	// C1: seal, and C2: to the slots or to the transaction. No slot is written directly while the applier sets the length.
+	run := f.eng.pool.run
+	if f.sizeOf(runs) <= aloneUnit {
+		run = f.eng.pool.runAlone
+	}
 	fresh := !slices.ContainsFunc(runs, func(r slotRun) bool { return r.stored || r.place == logged })
 	if fresh { // each worker writes what it sealed, while its cache has it
 		if !alone {
 			f.slots.RLock()
 			defer f.slots.RUnlock()
 		}
-		err = f.eng.pool.run(len(runs), func(i int, s *scratch) error {
+		err = run(len(runs), func(i int, s *scratch) error {
 			if err := f.sealRun(s, sealer, &runs[i]); err != nil {
 				return err
 			}
 			return f.writeRun(&runs[i])
 		})
 	} else { // slots that hold frames get new ones only while no reader works on the old entries
-		err = f.eng.pool.run(len(runs), func(i int, s *scratch) error { return f.sealRun(s, sealer, &runs[i]) })
+		err = run(len(runs), func(i int, s *scratch) error { return f.sealRun(s, sealer, &runs[i]) })
 		if err == nil && !alone {
 			f.slots.Lock()
 			defer f.slots.Unlock()
@@ -140,6 +144,14 @@ func (f *File) writeSlots(size int64, ws []SegmentWrite, alone bool) error {
 	defer f.mu.Unlock()
 	f.hdr.size, f.headerDirty = size, true
 	return err
+}
+
+// sizeOf is how many bytes runs have.
+func (f *File) sizeOf(runs []slotRun) (n int) {
+	for i := range runs {
+		n += runs[i].size(f.geo)
+	}
+	return n
 }
 
 // dropSealed gives back the ciphertext of runs that no transaction has.

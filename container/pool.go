@@ -17,6 +17,9 @@ const ioUnit = 256 << 10
 // readUnit is the same of a read: what the host puts into the buffer is still in the processor's cache when it is opened.
 const readUnit = 64 << 10
 
+// aloneUnit is how many bytes are sealed in less time than a helper takes to wake up.
+const aloneUnit = 64 << 10
+
 // pool is the frame pool: one per process, shared by reads, write-back and bulk work. It owns no goroutines: a request runs its
 // tasks itself and borrows helpers while fewer than the limit are at work, so nothing outlives its work and a small
 // request pays for no hand-over. Requests count too: where they are as many as processors, helpers would only take turns with them.
@@ -98,9 +101,7 @@ func (p *pool) putSealed(s *sealed) {
 // above it may then have been left out, tasks below it have all run. A panic in a task is that task's error.
 func (p *pool) run(n int, task func(i int, s *scratch) error) error {
 	if n == 1 {
-		s := p.getScratch()
-		defer p.putScratch(s)
-		return guard(0, s, task)
+		return p.runAlone(n, task)
 	}
 	var (
 		next   atomic.Int64
@@ -140,6 +141,18 @@ func (p *pool) run(n int, task func(i int, s *scratch) error) error {
 	work()
 	wg.Wait()
 	return first
+}
+
+// runAlone is run without helpers, for what takes less time than to wake one up. It stops at the first error.
+func (p *pool) runAlone(n int, task func(i int, s *scratch) error) error {
+	s := p.getScratch()
+	defer p.putScratch(s)
+	for i := range n {
+		if err := guard(i, s, task); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // join counts one more goroutine at work; it answers false where as many are as may be.
