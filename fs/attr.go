@@ -111,7 +111,13 @@ func (fs *FS) chown(n *inode, in *fuse.SetAttrIn) error {
 // ownedBy reports whether a chown to this owner and group changes neither; -1 leaves one as it is.
 func (n *inode) ownedBy(uid, gid int) bool {
 	var st unix.Stat_t
-	return n.stat(&st) == nil && (uid == -1 || uint32(uid) == st.Uid) && (gid == -1 || uint32(gid) == st.Gid) && st.Mode&(suid|sgid) == 0
+	err := n.host(func(a attrs) error {
+		if f, ok := a.(openFile); ok {
+			return disk.StatTimeless(f.File, &st)
+		}
+		return a.Stat(&st)
+	})
+	return err == nil && (uid == -1 || uint32(uid) == st.Uid) && (gid == -1 || uint32(gid) == st.Gid) && st.Mode&(suid|sgid) == 0
 }
 
 // truncate sets the size of a file, whether it has handles or not.

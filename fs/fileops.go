@@ -8,6 +8,7 @@ import (
 
 	"github.com/cofferfs/coffer/cache"
 	"github.com/cofferfs/coffer/container"
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 // The bits of a file handle, which has nothing else in it.
@@ -72,7 +73,11 @@ func (fs *FS) create(in *fuse.CreateIn, name string, out *fuse.CreateOut) error 
 // openNew answers with a file that was just made, open. enter makes its inode.
 func (fs *FS) openNew(c *container.File, flags uint32, out *fuse.CreateOut, enter func(st *unix.Stat_t) (*inode, error)) error {
 	var st unix.Stat_t
-	err := c.Host().Stat(&st)
+	stat := disk.StatNew
+	if !fs.cfg.WriteBack { // the host's ctime counts
+		stat = disk.File.Stat
+	}
+	err := stat(c.Host(), &st)
 	var n *inode
 	if err == nil {
 		n, err = enter(&st)

@@ -205,9 +205,7 @@ func (n *inode) stat(st *unix.Stat_t) error {
 func (n *inode) statTimeless(st *unix.Stat_t) error {
 	return n.host(func(a attrs) error {
 		if f, ok := a.(openFile); ok && n.ownTimes(f.File) {
-			if h, ok := f.File.(interface{ StatTimeless(st *unix.Stat_t) error }); ok && h.StatTimeless(st) == nil {
-				return nil
-			}
+			return disk.StatTimeless(f.File, st)
 		}
 		return a.Stat(st)
 	})

@@ -6,6 +6,7 @@ import (
 	"github.com/cofferfs/coffer/container/keys"
 	"github.com/cofferfs/coffer/container/names"
 	"github.com/cofferfs/coffer/container/redo"
+	"github.com/cofferfs/coffer/internal/disk"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,7 +49,7 @@ func (fs *FS) syncMade(n *inode, f *cache.File) (made bool, err error) {
 	}
 	dirty := n.metaDirty.Swap(false) // the mtime is in the journal
 	var st unix.Stat_t
-	err = f.Container().Host().Stat(&st)
+	err = disk.StatTimeless(f.Container().Host(), &st)
 	if err == nil && n.asMade.Load() {
 		made, err = f.Container().SyncNew(redo.Made{Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid})
 	}

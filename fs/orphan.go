@@ -110,5 +110,5 @@ func (fs *FS) mayStay(size int64) bool {
 // orphaned reports whether a host file has no name left.
 func orphaned(h disk.File) bool {
 	var st unix.Stat_t
-	return h.Stat(&st) == nil && st.Nlink == 0
+	return disk.StatTimeless(h, &st) == nil && st.Nlink == 0
 }

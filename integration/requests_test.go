@@ -65,6 +65,7 @@ func (m *mounted) countRequests(t *testing.T, data []byte) (more []string) {
 	}
 	stat := func(name string) { lstat(t, m.path("d", name)) }
 
+	const many = 32
 	for _, c := range []struct {
 		what string
 		do   func()
@@ -105,6 +106,22 @@ func (m *mounted) countRequests(t *testing.T, data []byte) (more []string) {
 			m.must(f.Sync())
 			m.must(f.Close())
 		}, map[string]int{"LOOKUP": 1, "OPEN": 1, "GETATTR": 1, "GETXATTR": 1, "READ": 1, "WRITE": 3, "SETATTR": 1, "FSYNC": 1, "FLUSH": 1, "RELEASE": 1}},
+		{"create, chown, write 4 KiB, close, 32 times within a tick of the clock each", func() {
+			for i := range many {
+				f, err := os.OpenFile(m.path("d", fmt.Sprint("many", i)), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o644)
+				m.must(err)
+				m.must(f.Chown(os.Geteuid(), os.Getegid()))
+				_, err = unix.Write(int(f.Fd()), data)
+				m.must(err)
+				m.must(f.Close())
+			}
+		}, map[string]int{ // one SETATTR each for the owner, and for a few the mtime, of those that took longer
+			"LOOKUP": many, "CREATE": many, "GETXATTR": 2 * many, "WRITE": many, "SETATTR": many + many/2, "FLUSH": many, "RELEASE": many}},
+		{"unlink of them", func() {
+			for i := range many {
+				m.must(unix.Unlink(m.path("d", fmt.Sprint("many", i))))
+			}
+		}, map[string]int{"UNLINK": many, "SETATTR": many}},
 		{"ls -l of 1001 files", func() { m.must(exec.Command("ls", "-l", m.path("d")).Run()) },
 			map[string]int{"OPENDIR": 1, "READDIRPLUS": 20, "READDIR": 1, "GETXATTR": 4, "LOOKUP": 2, "GETATTR": 10}},
 	} {

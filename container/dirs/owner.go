@@ -103,9 +103,9 @@ func (d *Dir) setAttributes(a attributes, w want) error {
 	return undoOn(err)
 }
 
-// setOwner makes sure of the owner, and fills st.
+// setOwner makes sure of the owner, and fills st, times excepted.
 func setOwner(a attributes, st *unix.Stat_t, uid, gid int) error {
-	if err := a.Stat(st); err != nil {
+	if err := disk.StatTimeless(a, st); err != nil {
 		return madeError{err}
 	}
 	if (uid == -1 || uint32(uid) == st.Uid) && (gid == -1 || uint32(gid) == st.Gid) {
@@ -114,7 +114,7 @@ func setOwner(a attributes, st *unix.Stat_t, uid, gid int) error {
 	if err := a.Chown(uid, gid); err != nil {
 		return madeError{err}
 	}
-	return undoOn(a.Stat(st)) // chown(2) clears set-id bits, of some objects
+	return undoOn(disk.StatTimeless(a, st)) // chown(2) clears set-id bits, of some objects
 }
 
 func (d *Dir) createFile(fd disk.Dir, host string, w want) (f disk.File, err error) {

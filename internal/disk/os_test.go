@@ -284,6 +284,24 @@ func TestStatTimeless(t *testing.T) {
 	}
 }
 
+// The times of a file that was just made are those of its birth, until it is changed.
+func TestStatNew(t *testing.T) {
+	d := openRoot(t, t.TempDir())
+	defer d.Close()
+	f, err := d.Create("f", 0o640)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var want, got unix.Stat_t
+	if err := errors.Join(disk.StatNew(f, &got), f.Stat(&want)); err != nil {
+		t.Fatal(err)
+	}
+	if got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 // TestSettle: bringing a range to the disk is no error, also where it ends beyond the file; what cannot be done is.
 func TestSettle(t *testing.T) {
 	d := openRoot(t, t.TempDir())

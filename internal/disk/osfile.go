@@ -167,11 +167,30 @@ func (f *osFile) Stat(st *unix.Stat_t) error {
 }
 
 // StatTimeless is Stat without mtime and ctime, which stay as they are in st: a kernel (since 6.13) that was asked for them stamps the next change of the
-// file finely, and moves its coarse clock with that. It is for whoever can do without, as NextData.
+// file finely, and moves its coarse clock with that. It is for whoever can do without, as NextData; see the function StatTimeless.
 func (f *osFile) StatTimeless(st *unix.Stat_t) error {
 	var x unix.Statx_t
+	return f.statx(st, &x, 0)
+}
+
+// StatNew is StatTimeless of a file that was just made: mtime and ctime are its time of birth.
+func (f *osFile) StatNew(st *unix.Stat_t) error {
+	var x unix.Statx_t
+	if err := f.statx(st, &x, unix.STATX_BTIME); err != nil {
+		return err
+	}
+	if x.Mask&unix.STATX_BTIME == 0 {
+		return wrap("stat", "", syscall.EOPNOTSUPP)
+	}
+	st.Mtim = unix.NsecToTimespec(x.Btime.Sec*1e9 + int64(x.Btime.Nsec))
+	st.Ctim = st.Mtim
+	return nil
+}
+
+// statx fills st with all but mtime and ctime, and x with what else is asked for.
+func (f *osFile) statx(st *unix.Stat_t, x *unix.Statx_t, more int) error {
 	err := f.do("stat", func(fd int) error {
-		return unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS&^(unix.STATX_MTIME|unix.STATX_CTIME), &x)
+		return unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS&^(unix.STATX_MTIME|unix.STATX_CTIME)|more, x)
 	})
 	if err != nil {
 		return err
