@@ -34,6 +34,13 @@ func (f *File) SyncNew(m redo.Made) (made bool, err error) {
 	return true, f.eng.applier.syncNames(lsn)
 }
 
+// MakeAhead is SyncNew that leaves the sync to Sync, which comes in a moment: the disk begins if it can.
+func (f *File) MakeAhead(m redo.Made) (made bool, err error) {
+	f.SyncAhead()
+	lsn, err := f.makeNow(m)
+	return lsn != 0, err
+}
+
 // makeNow flushes and logs all of the file; 0 where that cannot be.
 func (f *File) makeNow(m redo.Made) (journal.LSN, error) {
 	f.commit.Lock()

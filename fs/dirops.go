@@ -232,6 +232,7 @@ func (fs *FS) remove(in *fuse.InHeader, name string, host func(*dirs.Dir, string
 		removed = fs.removing(n, d, e)
 		if _, err = host(d, name); err == nil {
 			fs.removeLinkLocked(n, parent, name)
+			fs.habits.keep(parent.id, name, &n.habit)
 		}
 	} else {
 		removed = fs.removing(nil, d, e)

@@ -60,6 +60,7 @@ func (fs *FS) create(in *fuse.CreateIn, name string, out *fuse.CreateOut) error 
 		n, err := fs.enter(parent, e, st)
 		if err == nil {
 			n.held.CompareAndSwap(0, uint32(fs.fresh(parent, typeFile, mode)))
+			fs.habits.take(parent.id, name, &n.habit)
 			made = true
 		}
 		return n, err
@@ -197,7 +198,7 @@ func (fs *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 		if err := write(data, int64(in.Offset)); err != nil {
 			return err
 		}
-		n.flushAhead(f, len(data))
+		fs.flushAhead(n, f, len(data))
 		return nil
 	})
 	if err != nil {

@@ -92,6 +92,7 @@ type FS struct {
 	changes  uint64
 
 	ctimes ctimes
+	habits habits
 }
 
 // New returns a filesystem ready for Mount. It holds a reference to the root directory until Close.

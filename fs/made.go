@@ -33,6 +33,11 @@ func (fs *FS) born(dir *inode, id keys.ObjectID) {
 // syncMade makes a file durable by the journal alone, but for the names of its directory. Where that cannot be it answers false, and has promised nothing. The
 // file was handed over.
 func (fs *FS) syncMade(n *inode, f *cache.File) (made bool, err error) {
+	return fs.logMade(n, f, f.Container().SyncNew)
+}
+
+// logMade has the journal hold all of a new file, by SyncNew of its container, or MakeAhead: from then on whoever promises that its name is there syncs the journal.
+func (fs *FS) logMade(n *inode, f *cache.File, log func(redo.Made) (made bool, err error)) (made bool, err error) {
 	if n.headerSynced.Load() || !n.asMade.Load() || held(n.held.Load()) != heldKnown {
 		return false, nil
 	}
@@ -51,7 +56,7 @@ func (fs *FS) syncMade(n *inode, f *cache.File) (made bool, err error) {
 	var st unix.Stat_t
 	err = disk.StatTimeless(f.Container().Host(), &st)
 	if err == nil && n.asMade.Load() {
-		made, err = f.Container().SyncNew(redo.Made{Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid})
+		made, err = log(redo.Made{Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid})
 	}
 	if !made || err != nil {
 		if dirty {

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -62,6 +63,76 @@ func testFsyncAhead(t *testing.T) {
 		t.Errorf("what was acknowledged after one WRITE more is not there: %v", err)
 	}
 	after.unmount()
+}
+
+// A rollback journal is made anew for each transaction, and written and synced as the last one of its name: so the disk is begun with from the first WRITE on. What
+// is acknowledged of it is there after any cut, and it does not come back once what followed its removal is.
+func TestNewFileAhead(t *testing.T) { synctest.Test(t, testNewFileAhead) }
+
+func testNewFileAhead(t *testing.T) {
+	c := newCrashMount(t)
+	db, dfh := c.file(fuse.FUSE_ROOT_ID, "db", stampedPage(1))
+	c.must(c.fsync(db, dfh, false))
+	var calls []string // that write
+	c.disk.SetTrace(func(op, name string, _ int64, _ int) {
+		if strings.Contains(op, "write") || strings.Contains(op, "sync") {
+			calls = append(calls, op+" "+name)
+		}
+	})
+	have := func(what, name string, want []byte) {
+		t.Helper()
+		for _, loss := range crashLosses() {
+			after := c.cut(loss)
+			if got, err := after.content(name); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%v, %s: %d bytes of %s, %v", loss, what, len(got), name, err)
+			}
+			after.unmount()
+		}
+	}
+	for i := range uint64(4) {
+		node, _, fh, err := c.create(fuse.FUSE_ROOT_ID, "db-journal")
+		c.must(err)
+		c.must(c.write(node, fh, stampedPages(i, i+100), 0))
+		for _, loss := range crashLosses() { // it is there or not, and the database is
+			after := c.cut(loss)
+			if got, err := after.content("db"); err != nil || !bytes.Equal(got, stampedPage(i+1)) {
+				t.Errorf("%v, transaction %d: the database: %d bytes, %v", loss, i, len(got), err)
+			}
+			after.unmount()
+		}
+		calls = nil
+		c.must(c.fsync(node, fh, true))
+		if begun := len(calls) == 1 && strings.HasPrefix(calls[0], "fdatasync journal."); begun != (i >= 2) {
+			t.Errorf("transaction %d, what the first fdatasync does: %q", i, calls)
+		}
+		c.must(c.fsyncDir(fuse.FUSE_ROOT_ID))
+		have("after the first fdatasync", "db-journal", stampedPages(i, i+100))
+		c.must(c.write(node, fh, stampedPage(i+200), 0))
+		calls = nil
+		c.must(c.fsync(node, fh, true))
+		if begun := len(calls) == 1 && strings.HasPrefix(calls[0], "end write journal."); begun != (i >= 1) {
+			t.Errorf("transaction %d, what the second fdatasync does: %q", i, calls)
+		}
+		have("after the second", "db-journal", stampedPages(i+200, i+100))
+		c.must(c.write(db, dfh, stampedPage(i+2), 0))
+		c.must(c.fsync(db, dfh, true))
+		have("after all", "db", stampedPage(i+2))
+		c.must(c.close(node, fh, unix.O_RDWR))
+		c.must(c.unlink(fuse.FUSE_ROOT_ID, "db-journal"))
+		c.forget(node)
+		if i < 3 {
+			continue // that it was removed is in the host's page cache alone, and so is what comes behind it
+		}
+		c.must(c.write(db, dfh, stampedPage(i+2), 0))
+		c.must(c.fsync(db, dfh, true))
+		for _, loss := range crashLosses() {
+			after := c.cut(loss)
+			if _, _, err := after.lookup(fuse.FUSE_ROOT_ID, "db-journal"); !errors.Is(err, unix.ENOENT) {
+				t.Errorf("%v, transaction %d: what was removed before what is durable: %v", loss, i, err)
+			}
+			after.unmount()
+		}
+	}
 }
 
 func stampedPages(stamps ...uint64) (all []byte) {

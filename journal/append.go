@@ -85,6 +85,7 @@ func (j *Journal) append(t *payload, from func(LSN) error, w way) (LSN, error) {
 			return 0, err
 		}
 	}
+	ahead := w == flying
 	j.mu.Lock()
 	if j.synced != begin { // J3: what lies before may be in the page cache alone
 		w = cached
@@ -105,7 +106,23 @@ func (j *Journal) append(t *payload, from func(LSN) error, w way) (LSN, error) {
 		j.flying = j.live[len(j.live)-1]
 	}
 	j.mu.Unlock()
+	if ahead && w == cached {
+		j.start()
+	}
 	return end, nil
+}
+
+// start has the host begin to write what is in its page cache alone, where it can do that by itself: Sync then finds it done, and need not wait as long. The caller
+// holds appending.
+func (j *Journal) start() {
+	j.mu.Lock()
+	p, end := j.live[len(j.live)-1], j.end
+	from := max(j.synced, p.header.start())
+	j.mu.Unlock()
+	if s, ok := p.f.(interface{ Start(off, n int64) }); ok && from < end {
+		off := p.header.offset(from)
+		s.Start(off, int64(end-from))
+	}
 }
 
 // write writes the records of a transaction from pos on, in reserved pieces, and returns its end, and what they say that is recycled. w is the way that they

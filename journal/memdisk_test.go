@@ -28,6 +28,7 @@ type memDisk struct {
 	altered  bool  // one was changed before its end
 	cached   int   // files that are opened for these, and refuse them
 	late     bool  // what is begun is refused when it ends
+	started  [][2]int64
 }
 
 type memInode struct {
@@ -186,6 +187,12 @@ func (f *memFile) put(p []byte, off int64, keep int, err error) (int, error) {
 		f.i.versions[s] = append(f.i.versions[s], slices.Clone(f.i.cur[s*sector:min((s+1)*sector, len(f.i.cur))]))
 	}
 	return n, err
+}
+
+func (f *memFile) Start(off, n int64) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	f.d.started = append(f.d.started, [2]int64{off, off + n})
 }
 
 func (f *memDirect) WriteAt(p []byte, off int64) (int, error) {

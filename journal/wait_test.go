@@ -2,6 +2,7 @@ package journal
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -251,6 +252,36 @@ func TestRefusedLate(t *testing.T) {
 		if d.direct > 0 {
 			t.Errorf("%s: %d direct writes", how, d.direct)
 		}
+	}
+}
+
+// What cannot fly, since what lies before it is in the host's page cache alone, goes there too, and the host begins to write both.
+func TestStarts(t *testing.T) {
+	d := newMemDisk()
+	j := open(t, testConfig(d, 4))
+	ahead := func(n int) {
+		t.Helper()
+		x := testTx(n, 100, 100)
+		_, err := j.Append(Entry{Head: x.head, Bulk: [][]byte{x.bulk}, Hurry: Ahead})
+		ok(t, err)
+	}
+	put(t, j, testTx(0, 100, 100))
+	ok(t, j.Sync(j.End()))
+	from := j.End()
+	put(t, j, testTx(1, 100, 100))
+	if len(d.started) > 0 {
+		t.Errorf("without hurry the host is asked for %v", d.started)
+	}
+	ahead(2)
+	h := &j.live[0].header
+	want := [][2]int64{{h.offset(from), h.offset(j.End())}}
+	if !slices.Equal(d.started, want) || j.flying != nil {
+		t.Errorf("the host is asked for %v, want %v", d.started, want)
+	}
+	ok(t, j.Sync(j.End()))
+	ahead(3)
+	if len(d.started) > 1 || j.flying == nil {
+		t.Errorf("what can fly: the host is asked for %v", d.started)
 	}
 }
 
