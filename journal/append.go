@@ -129,7 +129,7 @@ func (j *Journal) start() {
 // may go, and becomes the one that they went.
 func (j *Journal) write(t *payload, pos LSN, w *way) (end, stated LSN, err error) {
 	for first := true; first || t.left > 0; first = false {
-		p, err := j.pieceAt(pos)
+		p, err := j.pieceAt(pos, *w)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -156,8 +156,9 @@ func (j *Journal) write(t *payload, pos LSN, w *way) (end, stated LSN, err error
 	return pos, stated, nil
 }
 
-// pieceAt returns the piece of a log position, and begins a free one where that is its first byte (J4 by being free).
-func (j *Journal) pieceAt(pos LSN) (*piece, error) {
+// pieceAt returns the piece of a log position, and begins a free one where that is its first byte (J4 by being free). Its header need not be waited for (J2) where a
+// Sync is to come that brings it to the disk with the records, w, and nobody misses what the piece held: what is durable says that it was recycled.
+func (j *Journal) pieceAt(pos LSN, w way) (*piece, error) {
 	d := span(j.c.pieceSize)
 	j.mu.Lock()
 	if pos%d != 0 {
@@ -169,8 +170,9 @@ func (j *Journal) pieceAt(pos LSN) (*piece, error) {
 	h := header{
 		vault: j.c.Vault, id: j.c.ID, sequence: uint64(pos / d), size: j.c.pieceSize, durable: j.synced, recycled: j.recycled, chain: j.chain,
 	}
+	missed := !p.used || p.header.limit() > j.given
 	j.mu.Unlock()
-	if err := p.writeHeader(&h, j.sealer.mac); err != nil {
+	if err := p.writeHeader(&h, j.sealer.mac, missed || w != cached); err != nil {
 		return nil, err
 	}
 	j.mu.Lock()

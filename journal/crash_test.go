@@ -420,7 +420,7 @@ func readAll(c Config) (list []tx, log Log, err error) {
 	return list, log, err
 }
 
-// The order of J2 is what keeps the pieces behind a reused one: without the sync of its header they would be lost.
+// The order of J2 is what keeps the pieces behind a reused one, as long as nothing durable says that it is: without the sync of its header they would be lost.
 func TestHeaderBeforeRecords(t *testing.T) {
 	d := newMemDisk()
 	j := open(t, testConfig(d, 4))
@@ -439,4 +439,30 @@ func TestHeaderBeforeRecords(t *testing.T) {
 			t.Fatalf("calls %v", calls)
 		}
 	}
+}
+
+// Where what is durable says that a piece was recycled, nobody misses what it held: its header comes to the disk with the records.
+func TestHeaderWithRecords(t *testing.T) {
+	d := newMemDisk()
+	j := open(t, testConfig(d, 4))
+	put(t, j, testTx(0, 0, maxTransaction(4, testPiece)))
+	ok(t, j.Sync(j.End()))
+	j.Recycle(j.End())
+	put(t, j, testTx(1, 0, 0)) // which says so
+	ok(t, j.Sync(j.End()))
+	var calls []string
+	d.before = func(call, name string) (int, error) { calls = append(calls, call+" "+name); return 0, nil }
+	last := put(t, j, testTx(2, 0, 9000))
+	ok(t, j.Sync(j.End()))
+	if want := "[write journal.0000 write journal.0001 write journal.0001 fdatasync journal.0000 fdatasync journal.0001]"; fmt.Sprint(calls) != want {
+		t.Fatalf("calls %v, want %s", calls, want)
+	}
+	j.Recycle(last.lsn)
+	calls = nil
+	lsn, err := j.Append(Entry{Bulk: [][]byte{make([]byte, 9000)}, Hurry: Soon})
+	ok(t, err)
+	if got := fmt.Sprint(calls); strings.Count(got, "fdatasync") != 1 {
+		t.Fatalf("a record past the page cache before its header: %s", got)
+	}
+	ok(t, j.Sync(lsn))
 }

@@ -25,7 +25,8 @@
 //
 //	J1  a new piece is written with zeros and synced (a host that is full says so here, where nothing has happened yet), then its name
 //	    (fsync of the directory), before it is used; mostly in the background, while the one before fills (spare.go)
-//	J2  the header of a piece is synced before the first record of that use overwrites what the piece held before
+//	J2  the header of a piece is synced before the first record of that use overwrites what the piece held before; or with the records, where what is durable says that
+//	    all of that was recycled, and these wait for a Sync
 //	J3  records go to the page cache in order; Sync makes pieces durable in order, then counts them as synced. One that is to be synced at once goes straight to the
 //	    disk, where all before it is synced and nobody else waits. It may fly: Append returns while the host writes, and Sync, or the next Append, waits for that
 //	J4  a piece is used again only when Recycle gave up all of it; on a full host what it had not filled yet is left out then

@@ -117,14 +117,16 @@ func (p *piece) noDirect() {
 	}
 }
 
-// writeHeader makes h the header of the piece, durable when it returns (J2). The one before stays beside it.
-func (p *piece) writeHeader(h *header, mac hash.Hash) error {
+// writeHeader makes h the header of the piece, durable when it returns where that is asked for (J2). The one before stays beside it.
+func (p *piece) writeHeader(h *header, mac hash.Hash, durable bool) error {
 	place := (p.place + 1) % headerPlaces
 	if _, err := p.f.WriteAt(h.encode(mac)[:], int64(place)*headerStep); err != nil {
 		return err
 	}
-	if err := p.f.Datasync(); err != nil {
-		return err
+	if durable {
+		if err := p.f.Datasync(); err != nil {
+			return err
+		}
 	}
 	p.header, p.place, p.used = *h, place, true
 	return nil
@@ -135,7 +137,7 @@ func removePieces(dir disk.Dir, newest *piece, all []*piece, mac hash.Hash) erro
 	if newest.used {
 		h := newest.header
 		h.recycled = h.limit()
-		if err := newest.writeHeader(&h, mac); err != nil {
+		if err := newest.writeHeader(&h, mac, true); err != nil {
 			return err
 		}
 	}
