@@ -67,23 +67,61 @@ func (f *File) punch(ts []*transaction) {
 	}
 }
 
-// writeImages writes them, those that lie side by side on the host and in memory by one host call. The caller holds hostMu.
+const (
+	// pastMin is from how many bytes side by side on that images go past the host's memory. The copy into it, and bringing that to the disk, cost more than the wait;
+	// who reads what was written finds it in the kernel's memory for the mount.
+	pastMin = 1 << 20
+	// pastMost bounds one such call: a disk that is given more at once has each commit wait behind it. It is no more than 1024 blocks, as many slices as a host takes.
+	pastMost = 4 << 20
+)
+
+// pastWriter is a host file that can write past the host's memory.
+type pastWriter interface {
+	WritePast(bufs [][]byte, off int64) (done bool)
+}
+
+// writeImages writes them: row by row, each of what lies side by side on the host. The caller holds hostMu.
 func (f *File) writeImages(images []*image) error {
+	var row [][]byte
 	for i := 0; i < len(images); {
-		off, data := images[i].off, images[i].data
-		for i++; i < len(images) && images[i].off == off+int64(len(data)); i++ {
-			both, ok := joined(data, images[i].data)
-			if !ok {
-				break
+		off, n := images[i].off, 0
+		for row = row[:0]; i < len(images) && images[i].off == off+int64(n) && n+len(images[i].data) <= pastMost; i++ {
+			data := images[i].data
+			n += len(data)
+			if k := len(row) - 1; k >= 0 {
+				if both, ok := joined(row[k], data); ok {
+					row[k] = both
+					continue
+				}
 			}
-			data = both
+			row = append(row, data)
 		}
-		f.unsettled.add(off, int64(len(data)))
-		if err := f.writeHost(data, off); err != nil {
-			return err
+		if n >= pastMin && n%BlockSize == 0 && f.writePast(row, off, n) {
+			continue
+		}
+		for _, data := range row {
+			f.unsettled.add(off, int64(len(data)))
+			if err := f.writeHost(data, off); err != nil {
+				return err
+			}
+			off += int64(len(data))
 		}
 	}
 	return nil
+}
+
+// writePast writes a row of n bytes past the host's memory, if it can.
+func (f *File) writePast(row [][]byte, off int64, n int) bool {
+	h, ok := f.host.(pastWriter)
+	if !ok || !h.WritePast(row, off) {
+		return false
+	}
+	f.hostChanged.Store(true)
+	f.eng.wrote.Add(int64(n))
+	f.mu.Lock()
+	f.hostLen = max(f.hostLen, off+int64(n))
+	f.mu.Unlock()
+	return true
 }
 
 // applyLength sets the length of the host file: exactly where it may be too long, or nothing more is to come.

@@ -73,7 +73,7 @@ func privateMount(path string) (int, error) {
 type handle struct {
 	fd    int
 	state atomic.Int64 // number of running calls; closedBit once Close was called
-	// direct is one more than a second descriptor, which ReadPast reads by: 0 while there is none, noDirect where there is to be none.
+	// direct is one more than a second descriptor, which ReadPast and WritePast go by: 0 while there is none, noDirect where there is to be none.
 	direct atomic.Int64
 	on     *served // nil where syncfs is enough; what follows is for the others
 

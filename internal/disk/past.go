@@ -38,6 +38,27 @@ func (f *osFile) ReadPast(p []byte, off int64) (n int, done bool, err error) {
 	return n, true, nil
 }
 
+// WritePast writes bufs, one behind the other, from off on past the host's memory, which then holds nothing of that range. Each begins at a multiple of 512 in memory, as
+// what DirectBuffer returns and all large slices of their own do; off and the lengths are multiples of 4096. done is false where WriteAt has to do it, or to say what is
+// wrong: some of it may stand there. As after WriteAt nothing is durable before a sync. It is for whoever can do without, as NextData.
+func (f *osFile) WritePast(bufs [][]byte, off int64) (done bool) {
+	fd, err := f.h.use()
+	if err != nil {
+		return false
+	}
+	defer f.h.done()
+	if f.h.direct.Load() == noDirect || !f.h.openDirect(fd) {
+		return false
+	}
+	total := 0
+	for _, b := range bufs {
+		total += len(b)
+	}
+	defer f.h.change()
+	n, err := unix.Pwritev(int(f.h.direct.Load()-1), bufs, off)
+	return err == nil && n == total
+}
+
 // noDirect stands in handle.direct where there is no use in trying.
 const noDirect = -1
 
@@ -52,7 +73,7 @@ func (h *handle) openDirect(fd int) bool {
 	}
 	direct := -1
 	if err == nil {
-		direct, err = openat(unix.AT_FDCWD, procLink(fd), unix.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC|unix.O_NONBLOCK|flags&unix.O_NOATIME, 0)
+		direct, err = openat(unix.AT_FDCWD, procLink(fd), unix.O_DIRECT|unix.O_CLOEXEC|unix.O_NONBLOCK|flags&(unix.O_ACCMODE|unix.O_NOATIME), 0)
 	}
 	switch {
 	case err == unix.EMFILE || err == unix.ENFILE:

@@ -92,3 +92,67 @@ func descriptors(t *testing.T) int {
 	}
 	return len(all)
 }
+
+// TestWritePast: what is written past memory is there at once for who reads through it, whatever it held before, and stays out of it; what cannot be written so is left
+// to WriteAt.
+func TestWritePast(t *testing.T) {
+	const block, before = 4096, 64 << 10
+	path := t.TempDir()
+	root := openRoot(t, path)
+	defer root.Close()
+	f, err := root.Create("file", 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte{9}, before)
+	if _, err := f.WriteAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	write := f.(interface {
+		WritePast(bufs [][]byte, off int64) bool
+	}).WritePast
+	a, b := disk.DirectBuffer(3*block), disk.DirectBuffer(2*block)
+	for i := range a {
+		a[i] = byte(i ^ i>>8)
+	}
+	for i := range b {
+		b[i] = byte(i>>4) | 1
+	}
+	if !write([][]byte{a, b}, 2*block) {
+		t.Skip("the host writes nothing past its memory")
+	}
+	copy(want[2*block:], a)
+	copy(want[5*block:], b)
+	got := make([]byte, before)
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%v, right: %v", err, bytes.Equal(got, want))
+	}
+	if !write([][]byte{b}, before) { // longer than it was
+		t.Error("the end was not written")
+	}
+	var st unix.Stat_t
+	if err := f.Stat(&st); err != nil || st.Size != before+2*block {
+		t.Errorf("%d bytes, %v", st.Size, err)
+	}
+	other, err := os.Open(filepath.Join(path, "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	var has unix.Cachestat_t
+	if err := unix.Cachestat(uint(other.Fd()), &unix.CachestatRange{Off: before, Len: 2 * block}, &has, 0); err == nil && has.Cache > 0 {
+		t.Errorf("%d pages of it are in memory", has.Cache)
+	}
+	if write([][]byte{b}, 100) || write([][]byte{b[:100]}, 0) {
+		t.Error("parts of blocks were written past memory")
+	}
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("after what could not be: %v, right: %v", err, bytes.Equal(got, want))
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if write([][]byte{b}, 0) {
+		t.Error("a closed file was written")
+	}
+}
