@@ -43,7 +43,7 @@ func (j *Journal) reserve(n int) (begin LSN, err error) {
 		case err != nil:
 			return 0, err
 		case free >= need:
-			j.prepareSpare(begin)
+			j.prepareSpare(begin, n)
 			return begin, nil
 		case making:
 			j.awaitSpare(seen)

@@ -6,12 +6,16 @@ import "golang.org/x/sys/unix"
 // none that it may do without.
 const roomy = 4
 
-// prepareSpare has a spare piece, the next one, made in the background once the one in use is half full and no other is free, so that nobody waits until the
-// host has it. Each is tried once: one that could not be made is left to the Append that needs it, which says so. begin is where that of the caller begins, who
-// holds appending.
-func (j *Journal) prepareSpare(begin LSN) {
+// spareFew is after how many transactions like the last one half of a piece is to be full, that the next one is made: of large ones a piece takes as long to make as to
+// fill.
+const spareFew = 4
+
+// prepareSpare has a spare piece, the next one, made in the background once the one in use is half full, or will be after a few more transactions like that of
+// the caller, and no other is free, so that nobody waits until the host has it. Each is tried once: one that could not be made is left to the Append that needs it,
+// which says so. begin is where that of the caller begins, who holds appending, and n its bytes.
+func (j *Journal) prepareSpare(begin LSN, n int) {
 	d := span(j.c.pieceSize)
-	if begin%d < d/2 {
+	if begin%d+spareFew*LSN(n) < d/2 {
 		return
 	}
 	j.mu.Lock()

@@ -346,6 +346,23 @@ func TestSpare(t *testing.T) {
 	}
 }
 
+// Large transactions fill a piece as fast as one is made: the spare one is made at once. Small ones wait for the half.
+func TestSpareSoon(t *testing.T) {
+	for _, c := range []struct{ bytes, pieces int }{{100, 1}, {2000, 2}} {
+		d := newMemDisk()
+		d.roomy = true
+		config := testConfig(d, 4)
+		config.inline = true
+		j := open(t, config)
+		put(t, j, testTx(0, 0, c.bytes))
+		put(t, j, testTx(1, 0, c.bytes))
+		if len(d.names) != c.pieces {
+			t.Errorf("%d pieces after two transactions of %d bytes, want %d", len(d.names), c.bytes, c.pieces)
+		}
+		ok(t, j.Close(true))
+	}
+}
+
 // A spare piece that cannot be made harms nobody: the transaction that needs it makes it, or says why not.
 func TestNoSpare(t *testing.T) {
 	d := newMemDisk()
