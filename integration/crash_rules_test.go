@@ -67,7 +67,7 @@ func breaches() []breach {
 		{rule: "C8 and with its attributes", file: "fs/made.go",
 			old: "ended, err := f.Container().EndMake()", new: "ended, err := false, error(nil)", pkg: "integration", run: "TestCrashMade"},
 		{rule: "C8 they count until the disk says that the journal has given them up", file: "container/checkpoint.go",
-			old: "given := a.log.Load().Given()", new: "given := upTo", pkg: "integration", run: "TestCrashMadeLater"},
+			old: "given := a.log.Load().Given()", new: "given := a.cutoff", pkg: "integration", run: "TestCrashMadeLater"},
 		{rule: "A3 the names of such files", file: "container/apply.go",
 			old: "a.names, a.anywhere = max(a.names, t.lsn), true", new: "a.names = max(a.names, t.lsn)", pkg: "integration", run: "TestCrashMade"},
 		{rule: "R5 they are made", file: "container/redo/find.go",
