@@ -31,7 +31,7 @@ import (
 
 const (
 	programPath    = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	programTimeout = 10 * time.Minute // of one command: a hang must not look like a slow machine
+	programTimeout = 10 * time.Minute // of one command that prints nothing: a hang must not look like a slow machine
 )
 
 // long reports whether the long versions are wanted.
@@ -101,13 +101,28 @@ func (p *prog) command(ctx context.Context, dir, name string, args ...string) *e
 
 // try runs a program and returns what it printed.
 func (p *prog) try(dir, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), programTimeout)
-	defer cancel()
-	out, err := p.command(ctx, dir, name, args...).CombinedOutput()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	out := printed{silent: time.AfterFunc(programTimeout, func() { cancel(context.DeadlineExceeded) })}
+	defer out.silent.Stop()
+	cmd := p.command(ctx, dir, name, args...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
 	if err != nil {
-		err = fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), errors.Join(err, ctx.Err()), tail(out))
+		err = fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), errors.Join(err, context.Cause(ctx)), tail(out.all.Bytes()))
 	}
-	return string(out), err
+	return out.all.String(), err
+}
+
+// printed is what a program printed. Its time begins anew whenever it prints.
+type printed struct {
+	all    bytes.Buffer
+	silent *time.Timer
+}
+
+func (o *printed) Write(b []byte) (int, error) {
+	o.silent.Reset(programTimeout)
+	return o.all.Write(b)
 }
 
 // run is try for programs that must succeed.
