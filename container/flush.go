@@ -89,12 +89,17 @@ func (f *File) writeBlock(k metaKey, b *block) error {
 // writeHost writes to the host file, which may get longer, also by a write that fails halfway.
 func (f *File) writeHost(p []byte, off int64) error {
 	n, err := f.host.WriteAt(p, off)
+	f.hostWritten(off, n)
+	return err
+}
+
+// hostWritten notes that n bytes stand in the host file.
+func (f *File) hostWritten(off int64, n int) {
 	f.hostChanged.Store(true)
 	f.eng.wrote.Add(int64(n))
 	f.mu.Lock()
 	f.hostLen = max(f.hostLen, off+int64(n))
 	f.mu.Unlock()
-	return err
 }
 
 // sealHeader seals the header as it is now into b.

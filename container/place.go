@@ -116,11 +116,7 @@ func (f *File) writePast(row [][]byte, off int64, n int) bool {
 	if !ok || !h.WritePast(row, off) {
 		return false
 	}
-	f.hostChanged.Store(true)
-	f.eng.wrote.Add(int64(n))
-	f.mu.Lock()
-	f.hostLen = max(f.hostLen, off+int64(n))
-	f.mu.Unlock()
+	f.hostWritten(off, n)
 	return true
 }
 
