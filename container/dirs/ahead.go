@@ -38,9 +38,13 @@ func (d *Dir) Behind(e Entry, o Order, n int) (next []Entry, first bool) {
 		return nil, false
 	}
 	first = true
-	cut := func() { // what can be none of the n nearest is let go now and then
+	var last Entry // of n that are behind e: what lies behind it is none of the nearest
+	known := false
+	cut := func() {
 		slices.SortFunc(next, o.compare)
-		next = next[:min(n, len(next))]
+		if next = next[:min(n, len(next))]; len(next) == n {
+			last, known = next[n-1], true
+		}
 	}
 	for name, l := range d.links {
 		if l.typ != names.File {
@@ -50,8 +54,8 @@ func (d *Dir) Behind(e Entry, o Order, n int) (next []Entry, first bool) {
 		switch c := o.compare(at, e); {
 		case c < 0:
 			first = false
-		case c > 0:
-			if next = append(next, at); len(next) == 4*n {
+		case c > 0 && (!known || o.compare(at, last) < 0):
+			if next = append(next, at); len(next) == 2*n {
 				cut()
 			}
 		}
