@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 func (a *app) statusCmd() *cobra.Command {
@@ -34,7 +36,7 @@ func (a *app) status(path string, asJSON bool) error {
 	}
 	r, err := askStatus(m)
 	switch {
-	case err != nil && isDead(m.mountpoint): // asked last: it is a request to a daemon that lives
+	case errors.Is(err, unix.ECONNREFUSED) && isDead(m.mountpoint): // only where nobody listens: one that hangs may have taken the request, and then holds up our end
 		return failf(exitMountpoint, "clear it with: coffer umount "+quote(m.mountpoint), "%s is a dead mount, left by a killed daemon", m.mountpoint)
 	case err != nil:
 		return err

@@ -105,13 +105,22 @@ func inUse(err *vault.InUseError) error {
 	case err.Holder.Mountpoint != "":
 		hint = "unmount it there first: coffer umount " + quote(err.Holder.Mountpoint)
 		if _, seen, e := mountAt(err.Holder.Mountpoint); e == nil && !seen {
-			hint = fmt.Sprintf("that mount is not seen from here (detached, or in another mount namespace): end who uses it, then: kill %d", err.Holder.PID)
+			hint = "that mount is not seen from here: where it was just unmounted, wait; where it is detached, or in another mount namespace, end who uses it, then " +
+				endDaemon(err.Holder.PID)
 		}
 	}
 	if err.Remote {
 		hint = "unmount it on that host first; if that host is surely gone: --force-unlock"
 	}
 	return &exitError{code: exitInUse, hint: hint, err: err}
+}
+
+// endDaemon says how to end the daemon pid, which is another process's number here where the daemon has process ids of its own.
+func endDaemon(pid int) string {
+	if processName(pid) != "coffer" {
+		return "its daemon, where it runs"
+	}
+	return fmt.Sprintf("its daemon: kill %d", pid)
 }
 
 // asInUse finds the error of a vault in use in a chain.

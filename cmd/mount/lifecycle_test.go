@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/container/vault"
 )
 
 // gone waits until nothing is mounted at mp and its daemon has released the vault.
@@ -158,6 +160,17 @@ func TestLazyUnmount(t *testing.T) {
 	}
 }
 
+// Who holds a vault by a mount that is not seen may be on its way out, and a process with the number of another daemon is not to be ended.
+func TestUnseenHolder(t *testing.T) {
+	var e *exitError
+	if err := inUse(&vault.InUseError{Holder: vault.Holder{PID: os.Getpid(), Mountpoint: "/nowhere"}}); !errors.As(err, &e) {
+		t.Fatal(err)
+	}
+	if e.code != exitInUse || !strings.Contains(e.hint, "where it was just unmounted, wait") || strings.Contains(e.hint, "kill") {
+		t.Errorf("code %d, %q", e.code, e.hint)
+	}
+}
+
 // A mount in a mount keeps it busy, and no process does.
 func TestBusyWithMount(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -207,6 +220,19 @@ func TestHangingDaemon(t *testing.T) {
 		t.Error("it is taken for dead")
 	}
 	goOn()
+	for tries := 3; ; tries-- { // on a slow machine it may take longer without that reason
+		goOn = hang()
+		start := time.Now()
+		b.fails(exitDaemon, "does not answer", "", "status", mp)
+		took := time.Since(start)
+		goOn()
+		if took < statusTimeout+deadPatience {
+			break
+		}
+		if tries == 1 {
+			t.Fatal("who listened, but did not answer, was asked by the mount too")
+		}
+	}
 	b.ok("", "umount", mp)
 }
 
