@@ -69,7 +69,7 @@ func (r *crashRun) step() error {
 	}
 	actions := []action{
 		{12, r.create}, {6, r.open}, {8, r.close}, {22, r.write}, {5, r.truncate}, {4, r.punch}, {14, r.fsync}, {5, r.fsyncDir},
-		{10, r.rename}, {3, r.link}, {6, r.unlink}, {4, r.mkdir}, {2, r.rmdir}, {2, r.symlink}, {2, r.chmod}, {5, r.replace}, {5, r.scratch}, {4, r.tmpfile}, {3, r.commits}, {1, r.remount},
+		{10, r.rename}, {3, r.link}, {6, r.unlink}, {4, r.mkdir}, {2, r.rmdir}, {2, r.symlink}, {2, r.chmod}, {5, r.replace}, {5, r.scratch}, {4, r.tmpfile}, {3, r.commits}, {2, r.rollbacks}, {1, r.remount},
 		{2, func() error { return r.stack.Engine.Checkpoint() }},
 	}
 	sum := 0
@@ -529,6 +529,49 @@ func (r *crashRun) commits() error {
 		}
 	}
 	return nil
+}
+
+// rollbacks is what databases do that keep a rollback journal: it is made for each transaction, under one name, written and synced as the last one, and removed, so
+// that the filesystem comes to begin with it from its first WRITE on. Then anything may come before the fdatasync, or in its place.
+func (r *crashRun) rollbacks() error {
+	s, dir, err := r.free()
+	if s == nil || err != nil || len(r.files) > 12 {
+		return err
+	}
+	n := 1 + r.rng.Int64N(3*page)
+	for range 2 {
+		h, err := r.createAt(s, dir)
+		for range 2 {
+			if err == nil {
+				err = r.writeAt(h, r.rng.Int64N(2)*page, n)
+			}
+			if err == nil {
+				err = r.syncHandle(h, true)
+			}
+		}
+		if err == nil {
+			err = r.remove(s, r.k.unlink)
+		}
+		if err == nil {
+			err = r.closeHandle(len(r.handles) - 1)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	h, err := r.createAt(s, dir)
+	if err == nil {
+		err = r.writeAt(h, 0, n)
+	}
+	for range r.rng.IntN(4) {
+		if err == nil {
+			err = r.step()
+		}
+	}
+	if err == nil && slices.Contains(r.handles, h) {
+		err = r.fsyncHandle(h)
+	}
+	return err
 }
 
 // remount closes everything, unmounts and mounts again. It promises what closing does.
