@@ -143,12 +143,12 @@ func (r *faultRun) truncate(name string, f *faultFile, to int64) error {
 	return err
 }
 
-func (r *faultRun) fsync(name string, f *faultFile) {
+func (r *faultRun) fsync(name string, f *faultFile, dataOnly bool) {
 	fh, err := r.handle(name, f)
 	if err != nil {
 		return
 	}
-	err = r.k.fsync(r.nodes[f], fh, r.rng.IntN(2) == 0)
+	err = r.k.fsync(r.nodes[f], fh, dataOnly)
 	r.say(err, "fsync %s", name)
 	if err != nil {
 		f.doubt()
@@ -199,16 +199,39 @@ func (r *faultRun) unlink(name string, f *faultFile) error {
 	return err
 }
 
+// rollbacks is crashRun.rollbacks: the last file is begun with from its first WRITE on.
+func (r *faultRun) rollbacks(name string) {
+	for i := range 3 {
+		r.create(name)
+		f, ok := r.find(name)
+		if !ok || f == nil {
+			return
+		}
+		r.write(name, f)
+		if i == 2 {
+			return
+		}
+		r.fsync(name, f, true)
+		r.write(name, f)
+		r.fsync(name, f, true)
+		if r.unlink(name, f) != nil {
+			return
+		}
+	}
+}
+
 func (r *faultRun) step() {
 	name, f, ok := r.pick()
 	switch n := r.rng.IntN(100); {
 	case !ok:
+	case f == nil && n < 20:
+		r.rollbacks(name)
 	case f == nil:
 		r.create(name)
 	case n < 40:
 		r.write(name, f)
 	case n < 60:
-		r.fsync(name, f)
+		r.fsync(name, f, r.rng.IntN(2) == 0)
 	case n < 70:
 		_ = r.truncate(name, f, r.rng.Int64N(45))
 	case n < 80:
@@ -339,7 +362,7 @@ func (r *faultRun) recovers() (err error) {
 		}
 		before := r.errs
 		r.write(name, f)
-		r.fsync(name, f)
+		r.fsync(name, f, r.rng.IntN(2) == 0)
 		if r.errs == before {
 			return nil
 		}
