@@ -99,30 +99,19 @@ func (j *Journal) append(t *payload, from func(LSN) error, w way) (LSN, error) {
 	j.number++
 	j.mu.Lock()
 	j.end, j.stated = end, stated
+	last := j.live[len(j.live)-1] // once mu is free it may be recycled
+	unsynced := max(j.synced, last.header.start())
 	switch w {
 	case direct:
 		j.synced, j.given = end, stated
 	case flying:
-		j.flying = j.live[len(j.live)-1]
+		j.flying = last
 	}
 	j.mu.Unlock()
 	if ahead && w == cached {
-		j.start()
+		last.start(unsynced, end)
 	}
 	return end, nil
-}
-
-// start has the host begin to write what is in its page cache alone, where it can do that by itself: Sync then finds it done, and need not wait as long. The caller
-// holds appending.
-func (j *Journal) start() {
-	j.mu.Lock()
-	p, end := j.live[len(j.live)-1], j.end
-	from := max(j.synced, p.header.start())
-	j.mu.Unlock()
-	if s, ok := p.f.(interface{ Start(off, n int64) }); ok && from < end {
-		off := p.header.offset(from)
-		s.Start(off, int64(end-from))
-	}
 }
 
 // write writes the records of a transaction from pos on, in reserved pieces, and returns its end, and what they say that is recycled. w is the way that they

@@ -77,8 +77,11 @@ func (w *workload) recycleUpTo(rng *rand.Rand) {
 // the last that was synced.
 func (w *workload) judge(t testing.TB, got []tx, log Log) {
 	t.Helper()
-	if log.Lost {
-		t.Fatalf("lost commits after a crash: %+v, synced %d", log, w.synced)
+	if log.Damaged() {
+		t.Fatalf("damage after a crash: %+v, synced %d", log, w.synced)
+	}
+	if given := w.j.Given(); log.Recycled < given {
+		t.Fatalf("%d was given up for good, and the log begins at %d", given, log.Recycled)
 	}
 	i := 0
 	for i < len(w.all) && w.all[i].lsn <= log.Recycled {

@@ -104,6 +104,14 @@ func (p *piece) end() error {
 	return err
 }
 
+// start has the host begin to write these bytes of the log, which are in its page cache alone, where it can do that by itself: Sync then finds it done, and need
+// not wait as long.
+func (p *piece) start(from, end LSN) {
+	if s, ok := p.f.(interface{ Start(off, n int64) }); ok {
+		s.Start(p.header.offset(from), int64(end-from))
+	}
+}
+
 // cannot reports whether err says that the host cannot write past its page cache, or not so.
 func cannot(err error) bool {
 	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP)
