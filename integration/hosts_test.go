@@ -12,6 +12,8 @@ import (
 	fusefs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/cofferfs/coffer/internal/disk"
 )
 
 // host is a filesystem for vaults to lie on, and what it cannot do.
@@ -150,6 +152,33 @@ func (m *mounted) onHost(h host) {
 	}
 	for _, name := range []string{"file", "other", "symlink", long, "moved", "device", "holes", "tmpfile", "big"} {
 		m.must(os.RemoveAll(m.path(name)))
+	}
+}
+
+// What is written past the memory of btrfs may have the next sync fail: nothing is, while ext4 takes the same.
+func TestNothingPastBtrfs(t *testing.T) {
+	needRoot(t)
+	longTier(t, "makes filesystem images")
+	for mkfs, want := range map[string]bool{"mkfs.btrfs": false, "mkfs.ext4": true} {
+		dir := t.TempDir()
+		mountImage(mkfs, "-q")(t, dir)
+		root, err := disk.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := root.Create("f", 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := f.(interface {
+			WritePast(bufs [][]byte, off int64) bool
+		}).WritePast([][]byte{disk.DirectBuffer(8192)}, 4096)
+		if got != want {
+			t.Errorf("%s: written past memory: %v", mkfs, got)
+		}
+		if err := errors.Join(f.Close(), root.Close()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -41,13 +41,16 @@ func (f *osFile) ReadPast(p []byte, off int64) (n int, done bool, err error) {
 // WritePast writes bufs, one behind the other, from off on past the host's memory, which then holds nothing of that range. Each begins at a multiple of 512 in memory, as
 // what DirectBuffer returns and all large slices of their own do; off and the lengths are multiples of 4096. done is false where WriteAt has to do it, or to say what is
 // wrong: some of it may stand there. As after WriteAt nothing is durable before a sync. It is for whoever can do without, as NextData.
+//
+// It leaves out btrfs. There what somebody reads of the range meanwhile cannot always be taken out of memory again when the write ends, and the next sync answers EIO,
+// though all is well. From Linux 6.14 on it goes by memory there anyway, for the sake of its checksums.
 func (f *osFile) WritePast(bufs [][]byte, off int64) (done bool) {
 	fd, err := f.h.use()
 	if err != nil {
 		return false
 	}
 	defer f.h.done()
-	if f.h.direct.Load() == noDirect || !f.h.openDirect(fd) {
+	if magic, err := diskType(fd); err != nil || magic == unix.BTRFS_SUPER_MAGIC || !f.h.openDirect(fd) {
 		return false
 	}
 	total := 0
